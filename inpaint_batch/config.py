@@ -1,0 +1,121 @@
+"""Settings of a run: frozen dataclasses with a docstring under every field.
+
+Precedence: defaults < TOML file (`--config`) < environment (`INPAINT_BATCH_*`) < flags < per-row manifest columns (for the
+fields of `RowConfig` only). Training keeps its own settings in `inpaint_batch/training/config.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from inpaint_batch.errors import ConfigError
+
+MaskPolarity = Literal["white", "black"]
+JpegMode = Literal["patch", "lossless"]
+OnConflict = Literal["error", "skip", "overwrite", "suffix"]
+LogFormat = Literal["text", "json"]
+
+DEFAULT_MAX_IMAGE_BYTES = 2 << 30
+BUCKETS_PX = (64, 128, 256)
+"""Sides of the square tiles that the engines run. One graph serves all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowConfig:
+    """What may differ from row to row: a manifest column of the same name overrides the run's value."""
+
+    mask_polarity: MaskPolarity = "white"
+    """Which colour of the mask marks the hole."""
+    mask_threshold: int = 127
+    """0..254, of 255: mask values above this are white."""
+    dilate_px: int = 0
+    """Grow the hole by this many pixels before filling (manifest column and flag: `dilate`)."""
+    feather_px: int = 0
+    """Width in pixels of a further rim around the hole in which fill and source are mixed (column and flag: `feather`).
+    The rim counts as part of the hole; samples outside it stay untouched."""
+    jpeg: JpegMode = "patch"
+    """`patch`: write a JPEG again with new coefficients under the hole only. `lossless`: write a PNG of the decoded
+    samples instead (the output name then ends in `.png`)."""
+
+    def __post_init__(self) -> None:
+        if self.mask_polarity not in ("white", "black"):
+            raise ConfigError(f"mask_polarity must be white or black, not {self.mask_polarity!r}")
+        if not 0 <= self.mask_threshold <= 254:
+            raise ConfigError(f"mask_threshold must lie in 0..254, not {self.mask_threshold}")
+        if not 0 <= self.dilate_px <= 256:
+            raise ConfigError(f"dilate must lie in 0..256 px, not {self.dilate_px}")
+        if not 0 <= self.feather_px <= 256:
+            raise ConfigError(f"feather must lie in 0..256 px, not {self.feather_px}")
+        if self.jpeg not in ("patch", "lossless"):
+            raise ConfigError(f"jpeg must be patch or lossless, not {self.jpeg!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilingConfig:
+    """Geometry of the plan. Part of the identity of a result: another value gives other pixels."""
+
+    buckets_px: tuple[int, ...] = BUCKETS_PX
+    """Tile sides to choose from, ascending, each a multiple of 32."""
+    margin_px: int = 24
+    """Known context wanted around a hole inside its tile, at the tile's own resolution, where the image has it."""
+    bridge_depth_px: float = 48.0
+    """Deepest hole (distance to the nearest known pixel) that is filled at full resolution at once; deeper ones start at the
+    first halving where this holds."""
+
+    def __post_init__(self) -> None:
+        if not self.buckets_px or list(self.buckets_px) != sorted(set(self.buckets_px)):
+            raise ConfigError(f"buckets_px must be ascending and distinct, not {self.buckets_px}")
+        if any(side <= 0 or side % 32 for side in self.buckets_px):
+            raise ConfigError(f"buckets_px must be positive multiples of 32, not {self.buckets_px}")
+        if not 0 <= 2 * self.margin_px < self.buckets_px[-1]:
+            raise ConfigError(f"margin_px must lie in 0..{self.buckets_px[-1] // 2 - 1}, not {self.margin_px}")
+        if self.bridge_depth_px < 1:
+            raise ConfigError(f"bridge_depth_px must be at least 1, not {self.bridge_depth_px}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything `inpaint-batch run` can be told."""
+
+    output: Path
+    """Folder that receives the restored tree; state goes to `.inpaint-batch/` inside it."""
+    row: RowConfig = field(default_factory=RowConfig)
+    """Defaults for every row."""
+    tiling: TilingConfig = field(default_factory=TilingConfig)
+    """Geometry of the plan."""
+    model: str = "default"
+    """`default` (the model in the package) or the path of an `.onnx` file."""
+    engine: str = "auto"
+    """`auto`, `onnxruntime`, or `identity` (fills nothing; for tests and rehearsals)."""
+    precision: str = "auto"
+    """`auto`, `fp32` or `int8`."""
+    workers: int = 0
+    """Decode and encode threads; 0 means one per core, 4 at most."""
+    on_conflict: OnConflict = "error"
+    """What to do where an output exists that this run's ledger does not know."""
+    max_failures: int = -1
+    """End the run (exit 9) once more rows than this have failed; -1 means never."""
+    retry_failed: bool = False
+    """Do rows again that the ledger lists as failed."""
+    fresh: bool = False
+    """Forget the ledger and do every row again."""
+    max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
+    """Refuse an image whose decoded samples are larger than this."""
+    log_format: LogFormat = "text"
+    """`text`: progress bar on a terminal, plain lines elsewhere. `json`: one JSON object a line."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"workers must be 0 (automatic) or more, not {self.workers}")
+        if self.max_failures < -1:
+            raise ConfigError(f"max_failures must be -1 (never) or more, not {self.max_failures}")
+        if self.on_conflict not in ("error", "skip", "overwrite", "suffix"):
+            raise ConfigError(f"on_conflict must be error, skip, overwrite or suffix, not {self.on_conflict!r}")
+        if self.precision not in ("auto", "fp32", "int8"):
+            raise ConfigError(f"precision must be auto, fp32 or int8, not {self.precision!r}")
+        if self.log_format not in ("text", "json"):
+            raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
+        if self.max_image_bytes < 1:
+            raise ConfigError(f"max_image_bytes must be positive, not {self.max_image_bytes}")

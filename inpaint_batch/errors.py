@@ -1,0 +1,144 @@
+"""Every error the package raises on purpose.
+
+::
+
+    InpaintBatchError                exit 1   (the base; never raised itself)
+    ├── UsageError                   exit 2   flags that contradict each other
+    ├── ConfigError                  exit 3   a setting that cannot be
+    ├── ManifestError                exit 4   no usable manifest
+    ├── MissingDependencyError       exit 5   an extra that is not installed
+    ├── EngineError                  exit 6   weights or engine unusable
+    ├── StorageError                 exit 7   output folder or store unusable
+    ├── RowsFailedError              exit 8   some rows failed, all others are done
+    ├── FailureLimitError            exit 9   more failures than --max-failures
+    ├── WorkerLostError              exit 10  device or worker lost for good
+    └── StopRequestedError           exit 75  asked to stop: drained, run again to go on
+    RowError                         no exit code: it fails one row and ends in the ledger
+
+A run-level error ends the run and carries its exit code as a class attribute; `cli/` holds the only
+translator from exception to exit code. A `RowError` never ends a run by itself.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class FailureCode(StrEnum):
+    """The closed vocabulary of row failures; stands in the ledger and in `failures.csv`."""
+
+    READ = "read"
+    """The image or the mask could not be read, or is of a kind that we cannot keep exactly."""
+    MASK = "mask"
+    """The mask is empty, full, or not understood."""
+    SIZE = "size"
+    """Image and mask do not have the same size."""
+    MEMORY = "memory"
+    """The image is over the memory budget (a decompression bomb, or simply too large)."""
+    INFER = "infer"
+    """The engine failed on a tile of this row."""
+    NONFINITE = "nonfinite"
+    """The engine returned NaN or infinity."""
+    WRITE = "write"
+    """The output could not be written, or read back different from what was meant."""
+    TIMEOUT = "timeout"
+    """The row took longer than the limit."""
+    CRASH = "crash"
+    """The worker died with this row in flight, repeatedly."""
+
+
+class InpaintBatchError(Exception):
+    """Base of all run-level errors."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(InpaintBatchError):
+    """Flags or arguments that contradict each other."""
+
+    exit_code = 2
+
+
+class ConfigError(InpaintBatchError, ValueError):
+    """A setting that is out of range, unknown, or contradicts another one."""
+
+    exit_code = 3
+
+
+class ManifestError(InpaintBatchError):
+    """The manifest cannot be read at all, or lacks a required column."""
+
+    exit_code = 4
+
+
+class MissingDependencyError(InpaintBatchError):
+    """A feature was asked for whose optional packages are not installed."""
+
+    exit_code = 5
+
+
+class EngineError(InpaintBatchError):
+    """Weights or a compiled engine are missing, damaged, or made for something else."""
+
+    exit_code = 6
+
+
+class StorageError(InpaintBatchError):
+    """The output folder (or object store) cannot be used: read-only, full, or inside the input."""
+
+    exit_code = 7
+
+
+class RowsFailedError(InpaintBatchError):
+    """The run is complete, but some rows failed; they are listed in `failures.csv`."""
+
+    exit_code = 8
+
+
+class FailureLimitError(InpaintBatchError):
+    """The run was ended because more rows failed than `--max-failures` allows."""
+
+    exit_code = 9
+
+
+class WorkerLostError(InpaintBatchError):
+    """A device or worker was lost and did not come back."""
+
+    exit_code = 10
+
+
+class StopRequestedError(InpaintBatchError):
+    """The run was asked to stop (SIGTERM, SIGUSR1); it drained and can be continued."""
+
+    exit_code = 75
+
+
+MAX_MESSAGE_CHARS = 300
+
+
+class RowError(Exception):
+    """One row cannot be done. It becomes a ledger line and the run goes on.
+
+    `message` is one sentence for the person who owns the file: what happened and what to do next.
+    `retryable` says whether the same row may succeed if it is simply run again.
+    """
+
+    def __init__(self, code: FailureCode, message: str, *, retryable: bool = False) -> None:
+        one_line = " ".join(message.split())
+        if len(one_line) > MAX_MESSAGE_CHARS:
+            one_line = one_line[: MAX_MESSAGE_CHARS - 1] + "…"
+        super().__init__(code, one_line, retryable)  # all arguments, so that it pickles
+        self.code = code
+        self.message = one_line
+        self.retryable = retryable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_row_error, (self.code, self.message, self.retryable))
+
+    def __str__(self) -> str:
+        return f"{self.code.value}: {self.message}"
+
+
+def _rebuild_row_error(code: FailureCode, message: str, retryable: bool) -> RowError:
+    return RowError(code, message, retryable=retryable)

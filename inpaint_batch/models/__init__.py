@@ -1,0 +1,1 @@
+"""Networks, one page each, and their registry. Torch is imported by the page of a network only."""

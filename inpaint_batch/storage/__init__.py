@@ -1,0 +1,1 @@
+"""Paths, atomic writes, and the rule that nothing is ever written outside the output folder."""

@@ -1,0 +1,153 @@
+"""The house contracts: what the words mean, once.
+
+**Arrays.** Images inside the package are RGB, float32 in [0, 1]; shape (height, width, 3), "HWC", in NumPy
+and (batch, 3, height, width), "BCHW", in torch and in every engine. Samples as they stand in a file keep
+the file's own dtype and number of bands and are called *samples*, never *image*.
+
+**Hole.** `hole` is true (1.0 in engines) where pixels are missing and shall be filled. The word *mask* is used only
+for the file a user hands us. A model adapter alone may flip polarity or range.
+
+**Known samples are never changed.** Every sample outside the hole leaves exactly as it came, at the depth of the source.
+
+**Units** stand in names: `_px`, `_bytes`, `_s`; counts are `num_*`. Boxes are (top, left, height, width) in pixels,
+in the orientation in which the file stores its pixels (an orientation tag is kept, never applied).
+
+**Same in, same out.** One row with the same options and engine gives the same bytes, whatever the executor, the
+number of workers, the batch a tile shared, or how often the run was killed and resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+"""float32, RGB in [0, 1] unless said otherwise."""
+BoolArray = NDArray[np.bool_]
+SampleArray = NDArray[np.uint8] | NDArray[np.uint16]
+"""(height, width, bands) in the dtype of the file."""
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels: rows [top, bottom) and columns [left, right)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    @property
+    def area_px(self) -> int:
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this box in an array whose first two axes are rows and columns."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def expand(self, margin_px: int) -> Box:
+        """This box grown by `margin_px` on every side (it may then leave the image)."""
+        return Box(
+            self.top - margin_px, self.left - margin_px, self.height + 2 * margin_px, self.width + 2 * margin_px
+        )
+
+    def shift(self, rows: int, columns: int) -> Box:
+        return Box(self.top + rows, self.left + columns, self.height, self.width)
+
+    def intersect(self, other: Box) -> Box:
+        """The common part; height and width are 0 where there is none."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Box(top, left, max(0, bottom - top), max(0, right - left))
+
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        top, left = min(self.top, other.top), min(self.left, other.left)
+        return Box(top, left, max(self.bottom, other.bottom) - top, max(self.right, other.right) - left)
+
+    def contains(self, other: Box) -> bool:
+        return (
+            self.top <= other.top
+            and self.left <= other.left
+            and self.bottom >= other.bottom
+            and self.right >= other.right
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a manifest: one image to restore."""
+
+    id: str
+    """Unique in the manifest; the `id` column, or the output path where there is none."""
+    line: int
+    """Line in the manifest (the header is line 1), or the ordinal of the file in a folder; for messages only."""
+    image: str
+    """Path or URI of the source, absolute or relative to the working directory (already resolved against the manifest)."""
+    mask: str
+    """Path or URI of the mask, resolved like `image`."""
+    output: str
+    """Where the result goes, relative to the output folder, with forward slashes; never absolute, never with `..`."""
+    truth: str | None = None
+    """The undamaged image, where it is known; used by evaluation only."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Per-row overrides, by the name of the option (`mask_polarity`, `dilate`, ...), as text from the manifest."""
+
+
+ImageFormat = Literal["jpeg", "png", "tiff", "webp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of an image file say about it; no pixel has been read yet."""
+
+    format: ImageFormat
+    width_px: int
+    height_px: int
+    num_bands: int
+    """Samples per pixel in the file, alpha included."""
+    dtype: Literal["uint8", "uint16"]
+    has_alpha: bool
+    """Whether the last band is alpha. Alpha is never filled: it leaves as it came."""
+    orientation: int = 1
+    """EXIF orientation 1..8. Pixels are never rotated; a mask drawn on the upright view is turned back instead."""
+
+    @property
+    def num_colours(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return self.num_bands - int(self.has_alpha)
+
+    @property
+    def box(self) -> Box:
+        return Box(0, 0, self.height_px, self.width_px)
+
+    @property
+    def num_pixels(self) -> int:
+        return self.width_px * self.height_px
+
+    @property
+    def decoded_bytes(self) -> int:
+        return self.num_pixels * self.num_bands * (1 if self.dtype == "uint8" else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """New samples for one box of an image; only those under `hole` may be written."""
+
+    box: Box
+    samples: SampleArray
+    """(box.height, box.width, bands) in the dtype of the source, alpha included."""
+    hole: BoolArray
+    """(box.height, box.width); where it is false the file keeps its own samples."""
