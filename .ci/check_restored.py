@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check that every row of a manifest has its restored file, and that two runs of it agree byte for byte.
 
-Usage: check_restored MANIFEST OUTPUT [OTHER_OUTPUT]. Standard library only: it runs beside the plain installation.
+Usage: check_restored.py MANIFEST OUTPUT [OTHER_OUTPUT]. Standard library only: it runs beside the plain installation.
 """
 
 import csv
@@ -10,6 +10,7 @@ from pathlib import Path
 
 
 def main() -> str | None:
+    """The complaint, or None where all is well."""
     manifest, *folders = (Path(argument) for argument in sys.argv[1:])
     with manifest.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
