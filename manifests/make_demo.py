@@ -105,13 +105,13 @@ def torn(photo: Image.Image, rng: np.random.Generator) -> Damaged:
 def with_an_unwanted_mast(photo: Image.Image) -> Damaged:
     """Nothing is damaged here: the mask lies over the right of the two slender masts, which shall go."""
     mask = Image.new("L", photo.size, 0)
-    outline = [(441, 120), (451, 120), (453, 188), (460, 190), (461, 226), (468, 300), (481, 402), (438, 402), (438, 260)]
-    ImageDraw.Draw(mask).polygon(outline, fill=255)
+    mast = [(441, 120), (451, 120), (453, 188), (460, 190), (461, 226), (468, 300), (481, 402), (438, 402), (438, 260)]
+    ImageDraw.Draw(mask).polygon(mast, fill=255)
     return Damaged(photo, mask_over(mask))
 
 
 def srgb() -> bytes:
-    """An sRGB ICC profile whose date of creation (header bytes 24..35) is zero, so that every call gives the same bytes."""
+    """An sRGB ICC profile with no date of creation (header bytes 24..35), so that every call gives the same bytes."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:24] + bytes(12) + profile[36:]
 
