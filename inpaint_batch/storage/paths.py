@@ -1,0 +1,119 @@
+"""Where a result may go: inside the output folder, and never onto an input."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from inpaint_batch.errors import FailureCode, RowError, StorageError
+from inpaint_batch.storage.atomic import is_temporary, probe_folder
+from inpaint_batch.types import Row
+
+STATE_FOLDER = ".inpaint-batch"
+"""Folder inside the output root that holds ledger, summary and `failures.csv`; no row may write there."""
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_uri(location: str) -> bool:
+    """Whether `location` starts with a scheme such as `s3://` (a Windows drive letter is not one)."""
+    return "://" in location and _SCHEME.match(location) is not None
+
+
+def output_problem(relative: str) -> str | None:
+    """Why `relative` cannot name an output below the output folder, as a clause to put after its name; None if it can.
+
+    Looks at the text only. Backslashes are refused everywhere: one manifest means the same files on every system.
+    """
+    parts = relative.split("/")
+    if not relative.strip():
+        return "is empty; leave the column out to mirror the image's own path"
+    if "\0" in relative:
+        return "contains a NUL character"
+    if "\\" in relative:
+        return "contains a backslash; write output paths with forward slashes"
+    if relative.startswith("/") or _DRIVE.match(relative):
+        return "is an absolute path; write it relative to the output folder"
+    if ".." in parts:
+        return "leaves the output folder through '..'; name a path inside it"
+    if "" in parts or "." in parts:
+        return "has an empty or '.' part; write it as folder/name.jpg"
+    if parts[0].casefold() == STATE_FOLDER:
+        return f"lies in {STATE_FOLDER}/, where the run keeps its own state; choose another folder"
+    if is_temporary(parts[-1]):
+        return "has the name of an unfinished output, which the next run would delete; choose another name"
+    return None
+
+
+def safe_join(root: Path, relative: str) -> Path:
+    """`root / relative`, certain to lie inside `root`, also where folders on the way are symbolic links.
+
+    The last part may itself be a link: an atomic write replaces the link and leaves its target alone. Creates nothing.
+    Raises RowError(WRITE) where the path would leave `root` or cannot be followed.
+    """
+    problem = output_problem(relative)
+    if problem is not None:
+        raise RowError(FailureCode.WRITE, f"output {relative!r} {problem}")
+    destination = root / relative
+    try:
+        inside = destination.parent.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, not encodable
+        raise RowError(FailureCode.WRITE, f"output {relative!r} cannot be a path here: {error}") from error
+    if not inside:
+        raise RowError(
+            FailureCode.WRITE,
+            f"output {relative!r} leaves the output folder through a symbolic link; remove the link or name another path",
+        )
+    return destination
+
+
+def refuse_input(destination: Path, row: Row) -> None:
+    """Raise RowError(WRITE) if writing `destination` would replace the image, the mask or the truth of `row`."""
+    if not os.path.lexists(destination):
+        return
+    target = destination.parent.resolve() / destination.name
+    for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
+        if location is None:
+            continue
+        source = Path(location)
+        if source.parent.resolve() / source.name == target or _same_file(source, destination):
+            raise RowError(
+                FailureCode.WRITE,
+                f"the output {destination} is the {role} of this row; choose an output folder away from the input",
+            )
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def check_output_root(output: Path, inputs: Iterable[Path], *, create: bool = True) -> None:
+    """Refuse an output folder that cannot be used; raises StorageError.
+
+    `inputs` are the folders that are read as a whole (a folder of images, a folder of masks): the output must not be
+    one of them nor lie inside one, or the next run would restore its own results. With `create` the folder is made and
+    a file written and removed; without it (a dry check) only the permissions of the nearest existing folder are checked.
+    """
+    try:
+        resolved = output.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise StorageError(f"the output folder {output} cannot be used: {error}") from error
+    for folder in inputs:
+        if resolved.is_relative_to(folder.resolve()):
+            where = "is the input folder" if resolved == folder.resolve() else f"lies inside the input folder {folder}"
+            raise StorageError(f"the output folder {output} {where}; choose one outside, such as ../restored")
+    nearest = resolved
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise StorageError(f"the output folder {output} cannot be made: {nearest} is not a folder; choose another name")
+    if create:
+        probe_folder(output)
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write in {nearest}; change its permissions or choose another output folder")
