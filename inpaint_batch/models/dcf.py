@@ -1,0 +1,122 @@
+"""DCF, the dynamic coarse-to-fine generator: fills the hole of one tile.
+
+    image, hole ──> push-pull fill (8×8 … 256×256), or the prior where the level above gave one
+                 ──> encoder  1/2 · 1/4 · 1/8 · 1/16 (width 48 · 96 · 192 · 384)
+                 ──> three refinement stages at 1/8 · 1/4 · 1/2, each with contextual attention and a residual block
+                 ──> residual, added to the fill inside the hole; known pixels pass through exactly
+
+Under 7 M parameters and 10 GMAC for a 256×256 tile (pinned by a test). Sides: any multiples of 32.
+Shape letters: B batch, C channels, H and W the sides of the tile in pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inpaint_batch.models.layers.attention import ContextualGather, ContextualMatch
+from inpaint_batch.models.layers.blocks import ResidualBlock, conv
+from inpaint_batch.models.layers.pushpull import PushPull
+from inpaint_batch.models.spec import DcfSpec
+
+INPUT_CHANNELS = 5
+"""The start image (3), the hole (1), and whether the start is a prior (1)."""
+CENTRE = 0.5
+"""Subtracted from colours on the way in, so that the input is about zero-mean."""
+
+
+class RefinementStage(nn.Module):
+    """One step up: enlarge, add the skip, refine, borrow from known places, refine in the stage's own width."""
+
+    def __init__(self, below: int, channels: int, hidden: int, values: int, cell: int, num_blocks: int) -> None:
+        super().__init__()
+        self.reduce = conv(below, channels, kernel=1)
+        self.skip = conv(channels, channels, kernel=1)
+        self.relu = nn.ReLU()
+        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(num_blocks)))
+        self.gather = ContextualGather(channels, values, cell)
+        self.refine = ResidualBlock(channels, hidden)
+
+    def join(self, below: Tensor, skip: Tensor) -> Tensor:
+        """(B, below, H/2, W/2) and (B, C, H, W) -> (B, C, H, W), before any attention."""
+        # Reduce first, then enlarge: the 1×1 convolution costs a quarter there and commutes with the copy.
+        enlarged = F.interpolate(self.reduce(below), scale_factor=2.0, mode="nearest")
+        out: Tensor = self.blocks(self.relu(enlarged + self.skip(skip)))
+        return out
+
+    def forward(self, joined: Tensor, attention: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, N, N) -> (B, C, H, W)."""
+        out: Tensor = self.refine(self.gather(joined, attention))
+        return out
+
+
+class DcfGenerator(nn.Module):
+    """See the module's docstring."""
+
+    def __init__(self, spec: DcfSpec | None = None) -> None:
+        super().__init__()
+        self.spec = spec = spec or DcfSpec()
+        widths = [spec.width * 2**level for level in range(4)]
+        self.push_pull = PushPull()
+        self.relu = nn.ReLU()
+        self.stem = conv(INPUT_CHANNELS * 4, widths[0])
+        self.downs = nn.ModuleList(conv(widths[i], widths[i + 1], stride=2) for i in range(3))
+        self.encoder = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    ResidualBlock(
+                        widths[level],
+                        spec.bottleneck_hidden if level == 3 else None,
+                        dilation=1 + index % 2 if level else 1,
+                    )
+                    for index in range(num_blocks)
+                )
+            )
+            for level, num_blocks in enumerate(spec.encoder_blocks)
+        )
+        self.match = ContextualMatch(widths[2], spec.key_channels)
+        self.stages = nn.ModuleList(
+            RefinementStage(
+                below=widths[level + 1],
+                channels=widths[level],
+                hidden=spec.stage_widths[stage],
+                values=spec.value_channels[stage],
+                cell=2**stage,
+                num_blocks=spec.decoder_blocks[stage],
+            )
+            for stage, level in enumerate((2, 1, 0))
+        )
+        self.head = nn.Conv2d(widths[0], 3 * 4, 3, padding=1)
+        # A fresh network returns the start image: training begins at the quality of the push-pull fill.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor, hole: Tensor, prior: Tensor, prior_weight: Tensor) -> Tensor:
+        """Return the filled tile (B, 3, H, W) in [0, 1]; where `hole` is 0 it is `image` itself.
+
+        `image`: (B, 3, H, W), zero in the hole. `hole`: (B, 1, H, W), 1 where missing. `prior`: (B, 3, H, W), the
+        enlarged coarse fill of the level above. `prior_weight`: (B, 1, 1, 1), 1 where there is such a prior, else 0.
+        """
+        known = 1.0 - hole
+        image = image * known
+        start = prior_weight * prior + (1.0 - prior_weight) * self.push_pull(image, known)
+        start = image + hole * start
+        return torch.clamp(start + hole * self.residual(start, hole, prior_weight), 0.0, 1.0) * hole + image
+
+    def residual(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> Tensor:
+        """The learned part: (B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
+        stacked = torch.cat([start - CENTRE, hole, hole * prior_weight], dim=1)
+        features = self.encoder[0](self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))
+        skips = [features]
+        for down, blocks in zip(self.downs, list(self.encoder)[1:], strict=True):
+            features = blocks(self.relu(down(features)))
+            skips.append(features)
+        known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
+        attention: Tensor | None = None
+        for stage, skip in zip(self.stages, reversed(skips[:-1]), strict=True):
+            joined = stage.join(features, skip)
+            if attention is None:
+                attention = self.match(joined, known)
+            features = stage(joined, attention)
+        return F.pixel_shuffle(self.head(features), 2)

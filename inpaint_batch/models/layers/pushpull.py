@@ -1,0 +1,43 @@
+"""Push-pull fill: a smooth first guess for the hole, made of pooling and bilinear steps only.
+
+Pull: average the known pixels in ever coarser halves. Push: go back up, and where a pixel is unknown take the enlarged
+coarser value. (Gortler et al., "The Lumigraph", SIGGRAPH 1996, section 3.4.) The number of levels is fixed, so that one
+exported graph serves every tile size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NUM_LEVELS = 5
+"""Halvings: 5 takes a 256-pixel tile to 8×8 and asks for sides that are multiples of 32."""
+EPSILON = 1e-4
+"""Keeps the normalisation finite where a whole cell is unknown; large enough for half precision."""
+
+
+class PushPull(nn.Module):
+    """Fills the hole of an image smoothly; differentiable, without parameters."""
+
+    def forward(self, image: Tensor, known: Tensor) -> Tensor:
+        """Return (B, 3, H, W): `image` where `known` is 1, a smooth fill where it is 0.
+
+        `image`: (B, 3, H, W), zero in the hole. `known`: (B, 1, H, W), 0 or 1. H and W: multiples of 32.
+        """
+        colour, weight = image, known
+        pyramid = [(colour, weight)]
+        for _ in range(NUM_LEVELS):
+            pooled_weight = F.avg_pool2d(weight, 2)
+            colour = F.avg_pool2d(colour * weight, 2) / (pooled_weight + EPSILON)
+            # One known pixel of four already fixes the cell's colour; more of them add little.
+            weight = torch.clamp(pooled_weight * 4.0, 0.0, 1.0)
+            pyramid.append((colour, weight))
+        # The coarsest cells may still be empty in part: fall back on the mean of all that is known.
+        total = weight.mean(dim=(2, 3), keepdim=True)
+        mean = (colour * weight).mean(dim=(2, 3), keepdim=True) / (total + EPSILON)
+        filled = colour * weight + mean * (1.0 - weight)
+        for colour, weight in reversed(pyramid[:-1]):
+            enlarged = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+            filled = colour * weight + enlarged * (1.0 - weight)
+        return filled

@@ -1,0 +1,49 @@
+"""What identifies a network without building it: its name and its sizes. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from inpaint_batch.errors import ConfigError
+
+MULTIPLE_OF_PX = 32
+"""Tile sides must be multiples of this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcfSpec:
+    """Sizes of the DCF generator; stored inside every checkpoint."""
+
+    width: int = 48
+    """Channels at 1/2 resolution; doubled at each further halving."""
+    encoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 1)
+    """Residual blocks at 1/2, 1/4, 1/8 and 1/16."""
+    decoder_blocks: tuple[int, int, int] = (1, 1, 1)
+    """Residual blocks at 1/8, 1/4 and 1/2 on the way up, before each refinement stage."""
+    bottleneck_hidden: int = 192
+    """Hidden channels of the blocks at 1/16."""
+    stage_widths: tuple[int, int, int] = (128, 64, 32)
+    """Hidden channels of the three refinement stages at 1/8, 1/4 and 1/2."""
+    key_channels: int = 48
+    """Channels in which attention compares cells."""
+    value_channels: tuple[int, int, int] = (128, 32, 8)
+    """Channels borrowed through attention at each stage; times the cell area they cost the same at each."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.bottleneck_hidden, self.key_channels, *self.stage_widths, *self.value_channels)
+        if min(sizes) < 1:
+            raise ConfigError(f"all sizes of a DCF generator must be at least 1: {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON or TOML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DcfSpec:
+        """The inverse of `to_dict`; raises ConfigError for a size that this version does not know."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown sizes of a DCF generator: {', '.join(unknown)}; was it made by a newer version?")
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
