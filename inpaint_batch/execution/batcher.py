@@ -1,0 +1,276 @@
+"""Full batches out of many small fills.
+
+A *fill* is a generator that stands for one window of one image: it yields the tiles of a level, is sent their filled
+pixels, yields the next level, and finally returns its result. The batcher drives many of them at once, those of
+one row and those of its neighbours, and packs what they yield into batches of one tile side. Which tiles share a batch
+depends on timing; what comes back for a tile does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
+from inpaint_batch.types import FloatArray
+
+
+class TileLike(Protocol):
+    """All that the batcher needs to know of a tile."""
+
+    @property
+    def side_px(self) -> int:
+        """Side of the square tile; tiles of one side share a batch."""
+        ...
+
+
+TileT = TypeVar("TileT", bound=TileLike)
+ResultT = TypeVar("ResultT")
+
+Fill = Generator[Sequence[TileT], Sequence[FloatArray], ResultT]
+"""Yields tiles, is sent one (side, side, 3) array for each, returns its result."""
+
+
+@dataclass(slots=True)
+class Filled(Generic[ResultT]):
+    """A job that has ended."""
+
+    name: object
+    """The name under which it was added."""
+    results: list[ResultT]
+    """What its fills returned, in their order; not complete where `error` is set."""
+    error: RowError | None
+    num_tiles: Counter[int]
+    """Tiles that were run for it, by side."""
+    seconds: float
+    """Its share of the engine's time, and its own preparation."""
+    cause: BaseException | None = None
+    """The unexpected exception behind `error`, for the log."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[TileT, ResultT]):
+    name: object
+    fills: Iterator[Fill[TileT, ResultT]]
+    results: dict[int, ResultT] = field(default_factory=dict)
+    open_fills: list[_OpenFill[TileT, ResultT]] = field(default_factory=list)
+    num_started: int = 0
+    all_started: bool = False
+    error: RowError | None = None
+    cause: BaseException | None = None
+    num_tiles: Counter[int] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _OpenFill(Generic[TileT, ResultT]):
+    job: _Job[TileT, ResultT]
+    index: int
+    generator: Fill[TileT, ResultT]
+    fills: list[FloatArray | None] = field(default_factory=list)
+    num_missing: int = 0
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[TileT, ResultT]):
+    fill: _OpenFill[TileT, ResultT]
+    index: int
+    tile: TileT
+
+
+class Batcher(Generic[TileT, ResultT]):
+    """Drives fills; not thread-safe: one thread calls everything."""
+
+    def __init__(
+        self, run: Callable[[Sequence[TileT]], Sequence[FloatArray]], batch_size: Callable[[int], int]
+    ) -> None:
+        """`run` fills tiles of one side, one (side, side, 3) array for each; `batch_size` is how many at most at once.
+
+        What `run` returns for a tile must not depend on the other tiles.
+        """
+        self._run_tiles = run
+        self._batch_size = batch_size
+        self._jobs: deque[_Job[TileT, ResultT]] = deque()  # those with fills not yet started, oldest first
+        self._waiting: dict[int, deque[_Waiting[TileT, ResultT]]] = {}
+        self._num_waiting = 0
+        self._finished: list[Filled[ResultT]] = []
+        self.num_jobs = 0
+        """Jobs added and not yet handed back."""
+        self.num_batches = 0
+        self.num_rerun = 0
+        """Tiles that were run alone because their batch had failed."""
+
+    def add(self, name: object, fills: Iterable[Fill[TileT, ResultT]]) -> None:
+        """Take on a job: the fills of one row. They are drawn lazily, a few at a time."""
+        self._jobs.append(_Job(name, iter(fills)))
+        self.num_jobs += 1
+
+    @property
+    def hungry(self) -> bool:
+        """Whether another job would help: there is no full batch, and all fills of all jobs have been started."""
+        self._start_fills()
+        return self._full_side() is None and not self._jobs
+
+    def step(self) -> list[Filled[ResultT]]:
+        """Run one batch, the fullest there is; return the jobs that ended by it.
+
+        Raises whatever run-level error (`InpaintBatchError`) the engine raises; any other exception fails one job.
+        """
+        self._start_fills()
+        side = self._full_side()
+        if side is None and self._num_waiting:
+            side = max(self._waiting, key=lambda side: len(self._waiting[side]))
+        if side is not None:
+            batch = self._take(side)
+            if batch:
+                self._run_batch(side, batch)
+        finished, self._finished = self._finished, []
+        self.num_jobs -= len(finished)
+        return finished
+
+    def _full_side(self) -> int | None:
+        full = [side for side, queue in self._waiting.items() if len(queue) >= self._batch_size(side)]
+        return max(full, default=None)
+
+    def _start_fills(self) -> None:
+        # Few fills are open at a time, since an open one holds the pixels of its level.
+        while self._jobs and self._full_side() is None:
+            job = self._jobs[0]
+            started = time.perf_counter()
+            try:
+                generator = next(job.fills, None)
+            except Exception as error:
+                self._fail(job, error)
+                continue
+            finally:
+                job.seconds += time.perf_counter() - started
+            if generator is None:
+                self._jobs.popleft()
+                job.all_started = True
+                self._end_if_complete(job)
+                continue
+            fill = _OpenFill(job, job.num_started, generator)
+            job.num_started += 1
+            job.open_fills.append(fill)
+            self._advance(fill, None)
+
+    def _advance(self, fill: _OpenFill[TileT, ResultT], filled: list[FloatArray] | None) -> None:
+        """Send a level's pixels and queue the next level's tiles."""
+        job = fill.job
+        started = time.perf_counter()
+        try:
+            tiles = next(fill.generator) if filled is None else fill.generator.send(filled)
+            while not tiles:  # a level without tiles
+                tiles = fill.generator.send([])
+        except StopIteration as end:
+            job.results[fill.index] = end.value
+            job.open_fills.remove(fill)
+            job.seconds += time.perf_counter() - started
+            self._end_if_complete(job)
+            return
+        except Exception as error:
+            job.seconds += time.perf_counter() - started
+            self._fail(job, error)
+            return
+        job.seconds += time.perf_counter() - started
+        fill.fills = [None] * len(tiles)
+        fill.num_missing = len(tiles)
+        for index, tile in enumerate(tiles):
+            self._waiting.setdefault(tile.side_px, deque()).append(_Waiting(fill, index, tile))
+        self._num_waiting += len(tiles)
+
+    def _take(self, side: int) -> list[_Waiting[TileT, ResultT]]:
+        queue = self._waiting[side]
+        batch: list[_Waiting[TileT, ResultT]] = []
+        while queue and len(batch) < self._batch_size(side):
+            waiting = queue.popleft()
+            self._num_waiting -= 1
+            if waiting.fill.job.error is None:
+                batch.append(waiting)
+        return batch
+
+    def _run_batch(self, side: int, batch: list[_Waiting[TileT, ResultT]]) -> None:
+        started = time.perf_counter()
+        self.num_batches += 1
+        try:
+            filled: Sequence[FloatArray | Exception] = self._run_tiles([waiting.tile for waiting in batch])
+        except InpaintBatchError:
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                filled = [error]
+            else:  # one row spoils the batch for all: find out which by running each tile alone
+                self.num_rerun += len(batch)
+                filled = [self._run_alone(waiting) for waiting in batch]
+        share_s = (time.perf_counter() - started) / len(batch)
+        for waiting, pixels in zip(batch, filled, strict=True):
+            job = waiting.fill.job
+            job.seconds += share_s
+            job.num_tiles[side] += 1
+            if job.error is None:
+                self._deliver(waiting, pixels)
+
+    def _run_alone(self, waiting: _Waiting[TileT, ResultT]) -> FloatArray | Exception:
+        if waiting.fill.job.error is not None:
+            return waiting.fill.job.error
+        try:
+            return self._run_tiles([waiting.tile])[0]
+        except InpaintBatchError:
+            raise
+        except Exception as error:
+            return error
+
+    def _deliver(self, waiting: _Waiting[TileT, ResultT], pixels: FloatArray | Exception) -> None:
+        fill = waiting.fill
+        if isinstance(pixels, Exception):
+            self._fail(fill.job, pixels)
+            return
+        if not np.isfinite(pixels).all():
+            self._fail(
+                fill.job,
+                RowError(
+                    FailureCode.NONFINITE,
+                    "the engine returned NaN or infinity for a tile of this image; run it with another --precision or "
+                    "--model",
+                ),
+            )
+            return
+        fill.fills[waiting.index] = pixels
+        fill.num_missing -= 1
+        if fill.num_missing == 0:
+            filled = [pixels for pixels in fill.fills if pixels is not None]
+            fill.fills = []
+            self._advance(fill, filled)
+
+    def _fail(self, job: _Job[TileT, ResultT], error: Exception) -> None:
+        if isinstance(error, InpaintBatchError):
+            raise error
+        job.error, job.cause = _as_row_error(error)
+        for fill in job.open_fills:
+            fill.generator.close()
+        job.open_fills.clear()
+        if not job.all_started:
+            self._jobs.remove(job)
+            job.all_started = True
+        self._end_if_complete(job)
+
+    def _end_if_complete(self, job: _Job[TileT, ResultT]) -> None:
+        if not job.all_started or job.open_fills:
+            return
+        results = [job.results[index] for index in sorted(job.results)]
+        self._finished.append(Filled(job.name, results, job.error, job.num_tiles, job.seconds, job.cause))
+
+
+def _as_row_error(error: Exception) -> tuple[RowError, BaseException | None]:
+    if isinstance(error, RowError):
+        return error, None
+    if isinstance(error, MemoryError):
+        message = "not enough memory to fill this image; run it with fewer --workers or on a larger machine"
+        return RowError(FailureCode.MEMORY, message, retryable=True), error
+    message = f"the engine failed on this image ({type(error).__name__}: {error}); see run.log for the details"
+    return RowError(FailureCode.INFER, message, retryable=True), error

@@ -1,0 +1,51 @@
+"""How much memory rows in flight may take together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+
+class MemoryBudget:
+    """A number of bytes that rows draw from before they load pixels, and give back when they are written.
+
+    First come, first served, so that a large image is not overtaken for ever by small ones. One that is larger than
+    the whole budget gets in when it is alone.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self._used_bytes = 0
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that are drawn at the moment."""
+        return self._used_bytes
+
+    def acquire(self, num_bytes: int, cancelled: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until `num_bytes` are free and take them; False, and nothing taken, if `cancelled()` is true first."""
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                while self._queue[0] is not ticket or not self._fits(num_bytes):
+                    if cancelled():
+                        return False
+                    self._changed.wait(0.2)  # wakes now and then, to see whether it was cancelled
+                self._used_bytes += num_bytes
+                return True
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+
+    def release(self, num_bytes: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._used_bytes -= num_bytes
+            self._changed.notify_all()
+
+    def _fits(self, num_bytes: int) -> bool:
+        return self._used_bytes == 0 or self._used_bytes + num_bytes <= self.total_bytes

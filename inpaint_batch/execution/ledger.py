@@ -1,0 +1,211 @@
+"""The ledger: one JSON line for each row that was begun, done or failed, appended and never changed.
+
+It lives in `DIR/.inpaint-batch/ledger/` as numbered parts, `000001.jsonl` and so on. Each run writes a part of its
+own, so the torn last line of a killed run is never continued by the next one. Parts are read in order and the last line
+about a row counts. Plain lines work on any file system, and `grep` reads them.
+
+A row's `started` line is written before its output can appear, and its `done` line after the output is visible under
+its final name. So what has no `done` line is redone, and an output that a killed run left without one is known to be
+ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+Status = Literal["started", "done", "failed"]
+
+FSYNC_LINES = 64
+"""Lines after which the part is forced to the disk."""
+FSYNC_S = 1.0
+"""Seconds after which it is forced to the disk, however few lines there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """One line of the ledger."""
+
+    id: str
+    """The row's id."""
+    key: str
+    """Identity of the work (`identity.row_key`)."""
+    status: Status
+    output: str = ""
+    """Name of the result relative to the output folder."""
+    code: str = ""
+    """Failure code, empty unless failed."""
+    message: str = ""
+    """What happened and what to do next, empty unless failed."""
+    retryable: bool = False
+    num_tiles: Mapping[int, int] = field(default_factory=dict)
+    """Tiles by side in pixels."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by stage."""
+    coverage: float | None = None
+    """Part of the image that is hole, 0..1."""
+    num_pixels: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def to_line(self, now_s: float) -> bytes:
+        """This entry as one line of JSON with the time in it; fields that say nothing are left out."""
+        values: dict[str, Any] = {"id": self.id, "key": self.key, "status": self.status, "output": self.output}
+        values["at"] = round(now_s, 3)
+        if self.status == "failed":
+            values |= {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.num_tiles:
+            values["tiles"] = {str(side): count for side, count in sorted(self.num_tiles.items())}
+        if self.seconds:
+            values["seconds"] = {stage: round(seconds, 4) for stage, seconds in self.seconds.items()}
+        if self.coverage is not None:
+            values["coverage"] = round(self.coverage, 6)
+        if self.num_pixels:
+            values["num_pixels"] = self.num_pixels
+        if self.warnings:
+            values["warnings"] = list(self.warnings)
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+
+
+class Known(NamedTuple):
+    """What the ledger remembers of a row."""
+
+    status: Status
+    key: str
+    output: str
+    """The name under which this row's result was, or was about to be, written; empty where it never came so far."""
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+
+
+class Ledger:
+    """The memory of an output folder. One process at a time may hold it open (see `lock.RunLock`)."""
+
+    def __init__(self, state: Path, *, fresh: bool = False) -> None:
+        """Read what is known. `state` is `DIR/.inpaint-batch`; with `fresh` all parts are archived first.
+
+        Raises `OSError` where the folder cannot be read or made.
+        """
+        self._folder = state / "ledger"
+        self._archive = state / "ledger-archive"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            self._archive_parts()
+        self._rows: dict[str, Known] = {}
+        self.num_damaged = 0
+        """Lines that could not be read: the torn ends of killed runs."""
+        for part in _parts(self._folder):
+            for line in self._lines(part):
+                self._remember(line)
+        self._file: BinaryIO | None = None
+        self._unsynced = 0
+        self._synced_at_s = time.monotonic()
+        self._own_outputs: set[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def known(self, row_id: str) -> Known | None:
+        """The last word about a row, or None where it was never begun."""
+        return self._rows.get(row_id)
+
+    def wrote(self, output: str) -> bool:
+        """Whether a file of this name in the output folder is ours, from this ledger or an archived one."""
+        if self._own_outputs is None:
+            self._own_outputs = {known.output for known in self._rows.values()}
+            for folder in sorted(self._archive.glob("*/")):
+                for part in _parts(folder):
+                    self._own_outputs.update(str(line.get("output", "")) for line in self._lines(part))
+        return output in self._own_outputs
+
+    def append(self, entry: LedgerEntry) -> None:
+        """Add a line. It survives the end of this process at once, and a power cut within a second or 64 lines.
+
+        Raises `OSError` where the disk does not take it.
+        """
+        if self._file is None:
+            self._file = self._new_part()
+        self._file.write(entry.to_line(time.time()))
+        self._file.flush()
+        self._unsynced += 1
+        self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
+        if self._own_outputs is not None and entry.output:
+            self._own_outputs.add(entry.output)
+        self.tick()
+
+    def tick(self) -> None:
+        """Force lines to the disk if it is time. Call it now and then while nothing is appended."""
+        if self._unsynced >= FSYNC_LINES or (self._unsynced and time.monotonic() - self._synced_at_s >= FSYNC_S):
+            self.flush()
+
+    def flush(self) -> None:
+        """Force every line to the disk."""
+        if self._file is not None and self._unsynced:
+            os.fsync(self._file.fileno())
+        self._unsynced = 0
+        self._synced_at_s = time.monotonic()
+
+    def close(self) -> None:
+        """Flush, and end this run's part."""
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._file = None
+
+    def _new_part(self) -> BinaryIO:
+        parts = _parts(self._folder)
+        number = int(parts[-1].stem) + 1 if parts else 1
+        file = (self._folder / f"{number:06d}.jsonl").open("xb")
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the name of the part, not only its content
+        finally:
+            os.close(descriptor)
+        return file
+
+    def _archive_parts(self) -> None:
+        if not _parts(self._folder):
+            return
+        self._archive.mkdir(exist_ok=True)
+        number = 1 + max((int(old.name) for old in self._archive.iterdir() if old.name.isdigit()), default=0)
+        self._folder.rename(self._archive / f"{number:06d}")
+        self._folder.mkdir()
+
+    def _lines(self, part: Path) -> Iterator[dict[str, Any]]:
+        with part.open("rb") as file:
+            for text in file:
+                try:
+                    line = json.loads(text.decode("utf-8", "surrogatepass"))
+                except ValueError:
+                    line = None
+                if isinstance(line, dict) and line.get("status") in ("started", "done", "failed") and "id" in line:
+                    yield line
+                else:
+                    self.num_damaged += 1
+
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        entry = LedgerEntry(
+            id=str(line["id"]),
+            key=str(line.get("key", "")),
+            status=line["status"],
+            output=str(line.get("output", "")),
+            code=str(line.get("code", "")),
+            message=str(line.get("message", "")),
+            retryable=bool(line.get("retryable", False)),
+        )
+        self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=lambda path: int(path.stem))
+
+
+def _merge(before: Known | None, entry: LedgerEntry) -> Known:
+    # A row that failed before it had a name for its output still owns the output of an earlier, better day.
+    output = entry.output or (before.output if before else "")
+    return Known(entry.status, entry.key, output, entry.code, entry.message, entry.retryable)

@@ -1,0 +1,76 @@
+"""What an executor is given and what it gives back: plain data that pickles, and carries no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from inpaint_batch.config import RowConfig
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.types import Row
+
+
+@dataclass(frozen=True, slots=True)
+class RowTask:
+    """One row that is to be done now, with everything about it decided."""
+
+    row: Row
+    """The line of the manifest."""
+    config: RowConfig
+    """The settings that hold for this row: the run's, overridden by the row's own columns."""
+    key: str
+    """Identity of the work (see `identity.row_key`)."""
+    output: str
+    """Name of the result relative to the output folder, after conflicts were settled."""
+    destination: Path
+    """Where the result goes: `output` inside the output folder, already checked to lie there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a row could not be done."""
+
+    code: FailureCode
+    message: str
+    """One sentence: what happened and what to do next."""
+    retryable: bool = False
+    """Whether the same row may succeed if it is simply run again."""
+
+    @classmethod
+    def of(cls, error: RowError) -> Failure:
+        """The same, from the exception that said it."""
+        return cls(error.code, error.message, error.retryable)
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """What became of a task. Every task that was started comes back as exactly one of these."""
+
+    task: RowTask
+    failure: Failure | None = None
+    """None where the row is done."""
+    num_tiles: Mapping[int, int] = field(default_factory=dict)
+    """Tiles that the engine ran for this row, by side in pixels."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time spent on this row by stage: `read`, `infer`, `write`. A batch's time is shared out by its tiles."""
+    coverage: float | None = None
+    """Part of the image that is hole, 0..1; None where it never became known."""
+    num_pixels: int = 0
+    """Pixels of the image, 0 where it never became known."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for the person who owns the file; the row is done nevertheless."""
+
+
+class Executor(Protocol):
+    """Does rows. Where and how is its own affair; the outcome of a row must not depend on it."""
+
+    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Iterator[RowOutcome]:
+        """Yield one outcome for each task, in the order in which they end.
+
+        Tasks are drawn lazily. Once `stopping()` is true no further task is drawn, and those already drawn are brought
+        to their end. A failed row is an outcome; only a run-level error (`InpaintBatchError`) is raised, and then rows
+        in flight have no outcome.
+        """
+        ...

@@ -1,0 +1,188 @@
+"""The batcher: results do not depend on packing, and a bad row falls alone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inpaint_batch.errors import EngineError, FailureCode, RowError
+from inpaint_batch.execution.batcher import Batcher, Filled
+from inpaint_batch.types import FloatArray
+
+
+@dataclass
+class Tile:
+    row: int
+    value: float
+    side_px: int
+
+
+class Engine:
+    """Fills a tile with twice its value; can be poisoned by row."""
+
+    def __init__(self, poison: dict[int, Exception] | None = None, nan_rows: frozenset[int] = frozenset()) -> None:
+        self.poison, self.nan_rows = poison or {}, nan_rows
+        self.batches: list[tuple[int, int]] = []
+
+    def __call__(self, tiles: Sequence[Tile]) -> Sequence[FloatArray]:
+        sides = {tile.side_px for tile in tiles}
+        assert len(sides) == 1
+        self.batches.append((sides.pop(), len(tiles)))
+        for tile in tiles:
+            if tile.row in self.poison:
+                raise self.poison[tile.row]
+        values = [np.nan if tile.row in self.nan_rows else 2 * tile.value for tile in tiles]
+        return [np.full((2, 2, 3), value, np.float32) for value in values]
+
+
+def window(row: int, levels: list[list[int]]) -> Generator[list[Tile], Sequence[FloatArray], float]:
+    """Each level is a list of sides; the value of a tile depends on the sum of the level before."""
+    total = float(row)
+    for level in levels:
+        filled = yield [Tile(row, total + index, side) for index, side in enumerate(level)]
+        assert len(filled) == len(level)
+        total = sum(float(pixels[0, 0, 0]) * (index + 1) for index, pixels in enumerate(filled)) % 1009
+    return total
+
+
+def fills(row: int, windows: list[list[list[int]]]):
+    return (window(row, levels) for levels in windows)
+
+
+def finish(batcher: Batcher[Tile, float]) -> dict[object, Filled[float]]:
+    done = {}
+    while batcher.num_jobs:
+        for filled in batcher.step():
+            assert filled.name not in done
+            done[filled.name] = filled
+    return done
+
+
+sides = st.lists(st.sampled_from([64, 128, 256]), max_size=4)
+rows = st.lists(st.lists(st.lists(sides, max_size=3), max_size=4), min_size=1, max_size=6)
+
+
+@given(rows=rows, small=st.integers(1, 3), large=st.integers(4, 16))
+def test_results_do_not_depend_on_the_size_of_batches(rows, small, large):
+    outcomes = []
+    for size in (small, large):
+        batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side, size=size: size)
+        for row, windows in enumerate(rows):
+            batcher.add(row, fills(row, windows))
+        done = finish(batcher)
+        assert set(done) == set(range(len(rows)))
+        assert all(filled.error is None for filled in done.values())
+        outcomes.append({name: (filled.results, filled.num_tiles) for name, filled in done.items()})
+        assert batcher.num_jobs == 0
+    assert outcomes[0] == outcomes[1]
+
+
+@given(rows=rows, size=st.integers(1, 6), data=st.data())
+def test_only_guilty_rows_fail(rows, size, data):
+    poisoned = data.draw(st.sets(st.integers(0, len(rows) - 1)))
+    guilty = {row for row in poisoned if any(side for levels in rows[row] for level in levels for side in level)}
+    engine = Engine({row: RowError(FailureCode.INFER, f"row {row}") for row in poisoned})
+    batcher: Batcher[Tile, float] = Batcher(engine, lambda side: size)
+    for row, windows in enumerate(rows):
+        batcher.add(row, fills(row, windows))
+    done = finish(batcher)
+    assert {row for row, filled in done.items() if filled.error is not None} == guilty
+    for row in guilty:
+        assert done[row].error.message == f"row {row}"
+    clean: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4)
+    for row, windows in enumerate(rows):
+        clean.add(row, fills(row, windows))
+    for row, filled in finish(clean).items():
+        if row not in guilty:
+            assert done[row].results == filled.results
+
+
+def test_batches_are_filled_across_rows():
+    engine = Engine()
+    batcher: Batcher[Tile, float] = Batcher(engine, lambda side: 8)
+    for row in range(4):
+        batcher.add(row, [window(row, [[64, 64]]), window(row, [[64, 64]])])
+    finish(batcher)
+    assert engine.batches == [(64, 8), (64, 8)]
+
+
+def test_nan_fails_one_row_as_nonfinite():
+    batcher: Batcher[Tile, float] = Batcher(Engine(nan_rows=frozenset({1})), lambda side: 8)
+    for row in range(3):
+        batcher.add(row, [window(row, [[64]])])
+    done = finish(batcher)
+    assert [row for row, filled in done.items() if filled.error] == [1]
+    assert done[1].error.code is FailureCode.NONFINITE
+
+
+def test_an_unexpected_exception_is_named_and_kept_for_the_log():
+    batcher: Batcher[Tile, float] = Batcher(Engine({1: ZeroDivisionError("by zero")}), lambda side: 8)
+    for row in range(3):
+        batcher.add(row, [window(row, [[64]])])
+    done = finish(batcher)
+    assert done[1].error.code is FailureCode.INFER
+    assert "ZeroDivisionError: by zero" in done[1].error.message
+    assert isinstance(done[1].cause, ZeroDivisionError)
+    assert done[0].error is None
+    assert done[2].error is None
+
+
+def test_memory_error_is_retryable():
+    batcher: Batcher[Tile, float] = Batcher(Engine({0: MemoryError()}), lambda side: 8)
+    batcher.add(0, [window(0, [[64]])])
+    error = finish(batcher)[0].error
+    assert (error.code, error.retryable) == (FailureCode.MEMORY, True)
+
+
+def test_a_run_level_error_is_raised():
+    batcher: Batcher[Tile, float] = Batcher(Engine({0: EngineError("gone")}), lambda side: 8)
+    batcher.add(0, [window(0, [[64]])])
+    with pytest.raises(EngineError, match="gone"):
+        batcher.step()
+
+
+def test_a_fill_that_raises_while_it_prepares_fails_its_row_only():
+    def broken() -> Generator[list[Tile], Sequence[FloatArray], float]:
+        yield [Tile(1, 0.0, 64)]
+        raise RowError(FailureCode.READ, "strip 3 is damaged")
+
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2)
+    batcher.add(0, [window(0, [[64]])])
+    batcher.add(1, [broken(), window(1, [[64]])])
+    batcher.add(2, [window(2, [[64]])])
+    done = finish(batcher)
+    assert done[1].error.message == "strip 3 is damaged"
+    assert done[0].error is None
+    assert done[2].error is None
+
+
+def test_few_fills_are_open_at_once():
+    opened = 0
+    closed = 0
+
+    def counted() -> Generator[list[Tile], Sequence[FloatArray], float]:
+        nonlocal opened, closed
+        opened += 1
+        assert opened - closed <= 5
+        yield [Tile(0, 0.0, 64)]
+        closed += 1
+        return 0.0
+
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4)
+    batcher.add(0, (counted() for _ in range(100)))
+    assert not batcher.hungry
+    assert finish(batcher)[0].num_tiles == {64: 100}
+
+
+def test_hungry_until_a_batch_is_full():
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2)
+    assert batcher.hungry
+    batcher.add(0, [window(0, [[64]])])
+    assert batcher.hungry
+    batcher.add(1, [window(1, [[64]])])
+    assert not batcher.hungry

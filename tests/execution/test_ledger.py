@@ -1,0 +1,149 @@
+"""The ledger: what was written is known again, torn lines are tolerated, parts are never mixed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inpaint_batch.config import RowConfig, TilingConfig
+from inpaint_batch.errors import StorageError
+from inpaint_batch.execution.identity import row_key
+from inpaint_batch.execution.ledger import Known, Ledger, LedgerEntry
+from inpaint_batch.execution.lock import RunLock
+from inpaint_batch.types import Row
+
+
+def parts(state: Path) -> list[str]:
+    return sorted(path.name for path in (state / "ledger").iterdir())
+
+
+def test_what_was_written_is_known_again(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append(LedgerEntry(id="a", key="1", status="started", output="a.png"))
+    ledger.append(
+        LedgerEntry(
+            id="a", key="1", status="done", output="a.png", num_tiles={64: 3}, seconds={"read": 0.5}, coverage=0.25
+        )
+    )
+    ledger.append(LedgerEntry(id="b", key="2", status="failed", code="read", message="no file", retryable=True))
+    ledger.close()
+    again = Ledger(tmp_path)
+    assert again.known("a") == Known("done", "1", "a.png")
+    assert again.known("b") == Known("failed", "2", "", "read", "no file", True)
+    assert again.known("c") is None
+    assert len(again) == 2
+    lines = [json.loads(line) for line in (tmp_path / "ledger" / "000001.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["started", "done", "failed"]
+    assert lines[1]["tiles"] == {"64": 3}
+    assert lines[1]["seconds"] == {"read": 0.5}
+    assert lines[1]["coverage"] == 0.25
+    assert lines[0]["at"] > 1.7e9
+
+
+@given(cut=st.integers(0, 400))
+def test_a_ledger_cut_anywhere_is_read_and_continued(tmp_path_factory, cut):
+    state = tmp_path_factory.mktemp("state")
+    ledger = Ledger(state)
+    for number in range(4):
+        ledger.append(LedgerEntry(id=f"ü{number}", key="k", status="done", output=f"{number}.png"))
+    ledger.close()
+    part = state / "ledger" / "000001.jsonl"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:cut])
+    kept = whole[:cut].count(b"\n") + (not whole[:cut].endswith(b"\n") and whole[cut : cut + 1] == b"\n")
+    again = Ledger(state)
+    assert len(again) == kept
+    again.append(LedgerEntry(id="new", key="k", status="done", output="new.png"))
+    again.close()
+    assert parts(state) == ["000001.jsonl", "000002.jsonl"]  # never glued to the torn line
+    third = Ledger(state)
+    assert len(third) == kept + 1
+    assert third.known("new") == Known("done", "k", "new.png")
+    assert third.num_damaged <= 1
+
+
+def test_the_last_word_counts_and_an_output_stays_ours(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append(LedgerEntry(id="a", key="1", status="done", output="a.png"))
+    ledger.append(LedgerEntry(id="a", key="2", status="failed", code="read", message="gone"))
+    ledger.close()
+    known = Ledger(tmp_path).known("a")
+    assert known == Known("failed", "2", "a.png", "read", "gone", False)
+
+
+def test_nothing_to_write_makes_no_part(tmp_path):
+    Ledger(tmp_path).close()
+    assert parts(tmp_path) == []
+
+
+def test_fresh_archives_and_still_knows_our_outputs(tmp_path):
+    for _ in range(2):
+        ledger = Ledger(tmp_path, fresh=True)
+        assert len(ledger) == 0
+        ledger.append(LedgerEntry(id="a", key="1", status="done", output="a.png"))
+        ledger.close()
+    fresh = Ledger(tmp_path, fresh=True)
+    assert fresh.known("a") is None
+    assert fresh.wrote("a.png")
+    assert not fresh.wrote("b.png")
+    fresh.append(LedgerEntry(id="b", key="1", status="started", output="b.png"))
+    assert fresh.wrote("b.png")
+    fresh.close()
+    assert sorted(path.name for path in (tmp_path / "ledger-archive").iterdir()) == ["000001", "000002"]
+
+
+def test_undecodable_names_survive(tmp_path):
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    ledger = Ledger(tmp_path)
+    ledger.append(LedgerEntry(id=name, key="1", status="done", output=name))
+    ledger.close()
+    assert Ledger(tmp_path).known(name) == Known("done", "1", name)
+
+
+def test_key_changes_with_everything_that_changes_the_result(tmp_path):
+    image, mask = tmp_path / "i.png", tmp_path / "m.png"
+    row = Row("a", 2, str(image), str(mask), "a.png")
+
+    def key(**changes):
+        values = {"row": row, "config": RowConfig(), "tiling": TilingConfig(), "engine": "e"} | changes
+        return row_key(values["row"], values["config"], values["tiling"], values["engine"])
+
+    keys = [key()]
+    assert key() == keys[0]
+    image.write_bytes(b"1")
+    keys.append(key())
+    image.write_bytes(b"22")
+    keys.append(key())
+    mask.write_bytes(b"1")
+    keys.append(key())
+    keys.append(key(config=RowConfig(dilate_px=1)))
+    keys.append(key(tiling=TilingConfig(margin_px=16)))
+    keys.append(key(engine="f"))
+    keys.append(key(row=Row("a", 2, str(image), str(mask), "b.png")))
+    assert len(set(keys)) == len(keys)
+    assert key(row=Row("other", 7, str(image), str(mask), "a.png")) == key()  # neither id nor line matters
+
+
+def test_lock_is_exclusive_and_dies_with_its_holder(tmp_path):
+    path = tmp_path / "out" / "lock"
+    path.parent.mkdir()
+    code = (
+        "import sys, time; from pathlib import Path; from inpaint_batch.execution.lock import RunLock\n"
+        "with RunLock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StorageError, match=f"process {holder.pid}"), RunLock(path):
+            pass
+        holder.kill()
+    with RunLock(path):
+        pass
+    with RunLock(path):
+        pass
