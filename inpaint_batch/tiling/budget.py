@@ -1,0 +1,66 @@
+"""What a plan will cost, before anything is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from inpaint_batch.tiling.boxes import Window
+from inpaint_batch.tiling.fill import MAX_REQUESTS
+
+BYTES_PER_FILLED_PX = 20
+"""Kept for a hole pixel while its window is filled: position, three values, a weight."""
+BYTES_PER_TILE_PX = (3 + 1 + 3 + 3) * 4
+"""Image, hole, prior and result of a tile, float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Cost of filling some windows."""
+
+    num_tiles: Mapping[int, int]
+    """Tiles by side in pixels, ascending; sides that do not occur are left out."""
+    num_network_pixels: int
+    """Pixels that the network works on: the sum of side squared over all tiles."""
+    seconds: float
+    """Time of the engine alone, on the machine on which `seconds_per_tile` was measured."""
+    peak_bytes: int
+    """Upper estimate of the memory for one image: samples, hole map, and the largest window while it is filled. The
+    engine's own memory is not in it."""
+
+
+def estimate(
+    windows: Iterable[Window], *, seconds_per_tile: Mapping[int, float], decoded_bytes: int = 0, num_pixels: int = 0
+) -> Budget:
+    """Add up a plan.
+
+    `seconds_per_tile` gives measured times by tile side; a side that is not in it is scaled by area from the nearest
+    one that is (no times at all: 0 seconds). `decoded_bytes` and `num_pixels` describe the image, for the memory.
+    """
+    num_tiles: Counter[int] = Counter()
+    largest_window_bytes = 0
+    for window in windows:
+        level_bytes = []
+        for level in window.levels:
+            num_tiles.update(tile.side_px for tile in level.tiles)
+            held = sum(tile.core.area_px for tile in level.tiles) * BYTES_PER_FILLED_PX
+            asked = sum(sorted((tile.side_px**2 for tile in level.tiles), reverse=True)[:MAX_REQUESTS])
+            level_bytes.append(held + asked * BYTES_PER_TILE_PX)
+        # A level is filled while the coarser one is still held as its prior.
+        pairs = zip([0, *level_bytes], level_bytes, strict=False)
+        largest_window_bytes = max([largest_window_bytes, *(coarse + fine for coarse, fine in pairs)])
+    sides = dict(sorted(num_tiles.items()))
+    return Budget(
+        num_tiles=sides,
+        num_network_pixels=sum(side**2 * count for side, count in sides.items()),
+        seconds=sum(count * _seconds(side, seconds_per_tile) for side, count in sides.items()),
+        peak_bytes=decoded_bytes + num_pixels + largest_window_bytes,
+    )
+
+
+def _seconds(side: int, seconds_per_tile: Mapping[int, float]) -> float:
+    if not seconds_per_tile:
+        return 0.0
+    nearest = min(seconds_per_tile, key=lambda known: (abs(known - side), known))
+    return seconds_per_tile[nearest] * (side / nearest) ** 2

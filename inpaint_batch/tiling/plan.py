@@ -1,0 +1,58 @@
+"""From holes to windows, levels and tiles: the quadtree plan.
+
+A window is a group of neighbouring holes. A hole that the network can bridge at full resolution has one level. A deeper
+one starts at the first halving where it can be bridged and is refined level by level, each tile given the enlarged fill
+of the coarser level as its prior. At every level only the hole pixels are covered, so the cost of a plan grows with the
+area of the holes, not of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.tiling.boxes import Level, Tile, Window, bucket_side, needed_box, place_tile, tight_box
+from inpaint_batch.tiling.grouping import Group, HoleLike, group_holes
+from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
+from inpaint_batch.tiling.quadtree import cover
+from inpaint_batch.types import BoolArray, Box
+
+__all__ = [
+    "HoleLike",
+    "Level",
+    "Tile",
+    "Window",
+    "bucket_side",
+    "needed_box",
+    "place_tile",
+    "plan_windows",
+    "tight_box",
+]
+
+
+def plan_windows(hole: BoolArray, holes: Sequence[HoleLike], config: TilingConfig) -> list[Window]:
+    """Plan the tiles of one image.
+
+    `hole` is the hole map (H, W) of the image; `holes` are its connected holes, which together hold every
+    hole pixel. Returns windows with disjoint boxes, sorted by position; the same input gives the same plan.
+    """
+    image_box = Box(0, 0, *hole.shape)
+    return [_plan_window(hole, group, config) for group in group_holes(holes, image_box, config)]
+
+
+def _plan_window(hole: BoolArray, group: Group, config: TilingConfig) -> Window:
+    levels = []
+    for scale_log2 in range(_coarsest(group.depth_px, hole.shape, config), -1, -1):
+        box = coarse_box(group.box, scale_log2)
+        image_box = Box(0, 0, *level_size(hole.shape[0], hole.shape[1], scale_log2))
+        tiles = cover(reduce_hole(hole, box, scale_log2), (box.top, box.left), image_box, config)
+        levels.append(Level(scale_log2, tuple(tiles)))
+    return Window(group.box, tuple(levels))
+
+
+def _coarsest(depth_px: float, shape: tuple[int, ...], config: TilingConfig) -> int:
+    """The first level at which the hole can be bridged; at most the one where the image fits the smallest bucket."""
+    scale_log2 = 0
+    while depth_px / 2**scale_log2 > config.bridge_depth_px and max(shape) > config.buckets_px[0] << scale_log2:
+        scale_log2 += 1
+    return scale_log2

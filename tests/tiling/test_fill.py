@@ -1,0 +1,271 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiling_cases import hole_maps, holes_of
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.tiling.blend import LevelFill, reach, tile_weights
+from inpaint_batch.tiling.budget import estimate
+from inpaint_batch.tiling.fill import TileInput, TileRequest, fill_window, run_fill
+from inpaint_batch.tiling.plan import Window, plan_windows
+from inpaint_batch.types import BoolArray, Box, FloatArray
+
+CONFIG = TilingConfig()
+SMALL = TilingConfig(buckets_px=(32, 64), margin_px=10, bridge_depth_px=6)
+
+
+def picture(hole: BoolArray, seed: int = 0) -> FloatArray:
+    return np.random.default_rng(seed).random((*hole.shape, 3), dtype=np.float32)
+
+
+class Truth:
+    """An engine that knows the answer: the image itself at level 0, anything at all at coarser levels."""
+
+    def __init__(self, image: FloatArray) -> None:
+        self.image = image
+        self.rng = np.random.default_rng(1)
+
+    def __call__(self, request: TileRequest, level: int) -> FloatArray:
+        box = request.tile.box
+        if level:
+            return self.rng.random((3, box.height, box.width), dtype=np.float32)
+        filled = np.full((box.height, box.width, 3), np.nan, dtype=np.float32)
+        inside = box.intersect(Box(0, 0, *self.image.shape[:2]))
+        filled[inside.shift(-box.top, -box.left).slices] = self.image[inside.slices]
+        return filled.transpose(2, 0, 1)
+
+
+def restore(image: FloatArray, hole: BoolArray, config: TilingConfig) -> FloatArray:
+    """Cut the holes out of `image`, fill them with a `Truth` engine, paste the pieces."""
+    damaged = np.where(hole[..., None], np.float32(0.5), image)
+    truth = Truth(image)
+    for window in plan_windows(hole, holes_of(hole), config):
+        order = [level.scale_log2 for level in window.levels for _ in level.tiles]
+        steps = fill_window(lambda box: damaged[box.slices], hole, window, config, max_requests=3)
+        try:
+            requests = next(steps)
+            while True:
+                loaded = [request.load() for request in requests]
+                check(loaded, requests)
+                requests = steps.send([truth(request, order.pop(0)) for request in requests])
+        except StopIteration as stop:
+            for piece in stop.value:
+                target = damaged[piece.box.slices]
+                target[piece.hole] = piece.rgb[piece.hole]
+    return damaged
+
+
+def check(loaded: list[TileInput], requests: list[TileRequest]) -> None:
+    for tile, request in zip(loaded, requests, strict=True):
+        side = request.side_px
+        assert tile.image.shape == tile.prior.shape == (3, side, side)
+        assert tile.hole.shape == (1, side, side)
+        for array in (tile.image, tile.hole, tile.prior):
+            assert array.dtype == np.float32
+            assert array.flags.c_contiguous
+            assert np.isfinite(array).all()
+        assert set(np.unique(tile.hole)) <= {0.0, 1.0}
+        assert (tile.image[np.broadcast_to(tile.hole == 1, tile.image.shape)] == 0).all()
+        assert tile.prior_weight in (0.0, 1.0)
+        if tile.prior_weight == 0:
+            assert not tile.prior.any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(hole=hole_maps(400), config=st.sampled_from([CONFIG, SMALL]))
+def test_an_engine_that_knows_the_truth_gives_the_image_back_bit_for_bit(hole: BoolArray, config: TilingConfig) -> None:
+    image = picture(hole)
+    np.testing.assert_array_equal(restore(image, hole, config), image)
+
+
+@settings(max_examples=30, deadline=None)
+@given(hole=hole_maps(400), config=st.sampled_from([CONFIG, SMALL]))
+def test_weights_of_all_tiles_sum_to_one_at_every_hole_pixel(hole: BoolArray, config: TilingConfig) -> None:
+    """Fill tile k with the constant k-th unit: the blend of unit vectors is then the vector of weights."""
+    for window in plan_windows(hole, holes_of(hole), config):
+        level = window.levels[-1]
+        image_box = Box(0, 0, *hole.shape)
+        share = np.zeros(hole.shape)
+        total = np.zeros(hole.shape)
+        for tile in level.tiles:
+            near = reach(tile, config.margin_px)
+            weights = tile_weights(tile, near, image_box, config.margin_px)
+            assert weights.min() > 0
+            assert weights.max() <= 1
+            core = tile.core.shift(-near.top, -near.left)
+            assert (weights[core.slices] == 1).all()
+            near_image = near.intersect(image_box)
+            total[near_image.slices] += weights[near_image.shift(-near.top, -near.left).slices]
+        for index, tile in enumerate(level.tiles):
+            fill = LevelFill(level.tiles, hole, 0, image_box, config.margin_px)
+            for other in range(len(level.tiles)):
+                side = level.tiles[other].side_px
+                fill.add(other, np.full((3, side, side), float(other == index), dtype=np.float32))
+            near = reach(tile, config.margin_px).intersect(image_box)
+            expected = tile_weights(tile, near, image_box, config.margin_px) / total[near.slices]
+            for box, rgb, inside in fill.pieces():
+                share[box.slices][inside] += rgb[inside][:, 0]
+                common = box.intersect(near)
+                if common.area_px:
+                    mine = rgb[common.shift(-box.top, -box.left).slices][..., 0]
+                    where = inside[common.shift(-box.top, -box.left).slices]
+                    wanted = expected[common.shift(-near.top, -near.left).slices]
+                    np.testing.assert_allclose(mine[where], wanted[where], atol=1e-5)
+            if index > 6:  # the share of the others is tested by other examples
+                break
+        else:
+            covered = hole[window.box.slices]
+            np.testing.assert_allclose(share[window.box.slices][covered], 1, atol=1e-5)
+
+
+def _disc(size: int, radius: int) -> BoolArray:
+    hole = np.zeros((size, size), dtype=np.uint8)
+    cv2.circle(hole, (size // 2, size // 2), radius, 1, thickness=-1)
+    return hole.astype(np.bool_)
+
+
+def test_a_seam_between_tiles_is_a_ramp_and_not_a_step() -> None:
+    hole = np.zeros((300, 900), dtype=np.bool_)
+    hole[140:170, 200:700] = True
+    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    tiles = window.levels[0].tiles
+    fill = LevelFill(tiles, hole, 0, Box(0, 0, *hole.shape), CONFIG.margin_px)
+    for index, tile in enumerate(tiles):
+        fill.add(index, np.full((3, tile.side_px, tile.side_px), float(index % 2), dtype=np.float32))
+    line = np.zeros(hole.shape, dtype=np.float32)
+    for box, rgb, _ in fill.pieces():
+        line[box.slices] = rgb[..., 0]
+    assert np.abs(np.diff(line[150, 200:700])).max() < 0.06
+
+
+def test_the_prior_is_the_enlarged_coarser_fill() -> None:
+    """A smooth picture, filled perfectly at each level, must come back as prior with little error."""
+    hole = _disc(1024, 130)
+    rows, columns = np.mgrid[0:1024, 0:1024].astype(np.float32) / 1024
+    image = np.stack([rows, columns, (rows + columns) / 2], axis=-1)
+    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    assert [level.scale_log2 for level in window.levels] == [2, 1, 0]
+    reduced = {
+        scale: image.reshape(1024 >> scale, 1 << scale, 1024 >> scale, 1 << scale, 3).mean(axis=(1, 3))
+        for scale in (0, 1, 2)
+    }
+    scales = [level.scale_log2 for level in window.levels for _ in level.tiles]
+    steps = fill_window(lambda box: image[box.slices], hole, window, CONFIG)
+    requests = next(steps)
+    errors = []
+    while requests:
+        filled = []
+        for request in requests:
+            scale = scales.pop(0)
+            tile = request.load()
+            truth = reduced[scale][request.tile.box.slices].transpose(2, 0, 1)
+            if tile.prior_weight:
+                errors.append(np.abs(tile.prior - truth).max())
+            filled.append(truth)
+        try:
+            requests = steps.send(filled)
+        except StopIteration:
+            requests = []
+    assert len(errors) == len(window.levels[1].tiles) + len(window.levels[2].tiles)
+    assert max(errors) < 0.01
+
+
+def test_other_windows_have_no_influence() -> None:
+    hole = _disc(700, 100)
+    hole[20:30, 20:60] = True
+    hole[349, 215:222] = True  # near the disc, in the context of its tiles, but a window of its own
+    windows = plan_windows(hole, holes_of(hole), CONFIG)
+    assert len(windows) == 3
+    deep = max(windows, key=lambda window: len(window.levels))
+    image = picture(hole)
+    other = image.copy()
+    for window in windows:
+        if window is not deep:
+            other[window.box.slices][hole[window.box.slices]] = 9  # what stands in a hole must never be seen
+
+    def fill(source: FloatArray) -> list[FloatArray]:
+        steps = fill_window(lambda box: source[box.slices], hole, deep, CONFIG)
+        return [piece.rgb for piece in run_fill(steps, lambda tile: tile.image + tile.prior * 0.5)]
+
+    for first, second in zip(fill(image), fill(other), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("max_requests", [1, 2, 1000])
+def test_how_requests_are_cut_has_no_influence(max_requests: int) -> None:
+    hole = _disc(600, 150)
+    image = picture(hole)
+    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+
+    def fill(count: int) -> list[FloatArray]:
+        steps = fill_window(lambda box: image[box.slices], hole, window, CONFIG, max_requests=count)
+        return [piece.rgb for piece in run_fill(steps, lambda tile: np.tanh(tile.image + tile.prior))]
+
+    for first, second in zip(fill(max_requests), fill(16), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_hole_that_vanishes_at_the_coarse_level_leaves_a_plain_prior() -> None:
+    """A thin, wide-spread hole with a forged depth has coarse levels without a single hole pixel."""
+    hole = np.zeros((400, 400), dtype=np.bool_)
+    hole[200, 100:300] = True
+    (found,) = holes_of(hole)
+    (window,) = plan_windows(hole, [found._replace(depth_px=90.0)], CONFIG)
+    assert [len(level.tiles) for level in window.levels] == [0, 1]
+    image = np.full((400, 400, 3), 0.25, dtype=np.float32)
+    steps = fill_window(lambda box: image[box.slices], hole, window, CONFIG)
+    (request,) = next(steps)
+    tile = request.load()
+    assert tile.prior_weight == 1.0
+    assert (tile.prior == np.float32(0.25)).all()
+
+
+def test_the_wrong_number_of_answers_is_refused() -> None:
+    hole = _disc(200, 10)
+    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    steps = fill_window(lambda box: picture(hole)[box.slices], hole, window, CONFIG)
+    next(steps)
+    with pytest.raises(ValueError, match="1 tiles were asked for, 0 came back"):
+        steps.send([])
+
+
+def test_nothing_outside_the_hole_is_returned() -> None:
+    hole = _disc(500, 120)
+    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    pieces = run_fill(
+        fill_window(lambda box: picture(hole)[box.slices], hole, window, CONFIG), lambda tile: np.ones_like(tile.image)
+    )
+    seen = np.zeros(hole.shape, dtype=np.int32)
+    for piece in pieces:
+        seen[piece.box.slices] += piece.hole
+        assert (piece.rgb[~piece.hole] == 0).all()
+        assert (piece.rgb[piece.hole] == 1).all()
+    np.testing.assert_array_equal(seen, hole)
+    assert pieces[-1].box == pieces[len(pieces) - 1].box
+    with pytest.raises(IndexError):
+        pieces[len(pieces)]
+
+
+def _windows(hole: BoolArray) -> list[Window]:
+    return plan_windows(hole, holes_of(hole), CONFIG)
+
+
+def test_the_budget_adds_up() -> None:
+    hole = _disc(900, 200)
+    hole[5, 5] = True
+    windows = _windows(hole)
+    sides = [tile.side_px for window in windows for level in window.levels for tile in level.tiles]
+    budget = estimate(windows, seconds_per_tile={64: 0.01, 256: 0.1}, decoded_bytes=1000, num_pixels=900 * 900)
+    assert budget.num_tiles == {side: sides.count(side) for side in sorted(set(sides))}
+    assert budget.num_network_pixels == sum(side**2 for side in sides)
+    times = {64: 0.01, 128: 0.04, 256: 0.1}
+    assert budget.seconds == pytest.approx(sum(times[side] for side in sides))
+    assert 1000 + 900 * 900 < budget.peak_bytes < 60e6
+
+
+def test_an_empty_plan_costs_nothing() -> None:
+    budget = estimate([], seconds_per_tile={})
+    assert (budget.num_tiles, budget.num_network_pixels, budget.seconds, budget.peak_bytes) == ({}, 0, 0.0, 0)
+    assert estimate(_windows(_disc(100, 5)), seconds_per_tile={}).seconds == 0.0

@@ -1,0 +1,186 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiling_cases import Hole, hole_maps, holes_of
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.tiling.plan import Window, plan_windows
+from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
+from inpaint_batch.types import BoolArray, Box
+
+CONFIG = TilingConfig()
+CONFIGS = st.sampled_from(
+    [CONFIG, TilingConfig(margin_px=0), TilingConfig(buckets_px=(32, 64), margin_px=12, bridge_depth_px=9)]
+)
+
+
+def plan(hole: BoolArray, config: TilingConfig = CONFIG) -> list[Window]:
+    return plan_windows(hole, holes_of(hole), config)
+
+
+def cost(windows: list[Window]) -> int:
+    return sum(tile.side_px**2 for window in windows for level in window.levels for tile in level.tiles)
+
+
+def num_tiles(windows: list[Window]) -> int:
+    return sum(len(level.tiles) for window in windows for level in window.levels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hole=hole_maps(), config=CONFIGS)
+def test_every_hole_sample_lies_in_exactly_one_core_and_every_tile_has_a_hole(
+    hole: BoolArray, config: TilingConfig
+) -> None:
+    windows = plan(hole, config)
+    answered = np.zeros(hole.shape, dtype=np.int32)
+    for window in windows:
+        assert [level.scale_log2 for level in window.levels] == list(range(len(window.levels)))[::-1]
+        for level in window.levels:
+            image = Box(0, 0, *level_size(*hole.shape, level.scale_log2))
+            region = coarse_box(window.box, level.scale_log2)
+            at_level = reduce_hole(hole, region, level.scale_log2)
+            count = np.zeros(at_level.shape, dtype=np.int32)
+            for tile in level.tiles:
+                assert region.contains(tile.core)
+                core = tile.core.shift(-region.top, -region.left).slices
+                assert at_level[core].any()
+                count[core] += 1
+                if level.scale_log2 == 0:
+                    answered[tile.core.slices] += 1
+                assert tile.side_px in config.buckets_px
+                assert (tile.box.height, tile.box.width) == (tile.side_px, tile.side_px)
+                assert tile.box.contains(tile.core.expand(config.margin_px).intersect(image))
+                for start, stop, size in (
+                    (tile.box.top, tile.box.bottom, image.height),
+                    (tile.box.left, tile.box.right, image.width),
+                ):
+                    assert (start >= 0 and stop <= size) if size >= tile.side_px else (start <= 0 and stop >= size)
+            assert count.max(initial=0) <= 1
+            assert (count[at_level] == 1).all()
+    assert answered.max() == 1
+    assert (answered[hole] == 1).all()
+    for number, window in enumerate(windows):
+        assert all(window.box.intersect(other.box).area_px == 0 for other in windows[number + 1 :])
+
+
+@settings(max_examples=20, deadline=None)
+@given(hole=hole_maps(300))
+def test_the_plan_does_not_depend_on_the_order_of_the_holes(hole: BoolArray) -> None:
+    holes = holes_of(hole)
+    assert plan_windows(hole, holes[::-1], CONFIG) == plan_windows(hole, holes, CONFIG)
+
+
+def test_holes_all_over_a_256_px_image_are_one_tile() -> None:
+    hole = np.zeros((256, 256), dtype=np.bool_)
+    hole[2::11, 3::9] = True
+    (window,) = plan(hole)
+    ((tile,),) = (level.tiles for level in window.levels)
+    assert tile.box == Box(0, 0, 256, 256)
+
+
+def test_a_small_scratch_is_one_small_tile_centred_on_it() -> None:
+    hole = np.zeros((900, 900), dtype=np.bool_)
+    hole[400:403, 500:514] = True
+    (window,) = plan(hole)
+    ((tile,),) = (level.tiles for level in window.levels)
+    assert tile.core == window.box == Box(400, 500, 3, 14)
+    assert tile.box == Box(369, 475, 64, 64)
+
+
+@pytest.mark.parametrize("shape", [(40, 500), (20, 20), (1, 1), (100, 64)])
+def test_an_image_smaller_than_its_tile_lies_at_the_tiles_corner(shape: tuple[int, int]) -> None:
+    hole = np.zeros(shape, dtype=np.bool_)
+    hole[0, 0] = True
+    (window,) = plan(hole)
+    (tile,) = window.levels[0].tiles
+    assert (tile.box.top, tile.box.left) == (0, 0)
+
+
+def test_far_specks_stay_apart_and_near_ones_share_a_tile() -> None:
+    hole = np.zeros((600, 600), dtype=np.bool_)
+    hole[100, 100] = hole[110, 108] = True
+    hole[100, 400] = hole[100, 450] = True
+    assert [window.box for window in plan(hole)] == [Box(100, 100, 11, 9), Box(100, 400, 1, 1), Box(100, 450, 1, 1)]
+
+
+def _specks(height: int, width: int, count: int) -> BoolArray:
+    rng = np.random.default_rng(7)
+    hole = np.zeros((height, width), dtype=np.bool_)
+    hole[rng.integers(0, height, count), rng.integers(0, width, count)] = True
+    return hole
+
+
+@pytest.mark.parametrize(
+    ("side", "most_tiles"),
+    [(1000, 40), (3000, 320), (9000, 4800)],
+)
+def test_dense_specks_share_tiles(side: int, most_tiles: int) -> None:
+    hole = _specks(side, side, 5000)
+    windows = plan_windows(hole, [Hole(Box(int(r), int(c), 1, 1), 1, 1.0) for r, c in np.argwhere(hole)], CONFIG)
+    assert num_tiles(windows) <= most_tiles
+    assert cost(windows) <= 5000 * 64**2
+
+
+@pytest.mark.parametrize("degrees", [0, 10, 30, 45, 62, 90])
+def test_a_long_scratch_costs_its_length_and_not_its_box(degrees: int) -> None:
+    length, centre = 3000, 1600
+    step = length / 2 * np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+    hole = np.zeros((2 * centre, 2 * centre), dtype=np.uint8)
+    first, last = (tuple(round(v) for v in centre + sign * step) for sign in (-1, 1))
+    cv2.line(hole, first, last, 1, thickness=3)
+    assert num_tiles(plan(hole.astype(np.bool_))) <= 2 * length / (256 - 2 * CONFIG.margin_px)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    scratches=st.lists(
+        st.tuples(
+            st.integers(0, 399), st.integers(0, 399), st.integers(0, 399), st.integers(0, 399), st.integers(1, 7)
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    offset=st.tuples(st.integers(0, 1600), st.integers(0, 1600)),
+)
+def test_cost_grows_with_the_holes_and_not_with_the_image(
+    scratches: list[tuple[int, int, int, int, int]], offset: tuple[int, int]
+) -> None:
+    rim = 256  # far enough from the border that no margin is cut short in either canvas
+    patch = np.zeros((400, 400), dtype=np.uint8)
+    for top, left, bottom, right, thickness in scratches:
+        cv2.line(patch, (left, top), (right, bottom), 1, thickness=thickness)
+    small = np.pad(patch, rim).astype(np.bool_)
+    large = np.zeros((4 * small.shape[0], 4 * small.shape[1]), dtype=np.bool_)
+    large[offset[0] : offset[0] + small.shape[0], offset[1] : offset[1] + small.shape[1]] = small
+    shifted = holes_of(small)
+    shifted = [hole._replace(box=hole.box.shift(*offset)) for hole in shifted]
+    assert cost(plan_windows(large, shifted, CONFIG)) == cost(plan(small))
+
+
+def test_a_deep_hole_starts_where_it_can_be_bridged() -> None:
+    hole = np.zeros((1800, 1700), dtype=np.uint8)
+    cv2.circle(hole, (850, 900), 600, 1, thickness=-1)
+    (window,) = plan(hole.astype(np.bool_))
+    assert [level.scale_log2 for level in window.levels] == [4, 3, 2, 1, 0]
+    assert len(window.levels[0].tiles) == 1
+    assert len(window.levels[-1].tiles) <= 7 * 7
+
+
+def test_a_hole_without_any_known_pixel_still_ends() -> None:
+    hole = np.ones((500, 300), dtype=np.bool_)
+    (window,) = plan_windows(hole, [Hole(Box(0, 0, 500, 300), 150000, float("inf"))], CONFIG)
+    assert [level.scale_log2 for level in window.levels] == [3, 2, 1, 0]
+
+
+def test_specks_inside_the_box_of_a_scratch_join_its_window() -> None:
+    hole = np.zeros((1200, 1200), dtype=np.uint8)
+    cv2.line(hole, (100, 100), (1000, 1000), 1, thickness=3)
+    hole[900, 200] = 1
+    (window,) = plan(hole.astype(np.bool_))
+    assert [tile.side_px for tile in window.levels[0].tiles if tile.core.contains(Box(900, 200, 1, 1))] == [64]
+
+
+def test_no_holes_no_windows() -> None:
+    assert plan_windows(np.zeros((10, 10), dtype=np.bool_), [], CONFIG) == []
