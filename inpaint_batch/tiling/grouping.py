@@ -9,25 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from inpaint_batch.config import TilingConfig
+from inpaint_batch.holes.components import Hole
 from inpaint_batch.tiling.boxes import bucket_side, needed_box
 from inpaint_batch.types import Box
-
-
-class HoleLike(Protocol):
-    """What the plan must know of a connected hole."""
-
-    @property
-    def box(self) -> Box:
-        """Tight box of the hole."""
-
-    @property
-    def depth_px(self) -> float:
-        """Greatest distance of a hole pixel to a known pixel."""
 
 
 class Group(NamedTuple):
@@ -56,7 +45,7 @@ class _Item(NamedTuple):
         )
 
 
-def group_holes(holes: Sequence[HoleLike], image_box: Box, config: TilingConfig) -> list[Group]:
+def group_holes(holes: Sequence[Hole], image_box: Box, config: TilingConfig) -> list[Group]:
     """Group holes into windows with disjoint boxes, sorted by position."""
     items: list[_Item] = []
     too_large: list[_Item] = []

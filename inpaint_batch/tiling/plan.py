@@ -11,26 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inpaint_batch.config import TilingConfig
-from inpaint_batch.tiling.boxes import Level, Tile, Window, bucket_side, needed_box, place_tile, tight_box
-from inpaint_batch.tiling.grouping import Group, HoleLike, group_holes
+from inpaint_batch.holes.components import Hole
+from inpaint_batch.tiling.boxes import Level, Tile, Window
+from inpaint_batch.tiling.grouping import Group, group_holes
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.tiling.quadtree import cover
 from inpaint_batch.types import BoolArray, Box
 
-__all__ = [
-    "HoleLike",
-    "Level",
-    "Tile",
-    "Window",
-    "bucket_side",
-    "needed_box",
-    "place_tile",
-    "plan_windows",
-    "tight_box",
-]
+__all__ = ["Level", "Tile", "Window", "plan_windows"]
 
 
-def plan_windows(hole: BoolArray, holes: Sequence[HoleLike], config: TilingConfig) -> list[Window]:
+def plan_windows(hole: BoolArray, holes: Sequence[Hole], config: TilingConfig) -> list[Window]:
     """Plan the tiles of one image.
 
     `hole` is the hole map (H, W) of the image; `holes` are its connected holes, which together hold every

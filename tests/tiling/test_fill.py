@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiling_cases import hole_maps, holes_of
+from tiling_cases import hole_maps
 
 from inpaint_batch.config import TilingConfig
+from inpaint_batch.holes.components import find_holes
 from inpaint_batch.tiling.blend import LevelFill, reach, tile_weights
 from inpaint_batch.tiling.budget import estimate
 from inpaint_batch.tiling.fill import TileInput, TileRequest, fill_window, run_fill
@@ -41,7 +44,7 @@ def restore(image: FloatArray, hole: BoolArray, config: TilingConfig) -> FloatAr
     """Cut the holes out of `image`, fill them with a `Truth` engine, paste the pieces."""
     damaged = np.where(hole[..., None], np.float32(0.5), image)
     truth = Truth(image)
-    for window in plan_windows(hole, holes_of(hole), config):
+    for window in plan_windows(hole, find_holes(hole), config):
         order = [level.scale_log2 for level in window.levels for _ in level.tiles]
         steps = fill_window(lambda box: damaged[box.slices], hole, window, config, max_requests=3)
         try:
@@ -84,7 +87,7 @@ def test_an_engine_that_knows_the_truth_gives_the_image_back_bit_for_bit(hole: B
 @given(hole=hole_maps(400), config=st.sampled_from([CONFIG, SMALL]))
 def test_weights_of_all_tiles_sum_to_one_at_every_hole_pixel(hole: BoolArray, config: TilingConfig) -> None:
     """Fill tile k with the constant k-th unit: the blend of unit vectors is then the vector of weights."""
-    for window in plan_windows(hole, holes_of(hole), config):
+    for window in plan_windows(hole, find_holes(hole), config):
         level = window.levels[-1]
         image_box = Box(0, 0, *hole.shape)
         share = np.zeros(hole.shape)
@@ -129,7 +132,7 @@ def _disc(size: int, radius: int) -> BoolArray:
 def test_a_seam_between_tiles_is_a_ramp_and_not_a_step() -> None:
     hole = np.zeros((300, 900), dtype=np.bool_)
     hole[140:170, 200:700] = True
-    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    (window,) = plan_windows(hole, find_holes(hole), CONFIG)
     tiles = window.levels[0].tiles
     fill = LevelFill(tiles, hole, 0, Box(0, 0, *hole.shape), CONFIG.margin_px)
     for index, tile in enumerate(tiles):
@@ -145,7 +148,7 @@ def test_the_prior_is_the_enlarged_coarser_fill() -> None:
     hole = _disc(1024, 130)
     rows, columns = np.mgrid[0:1024, 0:1024].astype(np.float32) / 1024
     image = np.stack([rows, columns, (rows + columns) / 2], axis=-1)
-    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    (window,) = plan_windows(hole, find_holes(hole), CONFIG)
     assert [level.scale_log2 for level in window.levels] == [2, 1, 0]
     reduced = {
         scale: image.reshape(1024 >> scale, 1 << scale, 1024 >> scale, 1 << scale, 3).mean(axis=(1, 3))
@@ -176,7 +179,7 @@ def test_other_windows_have_no_influence() -> None:
     hole = _disc(700, 100)
     hole[20:30, 20:60] = True
     hole[349, 215:222] = True  # near the disc, in the context of its tiles, but a window of its own
-    windows = plan_windows(hole, holes_of(hole), CONFIG)
+    windows = plan_windows(hole, find_holes(hole), CONFIG)
     assert len(windows) == 3
     deep = max(windows, key=lambda window: len(window.levels))
     image = picture(hole)
@@ -197,7 +200,7 @@ def test_other_windows_have_no_influence() -> None:
 def test_how_requests_are_cut_has_no_influence(max_requests: int) -> None:
     hole = _disc(600, 150)
     image = picture(hole)
-    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    (window,) = plan_windows(hole, find_holes(hole), CONFIG)
 
     def fill(count: int) -> list[FloatArray]:
         steps = fill_window(lambda box: image[box.slices], hole, window, CONFIG, max_requests=count)
@@ -211,8 +214,8 @@ def test_a_hole_that_vanishes_at_the_coarse_level_leaves_a_plain_prior() -> None
     """A thin, wide-spread hole with a forged depth has coarse levels without a single hole pixel."""
     hole = np.zeros((400, 400), dtype=np.bool_)
     hole[200, 100:300] = True
-    (found,) = holes_of(hole)
-    (window,) = plan_windows(hole, [found._replace(depth_px=90.0)], CONFIG)
+    (found,) = find_holes(hole)
+    (window,) = plan_windows(hole, [replace(found, depth_px=90.0)], CONFIG)
     assert [len(level.tiles) for level in window.levels] == [0, 1]
     image = np.full((400, 400, 3), 0.25, dtype=np.float32)
     steps = fill_window(lambda box: image[box.slices], hole, window, CONFIG)
@@ -224,7 +227,7 @@ def test_a_hole_that_vanishes_at_the_coarse_level_leaves_a_plain_prior() -> None
 
 def test_the_wrong_number_of_answers_is_refused() -> None:
     hole = _disc(200, 10)
-    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    (window,) = plan_windows(hole, find_holes(hole), CONFIG)
     steps = fill_window(lambda box: picture(hole)[box.slices], hole, window, CONFIG)
     next(steps)
     with pytest.raises(ValueError, match="1 tiles were asked for, 0 came back"):
@@ -233,7 +236,7 @@ def test_the_wrong_number_of_answers_is_refused() -> None:
 
 def test_nothing_outside_the_hole_is_returned() -> None:
     hole = _disc(500, 120)
-    (window,) = plan_windows(hole, holes_of(hole), CONFIG)
+    (window,) = plan_windows(hole, find_holes(hole), CONFIG)
     pieces = run_fill(
         fill_window(lambda box: picture(hole)[box.slices], hole, window, CONFIG), lambda tile: np.ones_like(tile.image)
     )
@@ -249,7 +252,7 @@ def test_nothing_outside_the_hole_is_returned() -> None:
 
 
 def _windows(hole: BoolArray) -> list[Window]:
-    return plan_windows(hole, holes_of(hole), CONFIG)
+    return plan_windows(hole, find_holes(hole), CONFIG)
 
 
 def test_the_budget_adds_up() -> None:

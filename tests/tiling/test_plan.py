@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiling_cases import Hole, hole_maps, holes_of
+from tiling_cases import hole_maps
 
 from inpaint_batch.config import TilingConfig
+from inpaint_batch.holes.components import Hole, find_holes
 from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.types import BoolArray, Box
@@ -17,7 +20,7 @@ CONFIGS = st.sampled_from(
 
 
 def plan(hole: BoolArray, config: TilingConfig = CONFIG) -> list[Window]:
-    return plan_windows(hole, holes_of(hole), config)
+    return plan_windows(hole, find_holes(hole), config)
 
 
 def cost(windows: list[Window]) -> int:
@@ -68,7 +71,7 @@ def test_every_hole_sample_lies_in_exactly_one_core_and_every_tile_has_a_hole(
 @settings(max_examples=20, deadline=None)
 @given(hole=hole_maps(300))
 def test_the_plan_does_not_depend_on_the_order_of_the_holes(hole: BoolArray) -> None:
-    holes = holes_of(hole)
+    holes = find_holes(hole)
     assert plan_windows(hole, holes[::-1], CONFIG) == plan_windows(hole, holes, CONFIG)
 
 
@@ -154,8 +157,8 @@ def test_cost_grows_with_the_holes_and_not_with_the_image(
     small = np.pad(patch, rim).astype(np.bool_)
     large = np.zeros((4 * small.shape[0], 4 * small.shape[1]), dtype=np.bool_)
     large[offset[0] : offset[0] + small.shape[0], offset[1] : offset[1] + small.shape[1]] = small
-    shifted = holes_of(small)
-    shifted = [hole._replace(box=hole.box.shift(*offset)) for hole in shifted]
+    shifted = find_holes(small)
+    shifted = [replace(hole, box=hole.box.shift(*offset)) for hole in shifted]
     assert cost(plan_windows(large, shifted, CONFIG)) == cost(plan(small))
 
 

@@ -1,31 +1,10 @@
-"""Hole maps for the tiling tests, and a plain way to find their connected holes."""
-
-from typing import NamedTuple
+"""Hole maps for the tiling tests."""
 
 import cv2
 import numpy as np
 from hypothesis import strategies as st
 
-from inpaint_batch.types import BoolArray, Box
-
-
-class Hole(NamedTuple):
-    box: Box
-    area_px: int
-    depth_px: float
-
-
-def holes_of(hole: BoolArray) -> list[Hole]:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8)
-    # beyond the image nothing is known, so the distance is taken to known pixels inside it only
-    distance = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    found = []
-    for label in range(1, count):
-        left, top, width, height, area = (int(value) for value in stats[label])
-        box = Box(top, left, height, width)
-        depth = float(distance[box.slices][labels[box.slices] == label].max())
-        found.append(Hole(box, area, depth))
-    return found
+from inpaint_batch.types import BoolArray
 
 
 @st.composite
