@@ -1,0 +1,55 @@
+"""Validation while training: held-out photographs with fixed holes, and the one number that is watched."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inpaint_batch.errors import ConfigError
+from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.training.config import TrainConfig
+from inpaint_batch.training.data import HoleMaker, random_crop, read_rgb
+from inpaint_batch.types import FloatArray
+
+SIDE_PX = 128
+SEED = 20_000_003
+"""Holes and crops of validation never change, whatever the seed of the run."""
+BATCH = 16
+
+log = logging.getLogger(__name__)
+
+
+class ValidationSet:
+    """One centre-ish crop and one hole for each held-out photograph."""
+
+    def __init__(self, photographs: list[Path], config: TrainConfig, damage: Path | None) -> None:
+        """Raises ConfigError where not one photograph can be decoded."""
+        holes = HoleMaker(config, damage)
+        images: list[FloatArray] = []
+        masks: list[FloatArray] = []
+        for index, path in enumerate(photographs):
+            photograph = read_rgb(path)
+            if photograph is None:
+                log.warning("skipping %s: it cannot be decoded", path)
+                continue
+            rng = np.random.default_rng([SEED, index])
+            images.append(random_crop(rng, photograph, SIDE_PX, config).transpose(2, 0, 1))
+            masks.append(holes.draw(rng, SIDE_PX)[None].astype(np.float32))
+        if not images:
+            raise ConfigError("no photograph is left for validation; give at least two that can be decoded")
+        self.images = torch.from_numpy(np.stack(images))
+        self.holes = torch.from_numpy(np.stack(masks))
+
+
+@torch.no_grad()
+def mean_hole_psnr(generator: DcfGenerator, validation: ValidationSet) -> float:
+    """Mean over photographs of the PSNR (dB) inside the hole."""
+    values = []
+    for image, hole in zip(validation.images.split(BATCH), validation.holes.split(BATCH), strict=True):
+        filled = generator(image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(len(image), 1, 1, 1))
+        squared = ((filled - image) ** 2 * hole).sum(dim=(1, 2, 3)) / (3 * hole.sum(dim=(1, 2, 3)))
+        values.append(-10 * torch.log10(squared.clamp(min=1e-10)))
+    return float(torch.cat(values).mean())
