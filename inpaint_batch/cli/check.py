@@ -1,0 +1,44 @@
+"""`inpaint-batch check`: everything about a manifest that costs no inference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from inpaint_batch.cli import options
+from inpaint_batch.cli.settings import gather, run_config
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def check(
+    manifest: options.Manifest,
+    output: options.Output = None,
+    masks: options.Masks = None,
+    workers: options.Workers = None,
+    mask_polarity: options.MaskPolarity = None,
+    mask_threshold: options.MaskThreshold = None,
+    dilate: options.Dilate = None,
+    feather: options.Feather = None,
+    jpeg: options.Jpeg = None,
+    on_conflict: options.OnConflict = None,
+    max_image_megabytes: options.MaxImageMegabytes = None,
+    log_format: options.LogFormat = None,
+    config: options.Config = None,
+) -> None:
+    """Look at every row of MANIFEST without filling anything: files, headers, sizes, masks, outputs, cost.
+
+    Ends with the exit code that `run` would end with: 4 for an unusable manifest, 8 if any row would fail, else 0.
+    """
+    flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
+    values = gather(flags, config, os.environ)
+    settings = run_config(values, output=Path("unused"))
+
+    from inpaint_batch.pipeline.check import check_manifest
+    from inpaint_batch.report.findings import FindingsPrinter
+
+    printer = FindingsPrinter(settings.log_format)
+    check_manifest(settings, manifest, masks=masks, with_output="output" in values, report=printer)

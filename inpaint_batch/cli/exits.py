@@ -1,0 +1,49 @@
+"""From exception to exit code and to the one line a person reads."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from inpaint_batch.errors import InpaintBatchError
+
+BUG = 1
+INTERRUPTED = 130
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of the program that ends by `error`."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, InpaintBatchError):
+        return error.exit_code
+    return BUG
+
+
+def tell(error: BaseException) -> None:
+    """Say on stderr why the program ends: one line for what was foreseen; for a bug, where its traceback lies."""
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; run again to go on"
+    elif isinstance(error, InpaintBatchError):
+        message = " ".join(str(error).split())
+    else:
+        message = (
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}; this is a bug in inpaint-batch, "
+            f"please report it with {_write_traceback(error)}"
+        )
+    print(f"inpaint-batch: {message}", file=sys.stderr, flush=True)
+
+
+def _write_traceback(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="inpaint-batch-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+        return f"the file {Path(file.name)}"
+    except OSError:
+        print(text, file=sys.stderr)
+        return "the lines above"

@@ -1,0 +1,89 @@
+"""The program `inpaint-batch`: its commands, and the one place where an exception becomes an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from inpaint_batch import __version__
+from inpaint_batch.cli.exits import INTERRUPTED, exit_code_of, tell
+
+COMMANDS = {
+    "run": "inpaint_batch.cli.run",
+    "check": "inpaint_batch.cli.check",
+}
+"""Command → module, which has an `app` with that one command. It is imported when the command, or the list, is wanted,
+so a module must leave heavy imports to the body of its command."""
+
+
+class _Commands(TyperGroup):
+    """The group of commands; imports them by name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (the signature is Typer's)
+        """All names, in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name]).app)
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Typer would turn Ctrl-C into a code of its own, so it is caught before."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="inpaint-batch",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"inpaint-batch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Restore images by the hundred thousand: every hole filled, not one other sample changed.
+
+    Exit codes: 0 all rows done; 1 a bug; 2 usage; 3 settings; 4 manifest; 5 missing package; 6 model or engine;
+    7 output folder; 8 some rows failed; 9 too many failed; 10 device lost; 75 asked to stop, run again to go on;
+    130 interrupted.
+    """
+
+
+def main() -> None:
+    """Entry point of the program: run the command that the arguments name, and leave with its exit code."""
+    try:
+        app()  # leaves by SystemExit, with 2 for wrong usage
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        tell(error)
+        sys.exit(exit_code_of(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Flags that several commands share, each with its unit and default in the help text.
+
+A flag's value is None where it was not given, so that the environment and the settings file can speak.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Manifest = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MANIFEST",
+        help="CSV file with the columns image and mask (paths relative to the file), or a folder of images.",
+        show_default=False,
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", metavar="DIR", help="Folder of masks, where MANIFEST is a folder: same relative paths."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", metavar="DIR", help="Folder that receives the restored tree; its state: DIR/.inpaint-batch."
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with any of these settings (dilate = 3). Environment: INPAINT_BATCH_*.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="`default`, the model in the package, or an .onnx file. Default: default."
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", metavar="NAME", help="auto, onnxruntime, or identity (fills nothing: a rehearsal). Default: auto."
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", metavar="NAME", help="auto, fp32 or int8. Default: auto.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", help="Decode and encode threads; 0: one per core, 4 at most. Default: 0."),
+]
+MaskPolarity = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-polarity", metavar="COLOUR", help="Colour that marks the hole: white or black. Default: white."
+    ),
+]
+MaskThreshold = Annotated[
+    int | None,
+    typer.Option("--mask-threshold", metavar="N", help="Mask values above it, 0-254 of 255, are white. Default: 127."),
+]
+Dilate = Annotated[
+    int | None, typer.Option("--dilate", metavar="PX", help="Grow the hole by so many pixels, 0-256. Default: 0.")
+]
+Feather = Annotated[
+    int | None,
+    typer.Option(
+        "--feather", metavar="PX", help="Blend fill and source over a further rim of so many pixels. Default: 0."
+    ),
+]
+Jpeg = Annotated[
+    str | None,
+    typer.Option(
+        "--jpeg",
+        metavar="MODE",
+        help="patch: new coefficients under the hole only; lossless: write a PNG. Default: patch.",
+    ),
+]
+OnConflict = Annotated[
+    str | None,
+    typer.Option(
+        "--on-conflict",
+        metavar="POLICY",
+        help="Where an output exists that is not ours: error, skip, overwrite or suffix. Default: error.",
+    ),
+]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option(
+        "--max-failures", metavar="N", help="End (exit 9) once more rows have failed; -1: never. Default: -1."
+    ),
+]
+RetryFailed = Annotated[
+    bool | None,
+    typer.Option(
+        "--retry-failed", help="Do rows again that failed in an earlier run. Default: off.", show_default=False
+    ),
+]
+Fresh = Annotated[
+    bool | None, typer.Option("--fresh", help="Forget earlier runs and do every row. Default: off.", show_default=False)
+]
+MaxImageMegabytes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-image-megabytes",
+        metavar="MB",
+        help="Refuse an image whose decoded samples need more, in MiB. Default: 2048.",
+    ),
+]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format", metavar="FORMAT", help="text (stderr), or json: one object a line (stdout). Default: text."
+    ),
+]

@@ -1,0 +1,52 @@
+"""`inpaint-batch run`: restore every row of a manifest."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from inpaint_batch.cli import options
+from inpaint_batch.cli.settings import gather, run_config
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    manifest: options.Manifest,
+    output: options.Output = None,
+    masks: options.Masks = None,
+    model: options.Model = None,
+    engine: options.Engine = None,
+    precision: options.Precision = None,
+    workers: options.Workers = None,
+    mask_polarity: options.MaskPolarity = None,
+    mask_threshold: options.MaskThreshold = None,
+    dilate: options.Dilate = None,
+    feather: options.Feather = None,
+    jpeg: options.Jpeg = None,
+    on_conflict: options.OnConflict = None,
+    max_failures: options.MaxFailures = None,
+    retry_failed: options.RetryFailed = None,
+    fresh: options.Fresh = None,
+    max_image_megabytes: options.MaxImageMegabytes = None,
+    log_format: options.LogFormat = None,
+    config: options.Config = None,
+) -> None:
+    """Fill the holes of every image in MANIFEST and write the results to the output folder.
+
+    Run it again at any time: rows that are done are not done again. What failed is listed in
+    DIR/.inpaint-batch/failures.csv, which is itself a manifest; DIR/.inpaint-batch/summary.json tells the rest.
+    """
+    flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
+    settings = run_config(gather(flags, config, os.environ))
+
+    from inpaint_batch.pipeline.stop import stop_on_signals
+
+    with stop_on_signals() as stop:  # before the heavy imports, so that a signal during them is heard too
+        from inpaint_batch.pipeline.run import run_manifest
+        from inpaint_batch.report.progress import make_progress
+
+        with make_progress(settings.log_format) as progress:
+            run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop)

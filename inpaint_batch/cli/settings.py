@@ -1,0 +1,182 @@
+"""Settings from four places: defaults < TOML file < environment < flags.
+
+A setting has one name everywhere: `dilate` in a file, `INPAINT_BATCH_DILATE` in the environment, `--dilate` as a flag.
+A name that is not known is an error, never ignored: an ignored setting is found out a hundred thousand images later.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
+from inpaint_batch.errors import ConfigError, UsageError
+
+ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
+NOT_SETTINGS = frozenset({"CONFIG", "DATA", "CACHE"})
+"""Variables with the prefix that are no settings of a run: the TOML file itself, test data, the folder for engines."""
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a named setting goes and what values it takes."""
+
+    group: Literal["run", "row", "tiling"]
+    """The dataclass that holds it."""
+    field: str
+    """Its field there."""
+    kind: type
+    """Type of the value in a TOML file: str, int, float, bool, Path or tuple (of int)."""
+    factor: int = 1
+    """What a number is multiplied with to get the unit of the field."""
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "output": Setting("run", "output", Path),
+    "model": Setting("run", "model", str),
+    "engine": Setting("run", "engine", str),
+    "precision": Setting("run", "precision", str),
+    "workers": Setting("run", "workers", int),
+    "on_conflict": Setting("run", "on_conflict", str),
+    "max_failures": Setting("run", "max_failures", int),
+    "retry_failed": Setting("run", "retry_failed", bool),
+    "fresh": Setting("run", "fresh", bool),
+    "max_image_megabytes": Setting("run", "max_image_bytes", int, factor=1 << 20),
+    "log_format": Setting("run", "log_format", str),
+    "mask_polarity": Setting("row", "mask_polarity", str),
+    "mask_threshold": Setting("row", "mask_threshold", int),
+    "dilate": Setting("row", "dilate_px", int),
+    "feather": Setting("row", "feather_px", int),
+    "jpeg": Setting("row", "jpeg", str),
+    "tiling.buckets_px": Setting("tiling", "buckets_px", tuple),
+    "tiling.margin_px": Setting("tiling", "margin_px", int),
+    "tiling.bridge_depth_px": Setting("tiling", "bridge_depth_px", float),
+}
+"""Every setting by its name; `tiling.x` stands as `x` in the table `[tiling]` of the file, and has no flag."""
+
+
+def gather(flags: Mapping[str, Any], config_file: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values that were given, by setting name, the strongest source winning; flags that are None were not given.
+
+    The file is `config_file`, else the one that `INPAINT_BATCH_CONFIG` names, else none. Relative paths in it count
+    from its own folder. Raises ConfigError for an unreadable file, an unknown name, or a value of the wrong type.
+    """
+    named = environment.get(ENVIRONMENT_PREFIX + "CONFIG", "")
+    file = config_file or (Path(named) if named else None)
+    values = from_toml(file) if file is not None else {}
+    values |= from_environment(environment)
+    return values | {name: value for name, value in flags.items() if value is not None}
+
+
+def run_config(values: Mapping[str, Any], *, output: Path | None = None) -> RunConfig:
+    """The settings as one object; `output` stands in where none was given.
+
+    Raises UsageError without any output, and ConfigError for a value out of range.
+    """
+    groups: dict[str, dict[str, Any]] = {"run": {}, "row": {}, "tiling": {}}
+    for name, value in values.items():
+        setting = SETTINGS[name]
+        groups[setting.group][setting.field] = value * setting.factor if setting.factor != 1 else value
+    if output is not None:
+        groups["run"].setdefault("output", output)
+    if "output" not in groups["run"]:
+        raise UsageError("say where the results shall go: --output DIR")
+    return RunConfig(row=RowConfig(**groups["row"]), tiling=TilingConfig(**groups["tiling"]), **groups["run"])
+
+
+def from_toml(file: Path) -> dict[str, Any]:
+    """Settings in a TOML file, by name."""
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings file {file} is not UTF-8 text; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the settings file {file} is not valid TOML: {error}") from error
+    values = {}
+    for name, value in _flatten(document):
+        setting = SETTINGS.get(name)
+        if setting is None:
+            raise _unknown(name, SETTINGS, f"in {file}")
+        value = _typed(value, setting.kind, f"{name} in {file}")
+        if name == "model" and (value.endswith(".onnx") or "/" in value):
+            value = str(file.parent / value)
+        values[name] = file.parent / value if isinstance(value, Path) else value
+    return values
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Settings in variables `INPAINT_BATCH_*`, by name. An empty variable counts as not set."""
+    variables = {ENVIRONMENT_PREFIX + name.upper(): name for name in SETTINGS if "." not in name}
+    values = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or not text:
+            continue
+        if variable.removeprefix(ENVIRONMENT_PREFIX) in NOT_SETTINGS:
+            continue
+        if variable not in variables:
+            raise _unknown(variable, variables, "in the environment")
+        name = variables[variable]
+        values[name] = _parsed(text, SETTINGS[name].kind, variable)
+    return values
+
+
+def _flatten(document: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", deeper) for inner, deeper in value.items())
+        else:
+            yield name, value
+
+
+def _unknown(name: str, known: Iterable[str], where: str) -> ConfigError:
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(known)
+    return ConfigError(f"unknown setting {name} {where}; {hint}")
+
+
+def _typed(value: Any, kind: type, what: str) -> Any:
+    """A value from TOML, which has types of its own, as `kind`."""
+    if kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
+        return tuple(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind in (str, int, bool) and type(value) is kind:
+        return value
+    raise _wrong_type(value, kind, what)
+
+
+def _parsed(text: str, kind: type, what: str) -> Any:
+    """A value from the environment, which is always text, as `kind`."""
+    if kind is bool:
+        if text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        raise _wrong_type(text, kind, what)
+    convert: Callable[[str], Any] = kind
+    try:
+        return convert(text)
+    except ValueError:
+        raise _wrong_type(text, kind, what) from None
+
+
+def _wrong_type(value: Any, kind: type, what: str) -> ConfigError:
+    names = {
+        str: "text",
+        Path: "a path",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        tuple: "a list of whole numbers",
+    }
+    return ConfigError(f"{what} must be {names[kind]}, not {value!r}")

@@ -1,0 +1,58 @@
+"""A polite request to stop, and the signals that make it.
+
+SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) and a first Ctrl-C ask the run to bring what
+it began to its end. A second Ctrl-C ends the process at once, which is as safe as `kill -9`: the ledger holds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from inpaint_batch.errors import StopRequestedError
+
+_POLITE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+
+
+class Stop:
+    """Whether the run was asked to stop, and by what."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        """Name of the first signal that came; empty if none did."""
+
+    def __call__(self) -> bool:
+        """Whether no new row shall be begun."""
+        return bool(self.signal_name)
+
+    def request(self, signal_name: str) -> None:
+        """Ask for it; the first request counts."""
+        self.signal_name = self.signal_name or signal_name
+
+    def error(self) -> StopRequestedError | KeyboardInterrupt:
+        """What the run shall end with once everything in flight is done."""
+        if self.signal_name == "SIGINT":
+            return KeyboardInterrupt()
+        return StopRequestedError(f"stopped by {self.signal_name}; what was begun is done, run again to go on")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within it, signals set the returned flag; handlers from before are put back. Call from the main thread."""
+    stop = Stop()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and stop():
+            os.write(2, b"\ninpaint-batch: interrupted; ended at once, run again to go on\n")
+            os._exit(130)
+        stop.request(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in _POLITE}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

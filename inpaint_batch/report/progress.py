@@ -1,0 +1,261 @@
+"""What is told while a run goes on.
+
+A bar on a terminal, plain lines elsewhere, both on stderr; with `json`, one object a line on stdout and nothing else
+there. Failures are told at once and with their reason, up to a limit; all of them stand in `failures.csv`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from inpaint_batch.config import LogFormat
+from inpaint_batch.report.tally import RowReport, Tally
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 10.0
+"""Seconds between two lines of progress where there is no bar."""
+MAX_TOLD = 20
+"""Failures (and warnings) told in words to a person; the rest is only counted."""
+
+
+class Progress(ABC):
+    """Told of every step of a run, in this order: `start`, then `row` and `note` as they come, then `finish`."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def start(self, num_rows: int, about: dict[str, Any]) -> None:
+        """The run begins; `about` says what it runs on (engine, model, precision, output)."""
+
+    @abstractmethod
+    def row(self, report: RowReport, tally: Tally) -> None:
+        """A row has ended; `tally` has it counted in."""
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """Something worth knowing that is no failure."""
+
+    @abstractmethod
+    def finish(self, tally: Tally, exit_code: int) -> None:
+        """The run is over."""
+
+    def close(self) -> None:  # noqa: B027  (an optional hook)
+        """Give the terminal back; called once, also after an error."""
+
+
+def make_progress(log_format: LogFormat) -> Progress:
+    """The right kind for the format and for what stderr is."""
+    if log_format == "json":
+        return JsonProgress(sys.stdout)
+    if sys.stderr.isatty():
+        return BarProgress()
+    return LineProgress(sys.stderr)
+
+
+class _Words:
+    """Sentences for people, with a limit on how many failures are told."""
+
+    def __init__(self) -> None:
+        self._num_told = 0
+
+    def of_row(self, report: RowReport) -> list[str]:
+        told = [f"warning: {report.id} (line {report.line}): {warning}" for warning in report.warnings]
+        if report.status == "failed" and not report.earlier:
+            told.append(f"failed: {report.id} (line {report.line}): {report.code}: {report.message}")
+        self._num_told += len(told)
+        if told and self._num_told > MAX_TOLD:
+            return ["more failures or warnings follow; see failures.csv and the ledger"] * (
+                self._num_told - len(told) <= MAX_TOLD
+            )
+        return told
+
+
+def closing_sentence(tally: Tally, exit_code: int, elapsed_s: float) -> str:
+    """The last line for a person: what was done, what was not, at what pace."""
+    parts = [f"{tally.num_done} done"]
+    if tally.num_skipped:
+        parts.append(f"{tally.num_skipped} done before")
+    if tally.num_failed:
+        parts.append(f"{tally.num_failed} failed")
+    if tally.num_failed_earlier:
+        parts.append(f"{tally.num_failed_earlier} failed before (--retry-failed does them again)")
+    pace = f"; {_pace(tally, elapsed_s)}" if tally.num_done else ""
+    return f"{', '.join(parts)} in {_duration(elapsed_s)}{pace}; exit code {exit_code}"
+
+
+class LineProgress(Progress):
+    """Plain lines, for logs."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._words = _Words()
+        self._num_rows = 0
+        self._started_s = self._told_s = time.monotonic()
+
+    def start(self, num_rows: int, about: dict[str, Any]) -> None:
+        """One line of what runs."""
+        self._num_rows = num_rows
+        self._started_s = self._told_s = time.monotonic()
+        described = ", ".join(f"{name} {value}" for name, value in about.items())
+        self._say(f"{num_rows} rows; {described}")
+
+    def row(self, report: RowReport, tally: Tally) -> None:
+        """Failures at once, counts now and then."""
+        for words in self._words.of_row(report):
+            self._say(words)
+        now_s = time.monotonic()
+        if now_s - self._told_s >= LINE_EVERY_S:
+            self._told_s = now_s
+            elapsed_s = now_s - self._started_s
+            left_s = _left_s(tally, self._num_rows, elapsed_s)
+            self._say(
+                f"{tally.num_rows}/{self._num_rows} rows, {tally.num_all_failed} failed, {_pace(tally, elapsed_s)}"
+                + (f", {_duration(left_s)} left" if left_s is not None else "")
+            )
+
+    def note(self, text: str) -> None:
+        """One line."""
+        self._say(text)
+
+    def finish(self, tally: Tally, exit_code: int) -> None:
+        """The closing sentence."""
+        self._say(closing_sentence(tally, exit_code, time.monotonic() - self._started_s))
+
+    def _say(self, text: str) -> None:
+        print(f"inpaint-batch: {text}", file=self._stream, flush=True)
+
+
+class JsonProgress(Progress):
+    """One JSON object a line: `start`, `row` (done and failed ones), `note`, `end`."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._started_s = time.monotonic()
+
+    def start(self, num_rows: int, about: dict[str, Any]) -> None:
+        """`{"event": "start", "rows": ..., ...}`."""
+        self._started_s = time.monotonic()
+        self._emit("start", rows=num_rows, **about)
+
+    def row(self, report: RowReport, tally: Tally) -> None:
+        """`{"event": "row", "id": ..., "status": ..., ...}`; rows done before are only counted, in `end`."""
+        del tally  # of no use here
+        if report.status == "skipped" or report.earlier:
+            return
+        values: dict[str, Any] = {"id": report.id, "line": report.line, "status": report.status}
+        if report.status == "failed":
+            values |= {"code": report.code, "message": report.message}
+        else:
+            values |= {"output": report.output, "megapixels": report.num_pixels / 1e6}
+            values["tiles"] = {str(side): count for side, count in sorted(report.num_tiles.items())}
+            values["seconds"] = {stage: round(seconds, 4) for stage, seconds in report.seconds.items()}
+        if report.warnings:
+            values["warnings"] = list(report.warnings)
+        self._emit("row", **values)
+
+    def note(self, text: str) -> None:
+        """`{"event": "note", "text": ...}`."""
+        self._emit("note", text=text)
+
+    def finish(self, tally: Tally, exit_code: int) -> None:
+        """`{"event": "end", "exit_code": ..., counts, pace}`."""
+        elapsed_s = time.monotonic() - self._started_s
+        self._emit(
+            "end",
+            exit_code=exit_code,
+            done=tally.num_done,
+            skipped=tally.num_skipped,
+            failed=tally.num_all_failed,
+            elapsed_s=round(elapsed_s, 3),
+            images_per_s=round(tally.num_done / max(elapsed_s, 1e-9), 3),
+            megapixels_per_s=round(tally.num_pixels / 1e6 / max(elapsed_s, 1e-9), 3),
+        )
+
+    def _emit(self, event: str, **values: Any) -> None:
+        line = json.dumps({"event": event, "at": round(time.time(), 3), **values}, ensure_ascii=True)
+        print(line, file=self._stream, flush=True)
+
+
+class BarProgress(Progress):
+    """A bar on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._bar = Bar(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.fields[failed]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task: TaskID | None = None
+        self._words = _Words()
+        self._started_s = time.monotonic()
+
+    def start(self, num_rows: int, about: dict[str, Any]) -> None:
+        """One line of what runs, then the bar."""
+        self._started_s = time.monotonic()
+        self._console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+        self._task = self._bar.add_task("rows", total=num_rows, pace="", failed="")
+        self._bar.start()
+
+    def row(self, report: RowReport, tally: Tally) -> None:
+        """Move the bar; failures in words above it."""
+        for words in self._words.of_row(report):
+            self._console.print(words)
+        if self._task is not None:
+            failed = f"{tally.num_all_failed} failed" if tally.num_all_failed else ""
+            pace = _pace(tally, time.monotonic() - self._started_s)
+            self._bar.update(self._task, completed=tally.num_rows, pace=pace, failed=failed)
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self._console.print(text)
+
+    def finish(self, tally: Tally, exit_code: int) -> None:
+        """Stop the bar; the closing sentence."""
+        self._bar.stop()
+        self._console.print(closing_sentence(tally, exit_code, time.monotonic() - self._started_s))
+
+    def close(self) -> None:
+        """Stop the bar."""
+        self._bar.stop()
+
+
+def _pace(tally: Tally, elapsed_s: float) -> str:
+    elapsed_s = max(elapsed_s, 1e-9)
+    return f"{tally.num_done / elapsed_s:.3g} images/s, {tally.num_pixels / 1e6 / elapsed_s:.3g} megapixels/s"
+
+
+def _left_s(tally: Tally, num_rows: int, elapsed_s: float) -> float | None:
+    """Time for the rest at the pace of the rows that took time; None while none did."""
+    worked = tally.num_done + tally.num_failed
+    return elapsed_s / worked * max(0, num_rows - tally.num_rows) if worked else None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

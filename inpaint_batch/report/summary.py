@@ -1,0 +1,148 @@
+"""What is left when a run has ended: `summary.json` for programs, `failures.csv` to run again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from inpaint_batch import __version__
+from inpaint_batch.config import RunConfig
+from inpaint_batch.report.tally import FailedRow, Tally
+from inpaint_batch.storage.atomic import atomic_write
+
+OPTION_COLUMNS = ("mask_polarity", "mask_threshold", "dilate", "feather", "jpeg")
+"""Columns of a manifest that override the run's settings."""
+_LIBRARIES = ("numpy", "onnxruntime", "pyvips", "opencv-python-headless", "tifffile", "imagecodecs", "jpeglib")
+
+
+@dataclass(slots=True)
+class Summary:
+    """Everything that `summary.json` says."""
+
+    config: RunConfig
+    manifest: str
+    started_s: float
+    """Seconds since 1970."""
+    tally: Tally = field(default_factory=Tally)
+    engine: str = ""
+    """Engine that ran."""
+    model: str = ""
+    """Model that it ran, with the hash of its file."""
+    precision: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Fallbacks and other things worth knowing."""
+    num_batches: int = 0
+
+    def to_json(self, exit_code: int, error: str) -> dict[str, Any]:
+        """The summary as plain data."""
+        ended_s = time.time()
+        elapsed_s = max(ended_s - self.started_s, 1e-9)
+        tally = self.tally
+        return {
+            "exit_code": exit_code,
+            "error": error,
+            "rows": {
+                "done": tally.num_done,
+                "skipped": tally.num_skipped,
+                "failed": tally.num_all_failed,
+                "failed_now": tally.num_failed,
+                "failed_by_code": dict(sorted(tally.by_code.items())),
+                "warnings": tally.num_warnings,
+            },
+            "megapixels": round(tally.num_pixels / 1e6, 6),
+            "images_per_s": round(tally.num_done / elapsed_s, 4),
+            "megapixels_per_s": round(tally.num_pixels / 1e6 / elapsed_s, 4),
+            "tiles_by_side_px": {str(side): count for side, count in sorted(tally.num_tiles.items())},
+            "batches": self.num_batches,
+            "seconds_by_stage": {stage: round(seconds, 4) for stage, seconds in tally.seconds.items()},
+            "engine": self.engine,
+            "model": self.model,
+            "precision": self.precision,
+            "notes": self.notes,
+            "manifest": self.manifest,
+            "options": _plain(asdict(self.config)),
+            "started": _iso(self.started_s),
+            "ended": _iso(ended_s),
+            "elapsed_s": round(elapsed_s, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "versions": versions(),
+        }
+
+    def write(self, state: Path, exit_code: int, error: str = "") -> None:
+        """Write `summary.json` into the state folder, whole or not at all."""
+        text = json.dumps(self.to_json(exit_code, error), indent=2, ensure_ascii=True)
+        with atomic_write(state / "summary.json") as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_failures(state: Path, failures: Sequence[FailedRow]) -> None:
+    """Write `failures.csv` into the state folder: a manifest of the failed rows, with the columns code and message.
+
+    Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
+    those rows again. It is there after every run; without failures it holds only the header.
+    """
+    columns = ["id", "image", "mask", "output"]
+    if any(failed.row.truth for failed in failures):
+        columns.append("truth")
+    given = {name for failed in failures for name in failed.row.options}
+    columns += [name for name in OPTION_COLUMNS if name in given] + sorted(given - set(OPTION_COLUMNS))
+    with (
+        atomic_write(state / "failures.csv") as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*columns, "code", "message"])
+        for failed in failures:
+            row = failed.row
+            values = {
+                **row.options,
+                "id": row.id,
+                "image": _from(state, row.image),
+                "mask": _from(state, row.mask),
+                "output": row.output,
+                "truth": _from(state, row.truth or ""),
+            }
+            writer.writerow([*(values.get(column, "") for column in columns), failed.code, failed.message])
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python, the system, and the libraries that touch pixels."""
+    found = {"inpaint-batch": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:  # vendored, or replaced by a build under another name
+            continue
+    return found
+
+
+def _from(folder: Path, location: str) -> str:
+    return location if not location or "://" in location else os.path.relpath(location, folder)
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value

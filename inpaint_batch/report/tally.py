@@ -1,0 +1,93 @@
+"""What a run adds up to: the one set of numbers that progress, summary and exit code agree on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from inpaint_batch.types import Row
+
+
+@dataclass(frozen=True, slots=True)
+class RowReport:
+    """One row's end, as it is told to a person."""
+
+    id: str
+    status: Literal["done", "skipped", "failed"]
+    line: int
+    """Line in the manifest."""
+    output: str = ""
+    """Name of the result relative to the output folder."""
+    code: str = ""
+    """Failure code, where it failed."""
+    message: str = ""
+    """What happened and what to do next, where it failed."""
+    earlier: bool = False
+    """Whether it failed in an earlier run and was not tried again."""
+    num_pixels: int = 0
+    num_tiles: Mapping[int, int] = field(default_factory=dict)
+    """Tiles by side in pixels."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by stage."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    """One line of `failures.csv`."""
+
+    row: Row
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run so far."""
+
+    num_done: int = 0
+    num_skipped: int = 0
+    """Rows that an earlier run had done, and outputs that `--on-conflict skip` left alone."""
+    num_failed: int = 0
+    """Rows that failed now."""
+    num_failed_earlier: int = 0
+    """Rows that failed in an earlier run and were not tried again."""
+    by_code: Counter[str] = field(default_factory=Counter)
+    """All failed rows, of this run and earlier, by failure code."""
+    num_tiles: Counter[int] = field(default_factory=Counter)
+    """Tiles by side in pixels."""
+    seconds: Counter[str] = field(default_factory=Counter)
+    """Time by stage, summed over rows and threads."""
+    num_pixels: int = 0
+    """Pixels of the images that are done."""
+    num_warnings: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that have come to an end."""
+        return self.num_done + self.num_skipped + self.num_all_failed
+
+    @property
+    def num_all_failed(self) -> int:
+        """Rows of the manifest that stand as failed."""
+        return self.num_failed + self.num_failed_earlier
+
+    def add(self, report: RowReport) -> None:
+        """Count a row in."""
+        if report.status == "done":
+            self.num_done += 1
+            self.num_pixels += report.num_pixels
+        elif report.status == "skipped":
+            self.num_skipped += 1
+        else:
+            self.by_code[report.code] += 1
+            if report.earlier:
+                self.num_failed_earlier += 1
+            else:
+                self.num_failed += 1
+        self.num_tiles.update(report.num_tiles)
+        for stage, seconds in report.seconds.items():
+            self.seconds[stage] += seconds  # type: ignore[assignment]  # a Counter adds up floats as well
+        self.num_warnings += len(report.warnings)
