@@ -97,7 +97,7 @@ def remove_stale_temporaries(root: Path) -> int:
 
     Removes temporaries of processes of this host that are gone, of this process where it is not writing them now (a
     container starts with the same pid again), and any that is older than STALE_AFTER_S. Those of other hosts are
-    younger than that while in use, so shards that share one output folder do not disturb each other. Never follows links.
+    younger than that while in use, so shards that share an output folder do not disturb each other. Follows no links.
     """
     removed = 0
     for folder, _, names in os.walk(root):

@@ -65,7 +65,7 @@ def safe_join(root: Path, relative: str) -> Path:
     if not inside:
         raise RowError(
             FailureCode.WRITE,
-            f"output {relative!r} leaves the output folder through a symbolic link; remove the link or name another path",
+            f"output {relative!r} leaves the output folder through a symbolic link; remove it or name another path",
         )
     return destination
 
@@ -98,7 +98,7 @@ def check_output_root(output: Path, inputs: Iterable[Path], *, create: bool = Tr
 
     `inputs` are the folders that are read as a whole (a folder of images, a folder of masks): the output must not be
     one of them nor lie inside one, or the next run would restore its own results. With `create` the folder is made and
-    a file written and removed; without it (a dry check) only the permissions of the nearest existing folder are checked.
+    a file written and removed; without it (a dry check) only the permissions of the nearest existing folder count.
     """
     try:
         resolved = output.resolve()

@@ -1,0 +1,86 @@
+"""How a mask and an image that carry orientation tags are laid over each other.
+
+The package keeps an image's samples as the file stores them; a viewer shows them turned by the tag. The rule:
+
+1. Image and mask are laid over each other **as a viewer shows them**. The mask is turned by its own tag, if it has one,
+   and then turned back by the image's tag. Equal tags therefore cancel, and a mask without a tag is taken as drawn on
+   the upright view.
+2. One exception: the tag of the image swaps width and height (5 to 8), the mask has no tag, and its size fits only the
+   stored layout. Then it was made from the stored samples, and is used as it is.
+
+What no size can decide: for tags 2, 3 and 4, and for square images with any tag, a mask without a tag that was made
+from the *stored* samples looks just like one drawn on the upright view. Rule 1 holds, and `Laid.by_rule` says that it
+was needed. Whoever made such a mask gives it the image's orientation tag, or removes the tag from both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.types import Header
+
+_INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+class Laid(NamedTuple):
+    """A mask in the layout in which the image file stores its samples."""
+
+    mask: NDArray[np.uint8]
+    """(h, w) of the stored image."""
+    by_rule: bool
+    """Both readings of the mask had the right size; it was taken as drawn on the upright view."""
+
+
+def turn(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """`samples` (h, w) as a viewer shows them under EXIF `orientation` 1..8; a view, nothing is copied."""
+    match orientation:
+        case 2:
+            return samples[:, ::-1]
+        case 3:
+            return samples[::-1, ::-1]
+        case 4:
+            return samples[::-1, :]
+        case 5:
+            return samples.T
+        case 6:
+            return np.rot90(samples, -1)
+        case 7:
+            return samples.T[::-1, ::-1]
+        case 8:
+            return np.rot90(samples)
+        case _:
+            return samples
+
+
+def turn_back(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The inverse of `turn`."""
+    return turn(upright, _INVERSE.get(orientation, 1))
+
+
+def lay_over(mask: NDArray[np.uint8], mask_orientation: int, header: Header) -> Laid:
+    """`mask` (any h, w) in the stored layout of the image; raises RowError(SIZE) where it does not fit."""
+    stored = (header.height_px, header.width_px)
+    laid = turn_back(turn(mask, mask_orientation), header.orientation)
+    if laid.shape == stored:
+        ambiguous = mask_orientation == 1 and header.orientation > 1 and mask.shape == stored
+        return Laid(laid, ambiguous)
+    if mask_orientation == 1 and mask.shape == stored:
+        return Laid(mask, False)
+    raise RowError(FailureCode.SIZE, _explain(mask, mask_orientation, header))
+
+
+def _explain(mask: NDArray[np.uint8], mask_orientation: int, header: Header) -> str:
+    swapped = header.orientation >= 5
+    image_px = (header.height_px, header.width_px) if swapped else (header.width_px, header.height_px)
+    height_px, width_px = turn(mask, mask_orientation).shape
+    seen = ""
+    if header.orientation > 1 or mask_orientation > 1:
+        seen = f" as a viewer shows them (orientation tags {header.orientation} and {mask_orientation})"
+    return (
+        f"the image is {image_px[0]} × {image_px[1]} px, the mask {width_px} × {height_px} px{seen}; "
+        "make the mask again at the size of the image"
+    )

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from inpaint_batch.holes import components
+from inpaint_batch.holes.components import Hole, find_holes
+from inpaint_batch.types import Box
+
+
+def drawn(*boxes: Box, shape: tuple[int, int] = (200, 300)) -> np.ndarray:
+    hole = np.zeros(shape, np.bool_)
+    for box in boxes:
+        hole[box.slices] = True
+    return hole
+
+
+@pytest.mark.parametrize(
+    ("box", "depth_px"),
+    [
+        (Box(10, 20, 5, 5), 3.0),
+        (Box(10, 20, 1, 1), 1.0),
+        (Box(10, 20, 1, 90), 1.0),
+        (Box(10, 20, 2, 90), 1.0),
+        (Box(60, 60, 9, 200), 5.0),  # over a border of blocks
+        (Box(0, 20, 5, 100), 5.0),  # touches the upper border: nothing is known there
+        (Box(195, 0, 5, 100), 5.0),
+        (Box(0, 0, 5, 5), 5.0),  # (0, 0) to (5, 0)
+        (Box(0, 0, 200, 30), 30.0),  # from border to border
+    ],
+)
+def test_depth_of_a_box(box: Box, depth_px: float) -> None:
+    assert find_holes(drawn(box)) == [Hole(box, box.area_px, depth_px)]
+
+
+def test_depth_of_a_diamond_is_no_whole_number() -> None:
+    rows, columns = np.indices((21, 21))
+    diamond = abs(rows - 10) + abs(columns - 10) <= 4
+    [hole] = find_holes(diamond)
+    assert hole.area_px == 41
+    assert hole.depth_px == pytest.approx(np.sqrt(13))  # from the centre to (3, 2), just outside
+
+
+def test_diagonal_neighbours_are_one_hole() -> None:
+    assert len(find_holes(drawn(Box(62, 62, 2, 2), Box(64, 64, 2, 2)))) == 1
+    assert len(find_holes(drawn(Box(62, 62, 2, 2), Box(65, 65, 2, 2)))) == 2
+
+
+def test_a_hole_around_a_hole() -> None:
+    frame = drawn(Box(20, 20, 160, 200)) & ~drawn(Box(23, 23, 154, 194)) | drawn(Box(100, 100, 5, 5))
+    assert [(hole.box, hole.depth_px) for hole in find_holes(frame)] == [
+        (Box(20, 20, 160, 200), 2.0),
+        (Box(100, 100, 5, 5), 3.0),
+    ]
+
+
+def test_no_hole_and_all_hole() -> None:
+    assert find_holes(np.zeros((70, 90), np.bool_)) == []
+    assert find_holes(np.ones((70, 90), np.bool_)) == [Hole(Box(0, 0, 70, 90), 6300, float("inf"))]
+
+
+def test_order_is_top_then_left() -> None:
+    boxes = [Box(10, 250, 3, 3), Box(100, 5, 3, 3), Box(100, 50, 3, 3), Box(150, 0, 3, 3)]
+    assert [hole.box for hole in find_holes(drawn(*reversed(boxes)))] == boxes
+
+
+def by_hand(hole: np.ndarray) -> list[Hole]:
+    """Flood fill, and every pixel against every known one."""
+    left = {(int(row), int(column)) for row, column in zip(*np.nonzero(hole), strict=True)}
+    known = np.argwhere(~hole)
+    found = []
+    while left:
+        todo = [left.pop()]
+        members = []
+        while todo:
+            row, column = todo.pop()
+            members.append((row, column))
+            near = {(row + down, column + right) for down in (-1, 0, 1) for right in (-1, 0, 1)} & left
+            left -= near
+            todo += near
+        pixels = np.array(members)
+        (top, first), (bottom, last) = pixels.min(axis=0), pixels.max(axis=0)
+        squared = ((pixels[:, None] - known[None]) ** 2).sum(axis=-1).min(axis=1).max() if len(known) else np.inf
+        box = Box(int(top), int(first), int(bottom - top + 1), int(last - first + 1))
+        found.append(Hole(box, len(members), float(np.sqrt(np.float32(squared)))))
+    return sorted(found, key=lambda each: (each.box, each.area_px, each.depth_px))
+
+
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20)),
+    hnp.arrays(np.bool_, (20, 20)),
+    st.sampled_from([1, 3, 4, 64]),
+)
+def test_equals_the_definition(first: np.ndarray, second: np.ndarray, block_px: int) -> None:
+    hole = first & second[: first.shape[0], : first.shape[1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "BLOCK_PX", block_px)
+        assert find_holes(hole) == by_hand(hole)

@@ -1,0 +1,156 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from inpaint_batch.config import RowConfig
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.holes.prepare import HoleMap, hole_map
+from inpaint_batch.types import Box, Header
+
+
+def prepare(mask: np.ndarray, orientation: int = 1, mask_orientation: int = 1, **options: object) -> HoleMap:
+    header = Header("png", mask.shape[1], mask.shape[0], 3, "uint8", False, orientation)
+    return hole_map(mask, mask_orientation, header, RowConfig(**options))
+
+
+def test_threshold_is_the_last_black_value() -> None:
+    mask = np.array([[0, 126, 127, 128, 255]], np.uint8)
+    np.testing.assert_array_equal(prepare(mask).hole, [[False, False, False, True, True]])
+    np.testing.assert_array_equal(prepare(mask, mask_polarity="black").hole, [[True, True, True, False, False]])
+    np.testing.assert_array_equal(prepare(mask, mask_threshold=0).hole, [[False, True, True, True, True]])
+    np.testing.assert_array_equal(prepare(mask, mask_threshold=254).hole, [[False, False, False, False, True]])
+
+
+@given(hnp.arrays(np.uint8, (4, 5)), st.integers(0, 254))
+def test_polarities_are_complements(mask: np.ndarray, threshold: int) -> None:
+    mask[0, 0], mask[0, 1] = 0, 255
+    white = prepare(mask, mask_threshold=threshold)
+    black = prepare(mask, mask_threshold=threshold, mask_polarity="black")
+    np.testing.assert_array_equal(white.hole, ~black.hole)
+    assert white.num_hole_px + black.num_hole_px == 20
+    assert white.coverage + black.coverage == pytest.approx(1)
+
+
+def test_the_noise_of_a_jpeg_mask_is_no_hole() -> None:
+    clean = np.zeros((64, 96), np.uint8)
+    clean[19:37, 21:50] = 255
+    file = io.BytesIO()
+    Image.fromarray(clean).save(file, "JPEG", quality=60)
+    noisy = np.asarray(Image.open(file))
+    assert len(np.unique(noisy)) > 2
+    np.testing.assert_array_equal(prepare(noisy).hole, clean > 0)
+
+
+def test_dilation_and_feather_make_one_disc() -> None:
+    mask = np.zeros((21, 21), np.uint8)
+    mask[10, 10] = 255
+    assert prepare(mask, dilate_px=3).num_hole_px == 29
+    assert prepare(mask, dilate_px=2, feather_px=3).num_hole_px == 81
+    assert prepare(mask, dilate_px=2, feather_px=3).num_marked_px == 1
+
+
+def test_weight_falls_linearly_across_the_rim() -> None:
+    mask = np.zeros((11, 21), np.uint8)
+    mask[5, 10] = 255
+    weight = prepare(mask, dilate_px=2, feather_px=3).weight(Box(0, 0, 11, 21))
+    assert weight.dtype == np.float32
+    np.testing.assert_array_equal(weight[5, 10:17], np.float32([1, 1, 1, 0.75, 0.5, 0.25, 0]))
+    assert weight[5 + 3, 10 + 3] == pytest.approx((6 - np.sqrt(18)) / 4)
+    assert weight[5 + 4, 10 + 4] == 0  # 5.66 px away: nearer than 6, but not in the disc of 5
+
+
+def test_without_feather_the_weight_is_the_hole() -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[2:5, 3] = 255
+    prepared = prepare(mask, dilate_px=1)
+    np.testing.assert_array_equal(prepared.weight(Box(0, 0, 9, 9)), prepared.hole.astype(np.float32))
+
+
+@given(
+    hnp.arrays(np.bool_, (17, 23), elements=st.sampled_from([False] * 9 + [True])),
+    st.integers(0, 4),
+    st.integers(0, 6),
+    st.tuples(st.integers(-5, 16), st.integers(-5, 22), st.integers(1, 24), st.integers(1, 24)),
+)
+def test_a_weight_does_not_depend_on_the_box(
+    marked: np.ndarray, dilate_px: int, feather_px: int, sides: tuple[int, int, int, int]
+) -> None:
+    try:
+        prepared = prepare(marked.astype(np.uint8) * 255, dilate_px=dilate_px, feather_px=feather_px)
+    except RowError:  # nothing or all is hole
+        return
+    box = Box(*sides)
+    padded = np.zeros((17 + 60, 23 + 60), np.float32)
+    whole = prepared.weight(Box(0, 0, 17, 23))
+    padded[30:47, 30:53] = whole
+    np.testing.assert_array_equal(prepared.weight(box), padded[box.shift(30, 30).slices])
+    np.testing.assert_array_equal(whole > 0, prepared.hole)
+    assert (whole[marked] == 1).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_hole_map_has_the_stored_layout(orientation: int) -> None:
+    stored = np.zeros((4, 6), np.uint8)
+    stored[0, :3] = stored[1, 0] = 255
+    image = Image.new("L", (6, 4))
+    image.getexif()[0x0112] = orientation
+    turned = orientation >= 5
+    header = Header("tiff", 6, 4, 1, "uint16", False, orientation)
+    # undo the viewer's turn by hand for one tag of each kind
+    upright = {
+        1: stored, 2: np.fliplr(stored), 3: np.rot90(stored, 2), 4: np.flipud(stored),
+        5: stored.T, 6: np.rot90(stored, 3), 7: np.rot90(stored, 2).T, 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    assert upright.shape == ((6, 4) if turned else (4, 6))
+    prepared = hole_map(upright, 1, header, RowConfig())
+    np.testing.assert_array_equal(prepared.hole, stored > 0)
+    assert prepared.hole.flags.c_contiguous
+    assert prepared.orientation_by_rule is (orientation in (2, 3, 4))
+
+
+@pytest.mark.parametrize("polarity", ["white", "black"])
+def test_an_empty_mask_is_an_error(polarity: str) -> None:
+    with pytest.raises(RowError, match="marks no hole") as caught:
+        prepare(np.full((4, 4), 0 if polarity == "white" else 255, np.uint8), mask_polarity=polarity)
+    assert caught.value.code is FailureCode.MASK
+
+
+@pytest.mark.parametrize("polarity", ["white", "black"])
+def test_a_full_mask_is_an_error(polarity: str) -> None:
+    with pytest.raises(RowError, match="--mask-polarity") as caught:
+        prepare(np.full((4, 4), 255 if polarity == "white" else 0, np.uint8), mask_polarity=polarity)
+    assert caught.value.code is FailureCode.MASK
+
+
+def test_a_hole_that_grows_over_all_is_an_error() -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4, 4] = 255
+    with pytest.raises(RowError, match="smaller values") as caught:
+        prepare(mask, dilate_px=3, feather_px=4)
+    assert caught.value.code is FailureCode.MASK
+
+
+def test_inversion_is_suspected_from_the_mask_and_not_from_dilation() -> None:
+    mask = np.zeros((10, 10), np.uint8)
+    mask[:6] = 255
+    assert not prepare(mask).suspected_inversion
+    assert not prepare(mask, dilate_px=3).suspected_inversion
+    assert prepare(mask, dilate_px=3).coverage == pytest.approx(0.9)
+    mask[6, 0] = 255
+    assert prepare(mask).suspected_inversion
+
+
+def test_another_size_is_an_error() -> None:
+    with pytest.raises(RowError, match="5 × 4 px, the mask 4 × 4 px") as caught:
+        hole_map(np.zeros((4, 4), np.uint8), 1, Header("png", 5, 4, 3, "uint8", False), RowConfig())
+    assert caught.value.code is FailureCode.SIZE
+
+
+def test_other_arrays_are_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="uint8"):
+        prepare(np.zeros((4, 4), np.bool_))
