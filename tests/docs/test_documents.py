@@ -1,0 +1,57 @@
+"""Links lead somewhere, and the tables of codes say what the code says."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from inpaint_batch import config, errors
+
+ROOT = Path(__file__).parents[2]
+IGNORED = {".venv", "node_modules", "runs", "restored"}
+DOCUMENTS = sorted(
+    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") or part in IGNORED for part in path.parts)
+)
+LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
+TABLE_ROW = re.compile(r"^\| (?:`(\w+)`|(\d+)) \|(?: `?(\w*)`?)?", re.MULTILINE)
+
+EXIT_CODES_WITHOUT_A_CLASS = {0, 130}
+
+
+def classes() -> dict[int, str]:
+    """Exit code -> name of its class; the base stands for a bug."""
+    found = [one for _, one in inspect.getmembers(errors, inspect.isclass)]
+    return {one.exit_code: one.__name__ for one in found if issubclass(one, errors.InpaintBatchError)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    targets = [target for target in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in target]
+    missing = [target for target in targets if not (document.parent / target).exists()]
+    assert not missing
+
+
+def test_every_exit_code_is_documented_with_its_class() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## Rows")[0]
+    documented = {int(code): name for _, code, name in TABLE_ROW.findall(page) if code}
+    assert set(documented) == set(classes()) | EXIT_CODES_WITHOUT_A_CLASS
+    for code, name in classes().items():
+        assert documented[code] == name
+
+
+def test_the_readme_lists_the_same_exit_codes() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8").split("## Exit codes")[1].split("\n## ")[0]
+    assert {int(code) for _, code, _ in TABLE_ROW.findall(page) if code} == set(classes()) | EXIT_CODES_WITHOUT_A_CLASS
+
+
+def test_every_failure_code_is_documented() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## Rows")[1]
+    assert {name for name, _, _ in TABLE_ROW.findall(page) if name} == {code.value for code in errors.FailureCode}
+
+
+def test_the_schema_of_manifests_lists_every_option_of_a_row() -> None:
+    page = (ROOT / "manifests" / "README.md").read_text(encoding="utf-8")
+    documented = {name for name, _, _ in TABLE_ROW.findall(page) if name}
+    options = {name.removesuffix("_px") for name in config.RowConfig.__dataclass_fields__}
+    assert documented == options | {"id", "image", "mask", "output", "truth"}
