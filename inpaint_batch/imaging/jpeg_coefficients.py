@@ -1,0 +1,119 @@
+"""Quantised DCT coefficients in and out of a JPEG stream, through the libjpeg builds that jpeglib carries.
+
+The C functions are called directly. jpeglib's Python layer keeps markers in global variables (not thread-safe, at
+most 50 of them), renumbers components and writes past one of its own buffers; its two C functions for coefficients do
+none of that. What they do is end the process on a fatal libjpeg error, so that callers must hand in only streams that
+were decoded before, and coefficients within `LARGEST_AC` and `DC_RANGE`. Streams travel through memory files where
+the system has them: a full disk would be such a fatal error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import jpeglib
+import numpy as np
+from numpy.typing import NDArray
+
+from inpaint_batch.imaging.jpeg_stream import JpegStream
+
+Coefficients = NDArray[np.int16]
+"""(block rows, block columns, 8, 8) int16, quantised, natural order: [..., vertical frequency, horizontal frequency].
+"""
+
+LARGEST_AC = 1023
+DC_RANGE = (-1024, 1023)
+_SEQUENTIAL_BUILD, _PROGRESSIVE_BUILD = "turbo210", "mozjpeg403"
+"""jpeglib's writer has no switch for progressive; MozJPEG writes nothing else."""
+_OPTIMISE_CODING = 1 << 6
+_ALL_FLAGS_ON = 0xFFFFFFFF
+_COLOUR_SPACES = {"grey": 1, "rgb": 2, "ycbcr": 3}
+_MAX_COMPONENTS = 4
+_QUANT_TABLE_BYTES = 4 * 64 * 2
+
+
+def read_coefficients(data: bytes, stream: JpegStream, wanted: Sequence[int]) -> list[Coefficients]:
+    """Coefficients of the components `wanted` (indices) of a sound JPEG. Raises `ValueError` if libjpeg gives up."""
+    planes = {index: np.empty((*stream.blocks(index), 8, 8), np.int16) for index in wanted}
+    tables = ctypes.create_string_buffer(_QUANT_TABLE_BYTES)
+    table_numbers = (ctypes.c_short * _MAX_COMPONENTS)()
+    with _as_path(data) as path:
+        done = _build(_SEQUENTIAL_BUILD).read_jpeg_dct(path, *_pointers(planes), tables, table_numbers)
+    if not done:
+        raise ValueError("its coefficients cannot be read")
+    return [planes[index] for index in wanted]
+
+
+def replace_coefficients(data: bytes, stream: JpegStream, planes: Sequence[Coefficients]) -> bytes:
+    """`data` with all coefficients replaced: same frame, tables and components; optimal Huffman tables, no restart
+    markers.
+
+    `planes` holds one contiguous array per component. What the result says in APPn and COM segments is libjpeg's, not
+    the source's. Raises `ValueError` if libjpeg gives up.
+    """
+    arrays = {index: np.ascontiguousarray(plane, np.int16) for index, plane in enumerate(planes)}
+    build = _build(_PROGRESSIVE_BUILD if stream.is_progressive else _SEQUENTIAL_BUILD)
+    size = (ctypes.c_int * 2)(stream.height_px, stream.width_px)
+    keep = ctypes.c_short(-1)
+    with _as_path(data) as source, _as_path(b"") as destination:
+        done = build.write_jpeg_dct(
+            source,
+            destination,
+            *_pointers(arrays),
+            size,
+            None,  # block counts: those of the source
+            None,  # sampling factors: those of the source
+            ctypes.c_int(_COLOUR_SPACES[stream.colours]),
+            ctypes.c_int(-1),  # number of components: that of the source
+            None,  # quantisation tables and component ids: those of the source
+            keep,  # no quality
+            None,
+            ctypes.c_int(0),
+            None,
+            None,
+            None,
+            ctypes.c_uint(_OPTIMISE_CODING),
+            ctypes.c_uint(_ALL_FLAGS_ON),
+        )
+        if not done:
+            raise ValueError("its coefficients cannot be written")
+        return Path(os.fsdecode(destination)).read_bytes()
+
+
+def _pointers(planes: dict[int, Coefficients]) -> list[ctypes.c_void_p | None]:
+    return [
+        planes[index].ctypes.data_as(ctypes.c_void_p) if index in planes else None for index in range(_MAX_COMPONENTS)
+    ]
+
+
+@cache
+def _build(version: str) -> ctypes.CDLL:
+    folder = Path(jpeglib.__file__).parent / "cjpeglib"
+    found = [path for path in folder.glob(f"cjpeglib_{version}.*") if path.suffix in (".so", ".pyd", ".dll")]
+    if not found:
+        raise ValueError(f"jpeglib came without its {version} build; reinstall jpeglib")
+    return ctypes.CDLL(str(found[0]))
+
+
+@contextmanager
+def _as_path(data: bytes) -> Iterator[bytes]:
+    """A path under which C code can open (and rewrite) `data`."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        descriptor = os.memfd_create("jpeg")
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            yield f"/proc/self/fd/{descriptor}".encode()
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryDirectory(prefix="inpaint-batch-") as folder:
+            path = Path(folder) / "stream.jpg"
+            path.write_bytes(data)
+            yield os.fsencode(path)

@@ -1,0 +1,213 @@
+"""Patch a JPEG: new coefficients for the blocks that hold a hole sample, everything else as it was.
+
+A touched block is taken back to samples of its own plane in floating point, not from decoded RGB; the fill replaces
+what lies under the hole; and the block is transformed and quantised again with the file's own table. So known samples
+beside a hole move by quantisation only, and chroma is never re-sampled where nothing was filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging.jpeg import JpegSource
+from inpaint_batch.imaging.jpeg_coefficients import (
+    DC_RANGE,
+    LARGEST_AC,
+    Coefficients,
+    read_coefficients,
+    replace_coefficients,
+)
+from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
+from inpaint_batch.imaging.source import spoiled
+from inpaint_batch.types import BoolArray, FloatArray, Patch
+
+_CHUNK_PIXELS = 1 << 19
+_VERIFY_AT_ONCE_BYTES = 64 << 20
+"""Compare all planes in one pass if they are no larger than this, else one plane at a time."""
+
+# JFIF: full-range BT.601. Rows give Y, Cb, Cr from R, G, B; chroma is offset by 128.
+_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
+_CHROMA_OFFSET = np.float32(128)
+_LEVEL_SHIFT = np.float32(128)
+
+
+def _dct_matrix() -> FloatArray:
+    frequency, position = np.mgrid[0:8, 0:8]
+    matrix = np.cos((2 * position + 1) * frequency * np.pi / 16) / 2
+    matrix[0] /= np.sqrt(2)
+    return np.asarray(matrix, np.float32)
+
+
+_DCT = _dct_matrix()
+_ZIGZAG = sorted(range(64), key=lambda i: (i // 8 + i % 8, (i // 8) if (i // 8 + i % 8) % 2 else (i % 8)))
+"""Natural index of each entry of a table in the file."""
+
+
+def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) -> None:
+    """Write `source` with `patches` as new coefficients; metadata, tables, sampling and what follows the picture are
+    kept.
+
+    Raises `RowError` (write) for the rare stream that libjpeg cannot write again.
+    """
+    data, stream = source.checked()
+    advice = "run this row with jpeg=lossless, which writes a PNG"
+    if not stream.is_patchable:
+        raise RowError(
+            FailureCode.WRITE, f"{source.path} has unusual sampling or tables and cannot be patched; {advice}."
+        )
+    planes = read_coefficients(data, stream, range(len(stream.components)))
+    if not all(_is_encodable(plane) for plane in planes):
+        raise RowError(
+            FailureCode.WRITE, f"{source.path} holds coefficients out of range and cannot be patched; {advice}."
+        )
+    for index, plane in enumerate(planes):
+        for patch in patches:
+            patch_plane(plane, stream, index, patch)
+    fresh = replace_coefficients(data[: stream.end], stream, planes)
+    with destination.open("wb") as file:
+        file.write(SOI)
+        file.writelines(stream.metadata)
+        file.write(jpeg_stream.split_pixels(fresh))
+        file.write(data[stream.end :])
+
+
+def _is_encodable(plane: Coefficients) -> bool:
+    """Whether Huffman coding can express it; libjpeg would end the process rather than say no."""
+    for row in plane:
+        flat = row.reshape(-1, 64)
+        if flat.min() < -LARGEST_AC - 1 or flat.max() > LARGEST_AC or flat[:, 1:].min() < -LARGEST_AC:
+            return False
+    return True
+
+
+def touched_blocks(stream: JpegStream, index: int, patches: Sequence[Patch]) -> BoolArray:
+    """(block rows, block columns) of component `index`: true where a block stands for at least one hole pixel."""
+    down_px, across_px = (8 * step for step in stream.subsampling(index))
+    touched = np.zeros(stream.blocks(index), np.bool_)
+    for patch in patches:
+        for first_row in range(
+            0, patch.box.height, down_px
+        ):  # in strips: the indices of a large hole would fill memory
+            rows, columns = np.nonzero(patch.hole[first_row : first_row + down_px])
+            touched[(rows + first_row + patch.box.top) // down_px, (columns + patch.box.left) // across_px] = True
+    return touched
+
+
+def patch_plane(plane: Coefficients, stream: JpegStream, index: int, patch: Patch) -> None:
+    """Put `patch` into the coefficients of component `index`, in place; others stay."""
+    down, across = stream.subsampling(index)
+    table = quant_table(stream, index)
+    for rows, columns, hole, fill in _touched_cells(plane.shape[:2], stream, (8 * down, 8 * across), patch):
+        values = _component_values(fill, stream, index)
+        # Average the filled pixels of each cell; weigh them by how much of the cell is hole.
+        cell = (-1, 8, down, 8, across)
+        weight = hole.reshape(cell).sum(axis=(2, 4), dtype=np.float32)
+        total = np.where(hole, values, np.float32(0)).reshape(cell).sum(axis=(2, 4), dtype=np.float32)
+        block = plane[rows, columns]
+        before = _DCT.T @ (block * table) @ _DCT + _LEVEL_SHIFT
+        after = before + (total - weight * before) / np.float32(down * across)
+        fresh = np.rint(_DCT @ (after - _LEVEL_SHIFT) @ _DCT.T / table)
+        direct = np.clip(fresh[:, 0, 0], *DC_RANGE)
+        fresh = np.clip(fresh, -LARGEST_AC, LARGEST_AC)
+        fresh[:, 0, 0] = direct
+        plane[rows, columns] = fresh.astype(np.int16)
+
+
+def quant_table(stream: JpegStream, index: int) -> FloatArray:
+    """(8, 8) float32 steps of component `index`, natural order."""
+    in_file_order = np.frombuffer(stream.quant_tables[stream.components[index].quant_table], ">u2")
+    table = np.empty(64, np.float32)
+    table[_ZIGZAG] = in_file_order
+    return table.reshape(8, 8)
+
+
+def _touched_cells(
+    num_blocks: tuple[int, ...], stream: JpegStream, cell_px: tuple[int, int], patch: Patch
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], BoolArray, NDArray[np.uint8]]]:
+    """Per strip of the patch: rows and columns (n,) of its touched blocks, and their hole (n, h, w) and fill (n, h,
+    w, bands).
+
+    Pixels beyond the edge of the image repeat the last ones, so that the padding of edge blocks follows the fill.
+    """
+    down_px, across_px = cell_px
+    box = patch.box
+    first_column, end_column = box.left // across_px, min(-(-box.right // across_px), num_blocks[1])
+    columns_px = np.arange(first_column * across_px, end_column * across_px)
+    step = max(1, _CHUNK_PIXELS // (down_px * max(1, columns_px.size)))
+    for first_row in range(box.top // down_px, min(-(-box.bottom // down_px), num_blocks[0]), step):
+        end_row = min(first_row + step, -(-box.bottom // down_px), num_blocks[0])
+        rows_px = np.arange(first_row * down_px, end_row * down_px)
+        in_patch = []
+        for positions, size_px, start, length in (
+            (rows_px, stream.height_px, box.top, box.height),
+            (columns_px, stream.width_px, box.left, box.width),
+        ):
+            relative = np.minimum(positions, size_px - 1) - start
+            in_patch.append((np.clip(relative, 0, length - 1), (relative >= 0) & (relative < length)))
+        (row_index, row_inside), (column_index, column_inside) = in_patch
+        shape = (end_row - first_row, down_px, end_column - first_column, across_px)
+        hole = patch.hole[np.ix_(row_index, column_index)] & row_inside[:, None] & column_inside
+        cells = hole.reshape(shape).transpose(0, 2, 1, 3)
+        rows, columns = np.nonzero(cells.any(axis=(2, 3)))
+        if not rows.size:
+            continue
+        cell_rows = row_index.reshape(-1, down_px)[rows]
+        cell_columns = column_index.reshape(-1, across_px)[columns]
+        fill = patch.samples[cell_rows[:, :, None], cell_columns[:, None, :]]
+        yield rows + first_row, columns + first_column, cells[rows, columns], fill
+
+
+def _component_values(fill: NDArray[np.uint8], stream: JpegStream, index: int) -> FloatArray:
+    """What component `index` holds for `fill` (n, h, w, bands): float32 (n, h, w), 0..255."""
+    if stream.colours != "ycbcr":
+        return fill[..., index].astype(np.float32)
+    values: FloatArray = fill.astype(np.float32) @ _YCBCR[index]
+    return values + _CHROMA_OFFSET if index else values
+
+
+def verify_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) -> None:
+    """Raise `RowError` (write) unless `destination` decodes, and equals `source` in metadata, tables, sampling and
+    every coefficient of every block without a hole sample.
+    """
+    data, stream = source.checked()
+    written_data = destination.read_bytes()
+    written = jpeg_stream.parse(written_data)
+    problem = _structural_difference(stream, written)
+    if not problem and written_data[written.end :] != data[stream.end :]:
+        problem = "what follows the picture"
+    if problem:
+        raise spoiled(destination, f"{problem} changed on the way")
+    num_components = len(stream.components)
+    num_blocks = sum(int(np.prod(stream.blocks(index))) for index in range(num_components))
+    if num_blocks * 128 <= _VERIFY_AT_ONCE_BYTES:
+        groups = [list(range(num_components))]
+    else:
+        groups = [[index] for index in range(num_components)]
+    for group in groups:
+        before = read_coefficients(data, stream, group)
+        after = read_coefficients(written_data, written, group)
+        for index, old, new in zip(group, before, after, strict=True):
+            changed = (old != new).any(axis=(2, 3))
+            if (changed & ~touched_blocks(stream, index, patches)).any():
+                raise spoiled(destination, "coefficients of known samples changed on the way")
+
+
+def _structural_difference(before: JpegStream, after: JpegStream) -> str:
+    if before.metadata != after.metadata:
+        return "its metadata"
+    if (before.width_px, before.height_px, before.depth) != (after.width_px, after.height_px, after.depth):
+        return "its size"
+    if before.is_progressive != after.is_progressive:
+        return "its kind of coding"
+    for index, (old, new) in enumerate(zip(before.components, after.components, strict=True)):
+        if old.id != new.id or before.subsampling(index) != after.subsampling(index):
+            return "its sampling"
+        if before.quant_tables[old.quant_table] != after.quant_tables[new.quant_table]:
+            return "its quantisation"
+    return ""

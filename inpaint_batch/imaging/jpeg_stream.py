@@ -1,0 +1,255 @@
+"""The marker structure of a JPEG: segments, frame header, where the picture ends. No entropy decoding."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from inpaint_batch.imaging import exif
+
+SOI = b"\xff\xd8"
+_DQT, _DRI, _SOS, _EOI, _COM, _DHT, _DAC, _DNL = 0xDB, 0xDD, 0xDA, 0xD9, 0xFE, 0xC4, 0xCC, 0xDC
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_RESTARTS = range(0xD0, 0xD8)
+_TEM = 0x01
+_SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_MAX_MCU_BLOCKS = 10
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
+
+Colours = Literal["grey", "ycbcr", "rgb"]
+
+
+class TruncatedError(ValueError):
+    """The bytes end before the structure does."""
+
+    def __init__(self) -> None:
+        super().__init__("it is truncated")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One colour plane as the frame header describes it."""
+
+    id: int
+    horizontal: int
+    """Sampling factor, relative to the largest one of the frame."""
+    vertical: int
+    quant_table: int
+
+
+@dataclass(frozen=True, slots=True)
+class JpegStream:
+    """What the markers of one JPEG file say."""
+
+    frame: int
+    """Second byte of the SOF marker: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, others exotic."""
+    depth: int
+    width_px: int
+    height_px: int
+    components: tuple[Component, ...]
+    metadata: tuple[bytes, ...]
+    """Every APPn and COM segment, marker included, in file order."""
+    quant_tables: dict[int, bytes]
+    """Table number to its 64 steps as big-endian 16-bit numbers, in file (zigzag) order."""
+    has_changing_tables: bool
+    """Whether a quantisation table is defined anew, with other steps, between two scans."""
+    end: int
+    """Offset just behind the end-of-image marker; 0 if only the header was parsed."""
+
+    @property
+    def is_progressive(self) -> bool:
+        """Whether the picture comes in passes of growing detail."""
+        return self.frame == _SOF_PROGRESSIVE
+
+    @property
+    def is_huffman_dct(self) -> bool:
+        """Whether it is one of the three common kinds: baseline, extended, progressive."""
+        return self.frame in (_SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE)
+
+    @property
+    def is_patchable(self) -> bool:
+        """Whether libjpeg can write such a stream: it takes one set of tables and at most ten blocks in an MCU."""
+        mcu_blocks = sum(component.horizontal * component.vertical for component in self.components)
+        return (
+            not self.has_changing_tables
+            and all(component.quant_table in self.quant_tables for component in self.components)
+            and all(all(self.subsampling(index)) for index in range(len(self.components)))
+            and (len(self.components) == 1 or mcu_blocks <= _MAX_MCU_BLOCKS)
+        )
+
+    def subsampling(self, index: int) -> tuple[int, int]:
+        """Pixels (down, across) that one sample of component `index` stands for; (0, 0) if that is not a whole
+        number.
+        """
+        tallest = max(component.vertical for component in self.components)
+        widest = max(component.horizontal for component in self.components)
+        component = self.components[index]
+        if tallest % component.vertical or widest % component.horizontal:
+            return 0, 0
+        return tallest // component.vertical, widest // component.horizontal
+
+    def blocks(self, index: int) -> tuple[int, int]:
+        """(rows, columns) of 8 x 8 blocks of component `index`, without those that only pad the last MCU."""
+        tallest = max(component.vertical for component in self.components)
+        widest = max(component.horizontal for component in self.components)
+        component = self.components[index]
+        rows = -(-self.height_px * component.vertical // (8 * tallest))
+        return rows, -(-self.width_px * component.horizontal // (8 * widest))
+
+    @property
+    def colours(self) -> Colours:
+        """What the components mean, by the rules that libjpeg follows."""
+        if len(self.components) == 1:
+            return "grey"
+        if any(segment[1] == _APP0 and segment[4:9] == b"JFIF\x00" for segment in self.metadata):
+            return "ycbcr"
+        adobe = [segment for segment in self.metadata if segment[1] == _APP14 and segment[4:9] == b"Adobe"]
+        if adobe and len(adobe[-1]) >= 16:
+            return "rgb" if adobe[-1][15] == 0 else "ycbcr"
+        return "rgb" if [component.id for component in self.components] == list(b"RGB") else "ycbcr"
+
+    def payloads(self, marker: int, prefix: bytes) -> list[bytes]:
+        """Bodies of the metadata segments of one kind that begin with `prefix`, without it."""
+        bodies = (segment[4:] for segment in self.metadata if segment[1] == marker)
+        return [body[len(prefix) :] for body in bodies if body.startswith(prefix)]
+
+    @property
+    def exif(self) -> bytes:
+        """EXIF without its prefix, or empty."""
+        return next(iter(self.payloads(_APP1, exif.EXIF_PREFIX)), b"")
+
+    @property
+    def xmp(self) -> bytes:
+        """The main XMP packet, or empty."""
+        return next(iter(self.payloads(_APP1, b"http://ns.adobe.com/xap/1.0/\x00")), b"")
+
+    @property
+    def icc_profile(self) -> bytes:
+        """The ICC profile put together from its pieces, or empty."""
+        pieces = sorted(self.payloads(_APP2, b"ICC_PROFILE\x00"), key=lambda piece: piece[:1])
+        return b"".join(piece[2:] for piece in pieces)
+
+    @property
+    def comments(self) -> list[bytes]:
+        """Bodies of the COM segments."""
+        return self.payloads(_COM, b"")
+
+    @property
+    def density(self) -> tuple[int, int, int] | None:
+        """(unit, across, down) of the JFIF header: unit 1 is per inch, 2 per centimetre, 0 a mere aspect ratio."""
+        for body in self.payloads(_APP0, b"JFIF\x00"):
+            if len(body) >= 7:
+                unit, across, down = struct.unpack_from(">BHH", body, 2)
+                return unit, across, down
+        return None
+
+
+def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
+    """Structure of a JPEG file. `header_only` stops at the first scan, so `data` may end anywhere behind it.
+
+    Raises `ValueError` with half a sentence about what is wrong, and `TruncatedError` where the bytes end too early
+    (without `header_only` that is: without an end-of-image marker).
+    """
+    frame: tuple[int, int, int, int, tuple[Component, ...]] | None = None
+    metadata: list[bytes] = []
+    tables: dict[int, bytes] = {}
+    position, seen_scan, is_changing = 2, False, False
+    while True:
+        marker, position = _next_marker(data, position, in_scan=seen_scan)
+        if marker == _EOI:
+            break
+        body = _segment_body(data, position)
+        if marker in _FRAMES:
+            if frame is not None:
+                raise ValueError("it holds more than one frame")
+            frame = (marker, *_parse_frame(body))
+        elif marker == _DNL:
+            raise ValueError("its height is only told behind the pixels")
+        elif _APP0 <= marker <= _APP15 or marker == _COM:
+            metadata.append(data[position - 2 : position + 2 + len(body)])
+        elif marker == _DQT:
+            fresh = _parse_tables(body)
+            is_changing |= seen_scan and any(tables.get(number, table) != table for number, table in fresh.items())
+            tables.update(fresh)
+        elif marker == _SOS:
+            seen_scan = True
+            if header_only:
+                position = 0
+                break
+        position += 2 + len(body)
+    if frame is None or not seen_scan:
+        raise ValueError("it holds no picture")
+    return JpegStream(*frame, tuple(metadata), tables, is_changing, position)
+
+
+def split_pixels(data: bytes) -> bytes:
+    """The segments of a finished JPEG from behind SOI to behind EOI, without any APPn and COM."""
+    kept = []
+    position, start = 2, 2
+    in_scan = False
+    while True:
+        marker, behind = _next_marker(data, position, in_scan=in_scan)
+        if marker == _EOI:
+            kept.append(data[start:behind])
+            return b"".join(kept)
+        end = behind + 2 + len(_segment_body(data, behind))
+        if _APP0 <= marker <= _APP15 or marker == _COM:
+            kept.append(data[start : behind - 2])
+            start = end
+        in_scan |= marker == _SOS
+        position = end
+
+
+def _next_marker(data: bytes, position: int, *, in_scan: bool) -> tuple[int, int]:
+    """(marker, offset behind it) of the next marker that is not a restart, skipping entropy-coded bytes."""
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 1 >= len(data):
+            raise TruncatedError
+        code = data[position + 1]
+        if code == 0xFF:  # fill byte
+            position += 1
+        elif code == 0 or code == _TEM or code in _RESTARTS:
+            if code == 0 and not in_scan:
+                raise ValueError("its segments do not hold together")
+            position += 2
+        else:
+            return code, position + 2
+
+
+def _segment_body(data: bytes, position: int) -> bytes:
+    length = int.from_bytes(data[position : position + 2], "big")
+    if length < 2:
+        raise ValueError("a segment has no length")
+    if position + length > len(data):
+        raise TruncatedError
+    return data[position + 2 : position + length]
+
+
+def _parse_frame(body: bytes) -> tuple[int, int, int, tuple[Component, ...]]:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        raise ValueError("its frame header is too short")
+    depth, height_px, width_px, num_components = struct.unpack_from(">BHHB", body)
+    components = []
+    for index in range(num_components):
+        identifier, sampling, table = body[6 + 3 * index : 9 + 3 * index]
+        components.append(Component(identifier, sampling >> 4, sampling & 15, table))
+    if not all(1 <= c.horizontal <= 4 and 1 <= c.vertical <= 4 for c in components):
+        raise ValueError("its sampling factors make no sense")
+    if not width_px or not height_px or not components:
+        raise ValueError("its frame header makes no sense")
+    return depth, width_px, height_px, tuple(components)
+
+
+def _parse_tables(body: bytes) -> dict[int, bytes]:
+    tables = {}
+    position = 0
+    while position < len(body):
+        precision, number = body[position] >> 4, body[position] & 15
+        size = 128 if precision else 64
+        table = body[position + 1 : position + 1 + size]
+        # One precision for all, so that tables compare by value however they were stored.
+        tables[number] = table if precision else b"".join(bytes((0, value)) for value in table)
+        position += 1 + size
+    return tables

@@ -1,0 +1,57 @@
+"""The lossless way out for a JPEG source: a PNG of its decoded samples that carries the metadata over."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from inpaint_batch.imaging import png
+from inpaint_batch.imaging.jpeg import JpegSource
+from inpaint_batch.imaging.jpeg_stream import JpegStream
+from inpaint_batch.imaging.source import apply_patches, spoiled, verify_samples
+from inpaint_batch.types import Patch
+
+_PER_METRE = {1: 1 / 0.0254, 2: 100.0}
+"""From the JFIF density units: per inch, per centimetre."""
+
+
+def write_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination: Path) -> None:
+    """Write the decoded and patched samples as PNG, with ICC profile, EXIF (orientation included), XMP, density,
+    comments.
+    """
+    _, stream = source.checked()
+    samples = source.read(source.header.box).copy()
+    apply_patches(source, samples, source.header.box, patches)
+    (_, header), *rest = png.encode(samples)
+    pixels = [chunk for kind, chunk in rest if kind in (b"IDAT", b"IEND")]
+    with destination.open("wb") as file:
+        file.writelines([png.SIGNATURE, header, *_metadata_chunks(stream), *pixels])
+
+
+def verify_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination: Path, max_bytes: int) -> None:
+    """Read `destination` back and raise `RowError` (write) unless samples and metadata are what was meant."""
+    _, stream = source.checked()
+    written = png.open_png(destination, max_bytes)
+    chunks = [chunk for _, chunk in png.split_chunks(destination.read_bytes())]
+    if not set(_metadata_chunks(stream)) <= set(chunks):
+        raise spoiled(destination, "its metadata is not that of the source")
+    verify_samples(source, patches, written)
+
+
+def _metadata_chunks(stream: JpegStream) -> list[bytes]:
+    """PNG chunks, in an order that the specification allows in front of the pixels."""
+    chunks = []
+    if stream.icc_profile:
+        chunks.append(png.make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(stream.icc_profile)))
+    if stream.density and stream.density[0] in _PER_METRE:
+        unit, across, down = stream.density
+        per_metre = (round(value * _PER_METRE[unit]) for value in (across, down))
+        chunks.append(png.make_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if stream.exif:
+        chunks.append(png.make_chunk(b"eXIf", stream.exif))
+    if stream.xmp:
+        chunks.append(png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + stream.xmp))
+    chunks.extend(png.make_chunk(b"tEXt", b"Comment\x00" + text.replace(b"\x00", b" ")) for text in stream.comments)
+    return chunks

@@ -1,0 +1,209 @@
+"""PNG: the chunks of a file, its samples, and a writer that renews nothing but the pixel data."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import imagecodecs
+import numpy as np
+
+from inpaint_batch.imaging import exif
+from inpaint_batch.imaging.source import (
+    WholeRasterSource,
+    apply_patches,
+    check_budget,
+    check_file_size,
+    damaged,
+    refuse,
+    spoiled,
+    verify_samples,
+)
+from inpaint_batch.types import Header, Patch, SampleArray
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+NUM_BANDS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
+_LEGAL_DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
+_SMALL_CHUNK_BYTES = 1 << 16
+COMPRESSION_LEVEL = 4
+"""Of 9. On a 15-megapixel photograph 1.9 s and 4 % larger than level 6, which takes 4.5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class PngInfo:
+    """What the chunks in front of and behind the pixels say."""
+
+    width_px: int
+    height_px: int
+    depth: int
+    colour_type: int
+    is_interlaced: bool
+    is_animated: bool
+    orientation: int
+    transparency: bytes
+    """Body of tRNS, or empty."""
+
+    @property
+    def decoded_bytes_per_pixel(self) -> int:
+        """Of the decoder's own output: fewer than 8 bits become 8, a palette becomes RGB."""
+        num_bands = 3 if self.colour_type == PALETTE else NUM_BANDS[self.colour_type]
+        return num_bands * max(1, self.depth // 8)
+
+
+def read_info(path: Path, what: str = "image") -> PngInfo:
+    """Walk the chunks of a PNG without reading a pixel; raises `RowError` (read) where they do not hold together."""
+    with path.open("rb") as file:
+        file.seek(len(SIGNATURE))
+        kind, length = _chunk_head(file, path, what)
+        if kind != b"IHDR" or length != 13:
+            raise damaged(path, "it does not begin with an image header", what)
+        width_px, height_px, depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", file.read(13))
+        if not width_px or not height_px or depth not in _LEGAL_DEPTHS.get(colour_type, ()):
+            raise damaged(path, "its image header makes no sense", what)
+        file.seek(4, 1)
+        small: dict[bytes, bytes] = {}
+        has_pixels = is_animated = False
+        while kind != b"IEND":
+            kind, length = _chunk_head(file, path, what)
+            has_pixels |= kind == b"IDAT"
+            is_animated |= kind == b"acTL"
+            wanted = kind in (b"eXIf", b"tRNS") and length <= _SMALL_CHUNK_BYTES
+            if wanted:
+                small[kind] = file.read(length)
+            file.seek((0 if wanted else length) + 4, 1)
+        if not has_pixels:
+            raise damaged(path, "it holds no pixels", what)
+    turn = exif.orientation(small.get(b"eXIf", b""))
+    return PngInfo(width_px, height_px, depth, colour_type, bool(interlace), is_animated, turn, small.get(b"tRNS", b""))
+
+
+def _chunk_head(file: BinaryIO, path: Path, what: str) -> tuple[bytes, int]:
+    head = file.read(8)
+    if len(head) < 8:
+        raise damaged(path, "it is truncated", what)
+    return head[4:], int.from_bytes(head[:4], "big")
+
+
+def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """(type, whole chunk with length and checksum) of every chunk up to and including IEND."""
+    chunks = []
+    position = len(SIGNATURE)
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        if end > len(data):
+            break
+        chunks.append((data[position + 4 : position + 8], data[position:end]))
+        position = end
+        if chunks[-1][0] == b"IEND":
+            return chunks
+    raise ValueError("it is truncated")
+
+
+def make_chunk(kind: bytes, body: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def decode(data: bytes) -> SampleArray:
+    """(h, w, bands) samples of a PNG as stored: no transparency applied; palettes and 1, 2, 4 bits become 8-bit
+    colours.
+    """
+    pixels_only = [chunk for kind, chunk in split_chunks(data) if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND")]
+    samples: SampleArray = imagecodecs.png_decode(SIGNATURE + b"".join(pixels_only))
+    return samples.reshape(*samples.shape[:2], -1)
+
+
+def encode(samples: SampleArray) -> list[tuple[bytes, bytes]]:
+    """Chunks of a fresh, non-interlaced PNG of (h, w, bands) samples, bands 1 to 4 meaning grey, grey + alpha, RGB,
+    RGBA.
+    """
+    flat = samples[..., 0] if samples.shape[2] == 1 else samples
+    return split_chunks(bytes(imagecodecs.png_encode(np.ascontiguousarray(flat), level=COMPRESSION_LEVEL)))
+
+
+class PngSource(WholeRasterSource):
+    """A grey or RGB PNG of 8 or 16 bits, with or without alpha."""
+
+    def __init__(self, path: Path, header: Header, info: PngInfo) -> None:
+        super().__init__(path, header)
+        self.info = info
+
+    def _decode(self) -> SampleArray:
+        return decode(self.path.read_bytes())
+
+    def admissible(self, samples: SampleArray) -> SampleArray:
+        """Keep the fill clear of a transparent key colour: one step of the last band, where it would hit it."""
+        if not self.info.transparency or self.header.has_alpha:
+            return samples
+        key = np.frombuffer(self.info.transparency, ">u2")
+        hit = (samples == key).all(axis=-1)
+        if not hit.any():
+            return samples
+        samples = samples.copy()
+        samples[hit, -1] ^= samples.dtype.type(1)
+        return samples
+
+
+def open_png(path: Path, max_bytes: int) -> PngSource:
+    """Open a PNG by its header; raises `RowError` (read, memory) for what cannot be kept exactly or is too large."""
+    info = read_info(path)
+    check_budget(path, info.width_px, info.height_px, info.decoded_bytes_per_pixel, max_bytes)
+    check_file_size(path, path.stat().st_size, max_bytes)
+    if info.is_animated:
+        raise refuse(path, "an animated PNG", "save the frame you want as a still PNG")
+    if info.colour_type == PALETTE:
+        raise refuse(path, "a palette PNG", "convert it to RGB first")
+    if info.depth < 8:
+        raise refuse(path, f"a PNG of {info.depth} bit per pixel", "convert it to 8-bit grey first")
+    num_bands = NUM_BANDS[info.colour_type]
+    header = Header(
+        format="png",
+        width_px=info.width_px,
+        height_px=info.height_px,
+        num_bands=num_bands,
+        dtype="uint8" if info.depth == 8 else "uint16",
+        has_alpha=num_bands in (2, 4),
+        orientation=info.orientation,
+    )
+    return PngSource(path, header, info)
+
+
+def write_png(source: PngSource, patches: Sequence[Patch], destination: Path) -> None:
+    """Write the patched samples; every chunk but IDAT stays byte for byte and in its place (an interlaced file
+    becomes plain).
+    """
+    samples = source.read(source.header.box).copy()
+    apply_patches(source, samples, source.header.box, patches)
+    fresh = encode(samples)
+    pixels = b"".join(chunk for kind, chunk in fresh if kind == b"IDAT")
+    data = source.path.read_bytes()
+    original = split_chunks(data)
+    trailer = data[len(SIGNATURE) + sum(len(chunk) for _, chunk in original) :]
+    with destination.open("wb") as file:
+        file.write(SIGNATURE)
+        for kind, chunk in original:
+            if kind == b"IHDR":
+                chunk = make_chunk(kind, chunk[8:20] + b"\x00")  # the last byte is the interlace method
+            if kind != b"IDAT":
+                file.write(chunk)
+            elif pixels:
+                file.write(pixels)
+                pixels = b""
+        file.write(trailer)
+
+
+def verify_png(source: PngSource, patches: Sequence[Patch], destination: Path, max_bytes: int) -> None:
+    """Read `destination` back and raise `RowError` (write) unless samples and chunks are what was meant."""
+    written = open_png(destination, max_bytes)
+    if _kept_chunks(source.path) != _kept_chunks(destination):
+        raise spoiled(destination, "its metadata changed on the way")
+    verify_samples(source, patches, written)
+
+
+def _kept_chunks(path: Path) -> list[bytes]:
+    return [chunk for kind, chunk in split_chunks(path.read_bytes()) if kind not in (b"IHDR", b"IDAT")]

@@ -1,0 +1,65 @@
+"""Open an image file: find out what it is, read its header, refuse what cannot be kept exactly. No pixel is read
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.jpeg import open_jpeg
+from inpaint_batch.imaging.png import SIGNATURE, open_png
+from inpaint_batch.imaging.source import ImageSource, reading
+from inpaint_batch.imaging.tiff import open_tiff
+from inpaint_batch.imaging.webp import open_webp
+from inpaint_batch.types import ImageFormat
+
+_TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_OTHERS = {
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"\xff\x0a": "a JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000",
+}
+_OPENERS: dict[ImageFormat, Callable[[Path, int], ImageSource]] = {
+    "jpeg": open_jpeg,
+    "png": open_png,
+    "tiff": open_tiff,
+    "webp": open_webp,
+}
+
+
+def open_image(path: Path, *, max_bytes: int) -> ImageSource:
+    """Open an image by its header.
+
+    Raises `RowError`: memory, if the decoded samples would take more than `max_bytes`; read, if the file is missing,
+    empty, not a JPEG, PNG, TIFF or WebP, damaged, or of a kind that cannot be written back exactly (the message names
+    it).
+    """
+    with reading(path):
+        return _OPENERS[sniff(path)](path, max_bytes)
+
+
+def sniff(path: Path, what: str = "image") -> ImageFormat:
+    """Format by the first bytes, whatever the name says; raises `RowError` (read) for anything else."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(SIGNATURE):
+        return "png"
+    if head.startswith(_TIFF_MAGICS):
+        return "tiff"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    if not head:
+        raise RowError(FailureCode.READ, f"The {what} {path} is empty (0 bytes); replace it with a sound copy.")
+    kind = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), "")
+    if head[4:8] == b"ftyp":
+        kind = "an AVIF or HEIC"
+    found = f"is {kind}" if kind else "is not an image"
+    raise RowError(FailureCode.READ, f"The {what} {path} {found}; JPEG, PNG, TIFF and WebP can be restored.")

@@ -1,0 +1,218 @@
+"""What every format offers to the rest of the package: a header now, samples later.
+
+A source never rotates, never changes depth and never drops a band. The one translation it makes is exact and undone on
+writing: a min-is-white TIFF is read (and patched) as black-is-zero, so that nobody else has to know.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.types import Box, Header, Patch, SampleArray
+
+BAND_OF_ROWS_PIXELS = 1 << 20
+"""Pixels that comparisons look at in one go, so that they cost a few megabytes whatever the image."""
+
+
+class ImageSource(ABC):
+    """One opened image file. Thread-safe; decodes at the first `read` and keeps the samples until `close`."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.header = header
+        self._lock = threading.RLock()
+
+    def read(self, box: Box) -> SampleArray:
+        """Samples of `box` as a read-only view (box.height, box.width, bands), in the dtype and orientation of the
+        file.
+
+        Raises `RowError` (read) if the file is damaged, and `ValueError` if the box leaves the image.
+        """
+        if not self.header.box.contains(box):
+            raise ValueError(f"{box} leaves the image, which is {self.header.box}")
+        with self._lock, reading(self.path):
+            view = self._samples(box)[box.slices]
+        view.flags.writeable = False
+        return view
+
+    def close(self) -> None:
+        """Let go of the samples. Views handed out before stay valid; a later `read` decodes again."""
+        with self._lock:
+            self._forget()
+
+    def admissible(self, samples: SampleArray) -> SampleArray:
+        """`samples` (bands last), changed only where the file format would take them for something else."""
+        return samples
+
+    @abstractmethod
+    def _samples(self, box: Box) -> SampleArray:
+        """The whole raster (height, width, bands), of which at least `box` is decoded. Called under the lock."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Drop whatever `_samples` keeps. Called under the lock."""
+
+
+class WholeRasterSource(ImageSource):
+    """A source whose format cannot be decoded in part."""
+
+    _raster: SampleArray | None = None
+
+    @abstractmethod
+    def _decode(self) -> SampleArray:
+        """All samples (height, width, bands)."""
+
+    def _samples(self, box: Box) -> SampleArray:
+        del box  # all or nothing
+        if self._raster is None:
+            header, raster = self.header, self._decode()
+            if raster.shape != (header.height_px, header.width_px, header.num_bands) or raster.dtype != header.dtype:
+                raise damaged(self.path, "its pixels do not match its header")
+            self._raster = raster
+        return self._raster
+
+    def _forget(self) -> None:
+        self._raster = None
+
+
+@contextmanager
+def reading(path: Path, what: str = "image") -> Iterator[None]:
+    """Turn whatever goes wrong inside into one `RowError` about `path`. `what` is "image" or "mask"."""
+    try:
+        yield
+    except RowError:
+        raise
+    except FileNotFoundError:
+        raise RowError(
+            FailureCode.READ, f"The {what} {path} does not exist; correct the path in the manifest."
+        ) from None
+    except IsADirectoryError:
+        raise RowError(FailureCode.READ, f"The {what} {path} is a folder; name a file in the manifest.") from None
+    except PermissionError:
+        raise RowError(FailureCode.READ, f"The {what} {path} may not be read; check its permissions.") from None
+    except OSError as error:
+        message = f"The {what} {path} could not be read: {error}; check the disk or share it lies on, then run again."
+        raise RowError(FailureCode.READ, message, retryable=True) from error
+    except MemoryError:
+        message = f"There was no memory left to decode the {what} {path}; use fewer workers or a larger machine."
+        raise RowError(FailureCode.MEMORY, message, retryable=True) from None
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        message = f"The {what} {path} is damaged or truncated ({error}); replace it with a sound copy."
+        raise RowError(FailureCode.READ, message) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into one `RowError` (write, memory); other `RowError`s pass."""
+    try:
+        yield
+    except RowError:
+        raise
+    except OSError as error:
+        message = (
+            f"{path} could not be written: {error.strerror or error}; check free space and permissions, then run again."
+        )
+        raise RowError(FailureCode.WRITE, message, retryable=True) from error
+    except MemoryError:
+        message = f"There was no memory left to write {path}; use fewer workers or a larger machine."
+        raise RowError(FailureCode.MEMORY, message, retryable=True) from None
+    except Exception as error:  # encoders raise whatever they like
+        message = f"{path} could not be encoded ({type(error).__name__}: {error}); please report this with the image."
+        raise RowError(FailureCode.WRITE, message) from error
+
+
+@contextmanager
+def verifying(path: Path) -> Iterator[None]:
+    """Like `writing`, for reading `path` back: whatever cannot be read there was not written well."""
+    with writing(path):
+        try:
+            yield
+        except RowError as error:
+            if error.code == FailureCode.READ:
+                raise spoiled(path, error.message) from error
+            raise
+
+
+def refuse(path: Path, kind: str, advice: str, what: str = "image") -> RowError:
+    """The error for a file that is sound but of a kind that cannot be kept exactly."""
+    return RowError(FailureCode.READ, f"The {what} {path} is {kind}, which cannot be kept exactly; {advice}.")
+
+
+def damaged(path: Path, detail: str, what: str = "image") -> RowError:
+    """The error for a file that is not what its first bytes promise."""
+    return RowError(FailureCode.READ, f"The {what} {path} is damaged: {detail}; replace it with a sound copy.")
+
+
+def spoiled(path: Path, detail: str) -> RowError:
+    """The error for an output that read back different from what was meant."""
+    message = f"The output {path} read back wrong: {detail}; check the disk, and report this if it happens again."
+    return RowError(FailureCode.WRITE, message, retryable=True)
+
+
+def check_budget(
+    path: Path, width_px: int, height_px: int, bytes_per_pixel: int, max_bytes: int, what: str = "image"
+) -> None:
+    """Raise `RowError` (memory) if the decoded samples would take more than `max_bytes`."""
+    needed_bytes = width_px * height_px * bytes_per_pixel
+    if needed_bytes > max_bytes:
+        message = (
+            f"The {what} {path} is {width_px} x {height_px} px and takes {needed_bytes / 2**20:.0f} MiB decoded, over "
+            f"the limit of {max_bytes / 2**20:.0f} MiB; raise the limit if the file can be trusted."
+        )
+        raise RowError(FailureCode.MEMORY, message)
+
+
+def check_file_size(path: Path, num_bytes: int, max_bytes: int, what: str = "image") -> None:
+    """Raise `RowError` (memory) for a file that is itself larger than the budget for its samples."""
+    if num_bytes > max_bytes:
+        message = f"The {what} {path} is {num_bytes >> 20} MiB on disk, over the limit of {max_bytes >> 20} MiB."
+        raise RowError(FailureCode.MEMORY, message)
+
+
+def apply_patches(source: ImageSource, samples: SampleArray, box: Box, patches: Sequence[Patch]) -> None:
+    """Write the hole samples of `patches` into `samples`, which holds `box` of the raster, in place; never alpha."""
+    num_colours = source.header.num_colours
+    for patch in patches:
+        common = box.intersect(patch.box)
+        if not common.area_px:
+            continue
+        inside = common.shift(-patch.box.top, -patch.box.left).slices
+        target = samples[common.shift(-box.top, -box.left).slices]
+        fill = source.admissible(patch.samples[inside])
+        np.copyto(target[..., :num_colours], fill[..., :num_colours], where=patch.hole[inside][..., None])
+
+
+def bands_of_rows(header: Header) -> Iterator[Box]:
+    """The image from top to bottom in full-width boxes of about `BAND_OF_ROWS_PIXELS`."""
+    step_px = max(1, BAND_OF_ROWS_PIXELS // header.width_px)
+    for top in range(0, header.height_px, step_px):
+        yield Box(top, 0, min(step_px, header.height_px - top), header.width_px)
+
+
+def verify_samples(source: ImageSource, patches: Sequence[Patch], written: ImageSource) -> None:
+    """Raise `RowError` (write) unless `written` holds the samples of `source` with `patches` in place, and nothing
+    else.
+    """
+    want, got = source.header, written.header
+    same_shape = (want.width_px, want.height_px, want.num_bands) == (got.width_px, got.height_px, got.num_bands)
+    if (
+        not same_shape
+        or want.dtype != got.dtype
+        or want.has_alpha != got.has_alpha
+        or want.orientation != got.orientation
+    ):
+        raise spoiled(written.path, f"it is {got}, not {want}")
+    for box in bands_of_rows(want):
+        expected = source.read(box).copy()
+        apply_patches(source, expected, box, patches)
+        found = written.read(box)
+        if not np.array_equal(expected, found):
+            num_wrong = int(np.count_nonzero((expected != found).any(axis=2)))
+            raise spoiled(written.path, f"{num_wrong} pixels in rows {box.top} to {box.bottom} are wrong")

@@ -1,0 +1,158 @@
+"""Patch a TIFF: copy the file, re-encode the segments that hold a hole sample, append those that grew, fix their
+addresses.
+
+No tag but the two address arrays changes, and no byte of an untouched segment. What a grown segment leaves behind is
+dead space.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.source import spoiled
+from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_segment, turn_white
+from inpaint_batch.imaging.tiff_codec import pack_segment
+from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.types import Patch, SampleArray
+
+_SHORT, _LONG, _LONG8 = 3, 4, 16
+_FORMATS = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
+_CLASSIC_LIMIT_BYTES = 1 << 32
+
+
+def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) -> None:
+    """Write `source` with `patches` in place. Raises `RowError` (write) if a classic TIFF would outgrow 4 GB."""
+    layout = source.layout
+    shutil.copyfile(source.path, destination)
+    offsets, lengths = list(layout.offsets), list(layout.lengths)
+    num_users = Counter(offsets)
+    with destination.open("r+b") as file, source.path.open("rb") as original:
+        for index in _touched(layout, patches):
+            samples = read_segment(original, layout, index, source.path)
+            _patch_segment(samples, layout, index, patches, source.header.num_colours)
+            packed = pack_segment(
+                turn_white(samples, layout, index), layout.compression, layout.predictor, file_dtype(layout)
+            )
+            if len(packed) > lengths[index] or num_users[offsets[index]] > 1:
+                offsets[index] = _append(file, packed, layout, source.path)
+            else:
+                file.seek(offsets[index])
+                file.write(packed)
+            lengths[index] = len(packed)
+        if offsets != list(layout.offsets):
+            _store(file, layout, layout.offsets_tag, offsets, source.path)
+        if layout.lengths_tag is not None and lengths != list(layout.lengths):
+            _store(file, layout, layout.lengths_tag, lengths, source.path)
+
+
+def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> list[int]:
+    """Segments that hold at least one hole pixel, in file order."""
+    touched = set()
+    for patch in patches:
+        for index in layout.touching(patch.box):
+            inside = layout.box(index).intersect(patch.box).shift(-patch.box.top, -patch.box.left)
+            if patch.hole[inside.slices].any():
+                touched.add(index)
+    return sorted(touched)
+
+
+def _patch_segment(
+    samples: SampleArray, layout: TiffLayout, index: int, patches: Sequence[Patch], num_colours: int
+) -> None:
+    """Write the hole samples of all patches into a segment (h, w, bands), black-is-zero, in place; never alpha."""
+    box, bands = layout.box(index), layout.bands(index)
+    filled = slice(bands.start, min(bands.stop, num_colours))
+    for patch in patches:
+        common = box.intersect(patch.box)
+        if not common.area_px:
+            continue
+        inside = common.shift(-patch.box.top, -patch.box.left).slices
+        target = samples[common.shift(-box.top, -box.left).slices]
+        fill = patch.samples[inside][..., filled]
+        np.copyto(target[..., : fill.shape[2]], fill, where=patch.hole[inside][..., None])
+
+
+def _append(file: BinaryIO, data: bytes, layout: TiffLayout, path: Path) -> int:
+    """Put `data` at the (even) end of the file; returns its offset."""
+    offset = file.seek(0, 2)
+    if offset & 1:
+        file.write(b"\x00")
+        offset += 1
+    if not layout.is_big and offset + len(data) > _CLASSIC_LIMIT_BYTES:
+        message = f"{path} is a classic TIFF that would grow past 4 GB; convert it to BigTIFF and run again."
+        raise RowError(FailureCode.WRITE, message)
+    file.write(data)
+    return offset
+
+
+def _store(file: BinaryIO, layout: TiffLayout, tag: ArrayTag, values: Sequence[int], path: Path) -> None:
+    """Write an address array back: in place where its type still holds the values, else as a wider type at the end."""
+    order = layout.byte_order
+    if max(values) < 1 << 8 * struct.calcsize(_FORMATS[tag.kind]):
+        file.seek(tag.values)
+        file.write(struct.pack(f"{order}{len(values)}{_FORMATS[tag.kind]}", *values))
+        return
+    kind = _LONG8 if layout.is_big else _LONG
+    packed = struct.pack(f"{order}{len(values)}{_FORMATS[kind]}", *values)
+    file.seek(tag.entry + 2)
+    file.write(struct.pack(order + "H", kind))
+    address, size = tag.entry + (12 if layout.is_big else 8), 8 if layout.is_big else 4
+    if len(packed) <= size:
+        content = packed.ljust(size, b"\x00")
+    else:
+        content = struct.pack(order + ("Q" if layout.is_big else "I"), _append(file, packed, layout, path))
+    file.seek(address)
+    file.write(content)
+
+
+def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, max_bytes: int) -> None:
+    """Raise `RowError` (write) unless untouched segments equal byte for byte, touched ones decode to what was meant,
+    and the bytes in front of and between them changed only in the address arrays.
+    """
+    written = open_tiff(destination, max_bytes)
+    before, after = source.layout, written.layout
+    if source.header != written.header or before.segment_px != after.segment_px:
+        raise spoiled(destination, "its header changed on the way")
+    touched = set(_touched(before, patches))
+    with source.path.open("rb") as old, destination.open("rb") as new:
+        for index, (offset, length) in enumerate(zip(before.offsets, before.lengths, strict=True)):
+            if index in touched:
+                expected = read_segment(old, before, index, source.path)
+                _patch_segment(expected, before, index, patches, source.header.num_colours)
+                is_right = np.array_equal(expected, read_segment(new, after, index, destination))
+            else:
+                is_right = (offset, length) == (after.offsets[index], after.lengths[index])
+                if is_right:
+                    old.seek(offset)
+                    new.seek(offset)
+                    is_right = old.read(length) == new.read(length)
+            if not is_right:
+                raise spoiled(destination, f"segment {index} read back different from what was meant")
+        _verify_rest(old, new, before, sorted(touched), destination)
+
+
+def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Sequence[int], destination: Path) -> None:
+    """Compare all bytes of the old file that are neither touched segments nor address arrays."""
+    gaps = [(layout.offsets[index], layout.lengths[index]) for index in touched]
+    for tag in (layout.offsets_tag, layout.lengths_tag):
+        if tag is not None:
+            gaps.append((tag.entry, 20 if layout.is_big else 12))
+            gaps.append((tag.values, tag.count * struct.calcsize(_FORMATS[tag.kind])))
+    position, end = 0, old.seek(0, 2)
+    for start, length in sorted([*gaps, (end, 0)]):
+        while position < start:
+            step = min(1 << 20, start - position)
+            old.seek(position)
+            new.seek(position)
+            if old.read(step) != new.read(step):
+                raise spoiled(destination, "bytes outside the filled segments changed on the way")
+            position += step
+        position = max(position, start + length)

@@ -1,0 +1,74 @@
+"""Write a filled image and read it back: one dispatch to the format's own writer and verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from inpaint_batch.config import JpegMode
+from inpaint_batch.imaging.jpeg import JpegSource
+from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
+from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
+from inpaint_batch.imaging.png import PngSource, verify_png, write_png
+from inpaint_batch.imaging.source import ImageSource, verifying, writing
+from inpaint_batch.imaging.tiff import TiffSource
+from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
+from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp
+from inpaint_batch.types import Header, Patch
+
+_NO_LIMIT = 1 << 62
+"""The output has the size of a source that passed its own check."""
+
+
+def write_filled(source: ImageSource, patches: Sequence[Patch], destination: Path, *, jpeg: JpegMode) -> None:
+    """Write `source` with the hole samples of `patches` to `destination` (not atomic: pass a temporary path).
+
+    Same format, size, depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Raises
+    `RowError` (write), or (read) where the source turns out to be damaged, and `ValueError` for a patch that does not
+    fit.
+    """
+    _check_patches(source.header, patches)
+    with writing(destination):
+        match source:
+            case JpegSource():
+                (write_jpeg if jpeg == "patch" else write_jpeg_as_png)(source, patches, destination)
+            case PngSource():
+                write_png(source, patches, destination)
+            case TiffSource():
+                write_tiff(source, patches, destination)
+            case WebpSource():
+                write_webp(source, patches, destination)
+            case _:
+                raise TypeError(f"no writer for {type(source).__name__}")
+
+
+def verify_written(source: ImageSource, patches: Sequence[Patch], destination: Path, *, jpeg: JpegMode) -> None:
+    """Read `destination` back and raise `RowError` (write) if it is not exactly `source` with `patches`.
+
+    Every known sample, every hole sample, size, bands, depth and metadata are compared. For a patched JPEG: metadata,
+    tables, sampling, and every coefficient of every block that holds no hole sample.
+    """
+    with verifying(destination):
+        match source:
+            case JpegSource() if jpeg == "patch":
+                verify_jpeg(source, patches, destination)
+            case JpegSource():
+                verify_jpeg_as_png(source, patches, destination, _NO_LIMIT)
+            case PngSource():
+                verify_png(source, patches, destination, _NO_LIMIT)
+            case TiffSource():
+                verify_tiff(source, patches, destination, _NO_LIMIT)
+            case WebpSource():
+                verify_webp(source, patches, destination, _NO_LIMIT)
+            case _:
+                raise TypeError(f"no verifier for {type(source).__name__}")
+
+
+def _check_patches(header: Header, patches: Sequence[Patch]) -> None:
+    for patch in patches:
+        shape = (patch.box.height, patch.box.width)
+        fits = header.box.contains(patch.box) and patch.samples.shape == (*shape, header.num_bands)
+        if not fits or patch.hole.shape != shape or patch.samples.dtype != header.dtype or not patch.box.area_px:
+            raise ValueError(
+                f"a patch of {patch.samples.shape} {patch.samples.dtype} at {patch.box} does not fit {header}"
+            )
