@@ -14,6 +14,7 @@ from inpaint_batch.types import Row
 STATE_FOLDER = ".inpaint-batch"
 """Folder inside the output root that holds ledger, summary and `failures.csv`; no row may write there."""
 
+_PLAIN = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")  # nearly all names; nothing below can object to one of these
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -28,6 +29,8 @@ def output_problem(relative: str) -> str | None:
 
     Looks at the text only. Backslashes are refused everywhere: one manifest means the same files on every system.
     """
+    if _PLAIN.fullmatch(relative):
+        return None
     parts = relative.split("/")
     if not relative.strip():
         return "is empty; leave the column out to mirror the image's own path"

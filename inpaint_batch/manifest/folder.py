@@ -1,0 +1,133 @@
+"""Rows from a folder of images and a folder of masks, matched by relative path without suffix."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
+from inpaint_batch.manifest.schema import RowProblem
+from inpaint_batch.storage.paths import output_problem
+from inpaint_batch.types import Row
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def read_folder(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
+    """One row for each image below `images`, folder by folder, sorted; the images of a folder before its folders.
+
+    The mask of `a/b.jpg` is `a/b.jpg.<suffix>` below `masks` where there is one, else `a/b.<suffix>`. Where that leaves
+    a choice (two such masks, or two images `b.jpg` and `b.png` for one mask `b.png`), the row is a problem, as it is
+    for an image without a mask. Any of IMAGE_SUFFIXES in any case counts. Hidden files are left out, links to files are
+    followed, links to folders are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1.
+
+    Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
+    ManifestError where a folder cannot be read or there was no image at all.
+    """
+    for folder, role in ((images, "images"), (masks, "masks")):
+        if not folder.is_dir():
+            raise ManifestError(f"the folder of {role} {folder} does not exist or is not a folder")
+    if images.samefile(masks):
+        raise UsageError(f"images and masks are the same folder {images}; put the masks in a folder of their own")
+    return _rows(images.absolute(), masks.absolute())
+
+
+def _rows(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
+    line = 0
+    for relative, names in _walk(images, "", masks.resolve()):
+        chosen = _Masks(masks / relative, names)
+        for name in names:
+            line += 1
+            output = f"{relative}{name}"
+            image = f"{images}{os.sep}{output}"
+            try:
+                _check_name(output)
+                mask = f"{masks}{os.sep}{relative}{chosen.of(name)}"
+                yield Row(id=output, line=line, image=image, mask=mask, output=output)
+            except RowError as error:
+                shown = output.encode("utf-8", "backslashreplace").decode()
+                shown_image = image.encode("utf-8", "backslashreplace").decode()
+                yield RowProblem(line, shown, error, {"id": shown, "image": shown_image, "output": shown})
+    if line == 0:
+        raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+
+
+def _walk(root: Path, relative: str, skipped: Path) -> Iterator[tuple[str, list[str]]]:
+    """(relative folder, empty or with a trailing slash; sorted names of its images) of `root` and all folders below."""
+    names, folders = _listed(root / relative)
+    if names:
+        yield relative, names
+    for folder in folders:
+        if (root / relative / folder).resolve() != skipped:
+            yield from _walk(root, f"{relative}{folder}/", skipped)
+
+
+def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """The images and the folders right inside `folder`, each sorted."""
+    names, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (  # noqa: PTH122
+                    entry.is_file() or _is_dangling(entry)
+                ):
+                    names.append(entry.name)
+    except OSError as error:
+        raise ManifestError(f"cannot read the folder {folder}: {error.strerror}") from error
+    return sorted(names), sorted(folders)
+
+
+def _is_dangling(entry: os.DirEntry[str]) -> bool:
+    """A link to nothing is listed: its row then fails for a missing file, where leaving it out would say nothing."""
+    return entry.is_symlink() and not Path(entry.path).exists()
+
+
+def _check_name(output: str) -> None:
+    try:
+        output.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(FailureCode.READ, f"the file name {output!r} is not UTF-8; rename the file") from error
+    problem = output_problem(output)
+    if problem is not None:
+        raise RowError(FailureCode.WRITE, f"the file name {output!r} {problem}, or list the file in a CSV manifest")
+
+
+class _Masks:
+    """The masks in one folder, and which image of the same relative folder each one belongs to."""
+
+    def __init__(self, folder: Path, images: list[str]) -> None:
+        self._folder = folder
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in _listed(folder)[0] if folder.is_dir() else []:
+            self._by_stem[Path(name).stem].append(name)
+        self._waiting: dict[str, list[str]] = defaultdict(list)  # images without a mask of their full name, by stem
+        for name in images:
+            if name not in self._by_stem:
+                self._waiting[Path(name).stem].append(name)
+
+    def of(self, image: str) -> str:
+        """The file name of the mask of `image`; raises RowError(MASK) where there is none or a choice."""
+        own = self._by_stem.get(image)
+        stem = Path(image).stem
+        found = own or self._by_stem.get(stem, [])
+        if not found:
+            raise RowError(
+                FailureCode.MASK, f"no mask {image}.png or {stem}.png (or another image suffix) in {self._folder}"
+            )
+        if len(found) > 1:
+            raise RowError(
+                FailureCode.MASK, f"{' and '.join(found)} in {self._folder} could both be its mask; keep one of them"
+            )
+        if not own and len(self._waiting[stem]) > 1:
+            raise RowError(
+                FailureCode.MASK,
+                f"{found[0]} could be the mask of {' or '.join(self._waiting[stem])}; "
+                f"name the masks after the whole file names, such as {image}.png",
+            )
+        return found[0]

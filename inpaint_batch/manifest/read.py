@@ -1,0 +1,196 @@
+"""Rows from a CSV manifest, one after the other, each complaint with its line."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
+from inpaint_batch.manifest.folder import read_folder
+from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
+from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.storage.paths import is_uri, output_problem
+from inpaint_batch.types import Row
+
+LOCATION_COLUMNS = ("image", "mask", "truth")
+_OTHER_KINDS = (".parquet", ".pq", ".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods")
+
+
+def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | RowProblem]:
+    """The rows of the manifest `path`, streaming: a CSV file (`.tsv`: tabs), or a folder of images with `masks`.
+
+    A CSV is UTF-8 with a header. Image, mask and truth are relative to the folder of the manifest and come out
+    absolute. `output` defaults to the image path below that folder (the tree is mirrored), or to its file name where
+    the image lies elsewhere; `id` defaults to `output`. A row that cannot be run comes out as a RowProblem, and the
+    next one follows.
+
+    Raises at once ManifestError where the file cannot be read or its columns are wrong, and UsageError where `masks`
+    does not go with `path`. Raises ManifestError later, while rows are taken, where the text ceases to be UTF-8 or a
+    quote swallows the rows after it, because nothing from there on can be trusted.
+    """
+    if path.is_dir():
+        if masks is None:
+            raise UsageError(f"{path} is a folder; say with --masks where its masks are")
+        return read_folder(path, masks)
+    if masks is not None:
+        raise UsageError("--masks goes with a folder of images; a manifest file names the mask of each row itself")
+    if path.suffix.lower() in _OTHER_KINDS:
+        raise ManifestError(f"{path} is not a CSV file; this version reads CSV manifests and folders")
+    records = _records(path)
+    _, names = next(records, (0, []))
+    records.close()
+    if isinstance(names, RowError):
+        raise ManifestError(f"the header of {path} is not CSV: {names.message}")
+    if not names:
+        raise ManifestError(f"{path} is empty; its first line must name the columns, such as image,mask")
+    check_header(names, str(path))
+    return _rows(path, names)
+
+
+def _rows(path: Path, names: list[str]) -> Iterator[Row | RowProblem]:
+    reader = _RowReader(path, names)
+    records = _records(path)
+    next(records)
+    for line, cells in records:
+        yield reader.read(line, cells)
+
+
+def _records(path: Path) -> Generator[tuple[int, list[str] | RowError]]:
+    """(line where it starts, cells) of every record of a CSV file, empty lines left out; the header comes stripped."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            # strict: without it an unclosed quote swallows the rest of the file without a word
+            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            line, is_header = 1, True
+            while True:
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    if reader.line_num > line or "end of data" in str(error):
+                        raise ManifestError(
+                            f"a quote that opens in line {line} of {path} is never closed, or not where it should be; "
+                            'correct that line (a quote inside a cell is written twice: "")'
+                        ) from error
+                    # Only this line is lost: the reader starts afresh with the next one.
+                    yield line, RowError(FailureCode.READ, f"the line is not CSV ({error}); correct its quotes")
+                else:
+                    if cells:
+                        yield line, [cell.strip() for cell in cells] if is_header else cells
+                        is_header = False
+                line = reader.line_num + 1
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(_explain_encoding(path)) from error
+
+
+class _RowReader:
+    """Makes rows of cells; remembers ids and outputs."""
+
+    def __init__(self, path: Path, names: list[str]) -> None:
+        self._names = names
+        # A trailing slash, so that a relative cell is resolved by putting the two together.
+        self._base = os.path.join(os.path.abspath(path.parent), "")  # noqa: PTH100, PTH118
+        self._at = {name: names.index(name) for name in COLUMNS if name in names}
+        self._options = [(name, self._at[name]) for name in OPTION_FIELDS if name in self._at]
+        self._ids = Seen()
+        self._outputs = Seen()
+
+    def read(self, line: int, cells: list[str] | RowError) -> Row | RowProblem:
+        if isinstance(cells, RowError):
+            return RowProblem(line, f"line {line}", cells, {})
+        try:
+            return self._row(line, cells)
+        except RowError as error:
+            known = self._known(cells)
+            name = known.get("id", "")
+            return RowProblem(line, name if name and self._ids.add(name) else f"line {line}", error, known)
+
+    def _row(self, line: int, cells: list[str]) -> Row:
+        if len(cells) != len(self._names):
+            raise RowError(
+                FailureCode.READ,
+                f"the row has {len(cells)} cells, the header {len(self._names)}; "
+                "a path that contains a comma must stand in double quotes",
+            )
+        at = self._at
+        image, mask = cells[at["image"]], cells[at["mask"]]
+        truth = cells[at["truth"]] if "truth" in at else ""
+        _check_locations(image, mask, truth)
+        output = cells[at["output"]] if "output" in at else ""
+        output = output.removeprefix("./") if output else self._mirrored(image)
+        problem = output_problem(output)
+        if problem is not None:
+            raise RowError(FailureCode.WRITE, f"output {output!r} {problem}")
+        if not self._outputs.add(output):
+            raise RowError(
+                FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
+            )
+        name = (cells[at["id"]] if "id" in at else "") or output
+        if not self._ids.add(name):
+            raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")
+        return Row(
+            id=name,
+            line=line,
+            image=self._resolved(image),
+            mask=self._resolved(mask),
+            output=output,
+            truth=self._resolved(truth) if truth else None,
+            options={option: text for option, i in self._options if (text := cells[i].strip())}
+            if self._options
+            else {},
+        )
+
+    def _resolved(self, cell: str) -> str:
+        return cell if os.path.isabs(cell) else self._base + cell  # noqa: PTH117
+
+    def _mirrored(self, image: str) -> str:
+        """The output of an image whose row names none."""
+        if image.startswith("/") or "./" in image or "//" in image:  # anything but a plain relative path
+            image = os.path.normpath(self._resolved(image))
+            if not image.startswith(self._base):
+                return os.path.basename(image)  # noqa: PTH119
+            return image[len(self._base) :].replace(os.sep, "/")
+        return image
+
+    def _known(self, cells: list[str]) -> dict[str, str]:
+        """The cells of a row that could not be read, as far as they can be told, locations resolved where possible."""
+        known = dict(zip(self._names, cells, strict=False))
+        return {
+            name: self._resolved(cell) if name in LOCATION_COLUMNS and not is_uri(cell) else cell
+            for name, cell in known.items()
+            if cell and name in COLUMNS
+        }
+
+
+def _check_locations(image: str, mask: str, truth: str) -> None:
+    for column, cell in (("image", image), ("mask", mask), ("truth", truth)):
+        if column in REQUIRED_COLUMNS and not cell.strip():
+            raise RowError(FailureCode.READ, f"the {column} cell is empty; name the file of the {column}")
+        if "\0" in cell:
+            raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
+        if is_uri(cell):
+            scheme = cell.partition("://")[0]
+            raise RowError(
+                FailureCode.READ,
+                f"{column} {cell!r} is in a {scheme}:// store; the object-store extra is not in this version: "
+                "copy the file to a disk and name its path",
+            )
+
+
+def _explain_encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return f"{path} is UTF-16; save it as UTF-8 (in a table program: 'CSV UTF-8')"
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                wrong = line[error.start]
+                return f"line {number} of {path} is not UTF-8 (byte 0x{wrong:02x}); save it as UTF-8"
+    return f"{path} is not UTF-8; save it as UTF-8"

@@ -1,0 +1,93 @@
+"""The columns of a manifest, and what a cell may say."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from inpaint_batch.config import RowConfig
+from inpaint_batch.errors import ConfigError, FailureCode, ManifestError, RowError
+from inpaint_batch.types import Row
+
+REQUIRED_COLUMNS = ("image", "mask")
+OPTION_FIELDS = {field.name.removesuffix("_px"): field for field in dataclasses.fields(RowConfig)}
+"""Per-row options by the name that users write (`dilate`), with the field of RowConfig that each one sets."""
+IGNORED_COLUMNS = ("code", "message")
+"""What `failures.csv` adds to a manifest; ignored, so that it can be run as a manifest."""
+COLUMNS = ("id", "image", "mask", "output", "truth", *OPTION_FIELDS)
+"""All columns that mean something, in the order in which we write them ourselves."""
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.0*)?")  # table programs write a column with gaps as 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """A row of a manifest that cannot be run. It fails; the other rows go on."""
+
+    line: int
+    """Line in the manifest where the row starts (the header is line 1), or the ordinal of the file in a folder."""
+    id: str
+    """Unique like the id of a good row: the `id` cell where it is a fresh one, else `line N`; in a folder the path."""
+    error: RowError
+    cells: Mapping[str, str]
+    """What the row says, for `failures.csv`: the same keys as `to_cells` gives for a good row, locations absolute.
+    Cells of a ragged row are given as far as there are columns for them."""
+
+
+def check_header(names: Sequence[str], where: str) -> None:
+    """Raise ManifestError where `names`, the first line of the manifest `where`, are not usable columns."""
+    known = (*COLUMNS, *IGNORED_COLUMNS)
+    if not set(names) & set(known):
+        separator = next((sign for sign in (";", "\t", "|") if any(sign in name for name in names)), None)
+        if separator is not None:
+            kind = "a tab" if separator == "\t" else f"'{separator}'"
+            raise ManifestError(f"{where} separates its columns by {kind}; save it with commas")
+        raise ManifestError(
+            f"{where} has no header: its first line must name the columns, such as image,mask "
+            f"(known columns: {', '.join(COLUMNS)})"
+        )
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    lacks = f"; the required column {' and '.join(missing)} is missing" if missing else ""
+    for position, name in enumerate(names, start=1):
+        if name in known:
+            continue
+        if not name:
+            raise ManifestError(f"column {position} of {where} has no name; name it or delete it{lacks}")
+        nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0)
+        raise ManifestError(
+            f"{where} has an unknown column {name!r}, the nearest known one is {nearest[0]!r}{lacks} "
+            f"(known columns: {', '.join(COLUMNS)})"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise ManifestError(f"{where} has the column {name!r} more than once; keep one of them")
+    if missing:
+        raise ManifestError(f"{where} lacks the required column {' and '.join(missing)}")
+
+
+def row_config(row: Row, defaults: RowConfig) -> RowConfig:
+    """`defaults` with the row's own options in their place; raises RowError(READ) for a value that cannot be."""
+    if not row.options:
+        return defaults
+    changes: dict[str, str | int] = {}
+    for name, text in row.options.items():
+        field = OPTION_FIELDS[name]
+        if isinstance(getattr(defaults, field.name), int):
+            if not _WHOLE_NUMBER.fullmatch(text):
+                raise RowError(FailureCode.READ, f"{name} must be a whole number, not {text!r}; correct the manifest")
+            changes[field.name] = int(float(text))
+        else:
+            changes[field.name] = text.lower()
+    try:
+        return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]  # RowConfig checks the values
+    except ConfigError as error:
+        raise RowError(FailureCode.READ, f"{error}; correct the manifest") from error
+
+
+def to_cells(row: Row) -> dict[str, str]:
+    """`row` as the cells of a manifest, by column name, empty ones left out; a CSV of them reads as the same row."""
+    cells = {"id": row.id, "image": row.image, "mask": row.mask, "output": row.output, "truth": row.truth or ""}
+    return {name: text for name, text in {**cells, **row.options}.items() if text}
