@@ -119,8 +119,9 @@ class _RowReader:
             )
         at = self._at
         image, mask = cells[at["image"]], cells[at["mask"]]
-        truth = cells[at["truth"]] if "truth" in at else ""
-        _check_locations(image, mask, truth)
+        truth = cells[at["truth"]].strip() if "truth" in at else ""
+        if not (image.strip() and mask.strip()) or "\0" in (together := f"{image} {mask} {truth}") or "://" in together:
+            _check_locations(image, mask, truth)
         output = cells[at["output"]] if "output" in at else ""
         output = output.removeprefix("./") if output else self._mirrored(image)
         problem = output_problem(output)
@@ -131,7 +132,7 @@ class _RowReader:
                 FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
             )
         name = (cells[at["id"]] if "id" in at else "") or output
-        if not self._ids.add(name):
+        if "id" in at and not self._ids.add(name):
             raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")
         return Row(
             id=name,
@@ -140,9 +141,7 @@ class _RowReader:
             mask=self._resolved(mask),
             output=output,
             truth=self._resolved(truth) if truth else None,
-            options={option: text for option, i in self._options if (text := cells[i].strip())}
-            if self._options
-            else {},
+            options={option: text for option, i in self._options if (text := cells[i].strip())},
         )
 
     def _resolved(self, cell: str) -> str:

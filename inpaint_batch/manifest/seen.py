@@ -1,4 +1,4 @@
-"""Which texts came before: 16 to 27 bytes for each of millions, where a set of strings would take about 200."""
+"""Which texts came before: 13 to 27 bytes for each of millions, where a set of strings would take about 200."""
 
 from __future__ import annotations
 

@@ -1,0 +1,117 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from inpaint_batch.errors import FailureCode, ManifestError, UsageError
+from inpaint_batch.manifest.folder import read_folder
+from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.schema import RowProblem
+from inpaint_batch.types import Row
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    (tmp_path / "masks").mkdir()
+    return tmp_path / "masks"
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def pairs(images: Path, masks: Path) -> dict[str, str]:
+    """Output and mask of every good row, code of every problem."""
+    found: dict[str, str] = {}
+    for row in read_folder(images, masks):
+        if isinstance(row, RowProblem):
+            found[row.id] = row.error.code.value
+        else:
+            found[row.output] = str(Path(row.mask).relative_to(masks))
+    return found
+
+
+def test_rows_are_complete_and_sorted(images: Path, masks: Path) -> None:
+    put(images, "b/z.JPG", "b/c/d.webp", "a.tiff", "z.png", "B.jpeg", "notes.txt", ".hidden.jpg", ".cache/x.jpg")
+    put(masks, "b/z.png", "b/c/d.TIF", "a.png", "z.webp", "B.jpg")
+    rows = list(read_manifest(images, masks=masks))
+    assert [(row.line, row.id) for row in rows] == [
+        (1, "B.jpeg"), (2, "a.tiff"), (3, "z.png"), (4, "b/z.JPG"), (5, "b/c/d.webp"),
+    ]  # fmt: skip
+    assert rows[4] == Row(
+        id="b/c/d.webp", line=5, image=f"{images}/b/c/d.webp", mask=f"{masks}/b/c/d.TIF", output="b/c/d.webp"
+    )
+
+
+def test_an_image_without_a_mask_is_a_problem_and_the_others_go_on(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "b.jpg", "deep/c.jpg")
+    put(masks, "b.png", "c.png", "a.txt")
+    rows = list(read_folder(images, masks))
+    assert [type(row) for row in rows] == [RowProblem, Row, RowProblem]
+    assert isinstance(rows[0], RowProblem)
+    assert rows[0].error.code is FailureCode.MASK
+    assert "no mask a.jpg.png or a.png" in rows[0].error.message
+    assert rows[0].cells == {"id": "a.jpg", "image": f"{images}/a.jpg", "output": "a.jpg"}
+
+
+def test_two_images_of_one_stem(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "a.png", "b.jpg", "b.png", "c.jpg", "c.png")
+    put(masks, "a.jpg.png", "a.png.png", "b.png", "c.jpg.tif", "c.png")
+    assert pairs(images, masks) == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+        "b.jpg": "mask",
+        "b.png": "mask",
+        "c.jpg": "c.jpg.tif",
+        "c.png": "c.png",  # c.jpg has its own: nobody else waits for this one
+    }
+
+
+def test_two_masks_for_one_image(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "b.jpg", "c.jpg")
+    put(masks, "a.png", "a.tif", "b.jpg.png", "b.jpg.webp", "c.jpg.png", "c.png")
+    assert pairs(images, masks) == {"a.jpg": "mask", "b.jpg": "mask", "c.jpg": "c.jpg.png"}
+
+
+def test_masks_may_lie_inside_the_images(images: Path) -> None:
+    put(images, "a.jpg", "masks/a.png", "sub/masks/b.jpg")
+    assert pairs(images, images / "masks") == {"a.jpg": "a.png", "sub/masks/b.jpg": "mask"}
+
+
+def test_links(images: Path, masks: Path, tmp_path: Path) -> None:
+    put(tmp_path, "real/a.jpg")
+    put(masks, "linked.png", "gone.png", "folder/a.png")
+    (images / "linked.jpg").symlink_to(tmp_path / "real" / "a.jpg")
+    (images / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (images / "folder").symlink_to(tmp_path / "real")
+    (images / "folder.jpg").symlink_to(tmp_path / "real")
+    (images / "loop").symlink_to(images)
+    os.mkfifo(images / "pipe.jpg")
+    assert pairs(images, masks) == {"gone.jpg": "gone.png", "linked.jpg": "linked.png"}
+
+
+def test_names_that_cannot_be_written(images: Path, masks: Path) -> None:
+    put(images, "a\\b.jpg", "good.jpg")
+    put(masks, "a\\b.png", "good.png")
+    Path(os.fsdecode(os.fsencode(images) + b"/\xff.jpg")).write_bytes(b"")
+    assert pairs(images, masks) == {"a\\b.jpg": "write", "good.jpg": "good.png", "\\udcff.jpg": "read"}
+
+
+def test_folders_that_cannot_be(images: Path, masks: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="folder of images"):
+        read_folder(tmp_path / "missing", masks)
+    with pytest.raises(ManifestError, match="folder of masks"):
+        read_folder(images, tmp_path / "missing")
+    with pytest.raises(UsageError, match="same folder"):
+        read_folder(images, images)
+    put(images, "notes.txt")
+    with pytest.raises(ManifestError, match=r"no image below .*\.jpg"):
+        list(read_folder(images, masks))

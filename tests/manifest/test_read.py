@@ -1,0 +1,273 @@
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from inpaint_batch.errors import FailureCode, ManifestError, UsageError
+from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.schema import COLUMNS, RowProblem, to_cells
+from inpaint_batch.types import Row
+
+
+def read(folder: Path, text: str | bytes, name: str = "manifest.csv") -> list[Row | RowProblem]:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(read_manifest(path))
+
+
+def problem(folder: Path, text: str) -> RowProblem:
+    """The one problem of a manifest whose other rows are good."""
+    [found] = [row for row in read(folder, text) if isinstance(row, RowProblem)]
+    return found
+
+
+def test_the_smallest_manifest(tmp_path: Path) -> None:
+    assert read(tmp_path, "image,mask\na/b.jpg,m/b.png\n") == [
+        Row(id="a/b.jpg", line=2, image=f"{tmp_path}/a/b.jpg", mask=f"{tmp_path}/m/b.png", output="a/b.jpg")
+    ]
+
+
+def test_every_column(tmp_path: Path) -> None:
+    header = "message,jpeg,feather,dilate,mask_threshold,mask_polarity,truth,output,id,mask,image,code"
+    [row] = read(tmp_path, header + "\r\noops,lossless,2, 3 ,200,black,t.png,o/x.jpg,one,/abs/m.png,../i.jpg,read\r\n")
+    assert row == Row(
+        id="one",
+        line=2,
+        image=f"{tmp_path}/../i.jpg",
+        mask="/abs/m.png",
+        output="o/x.jpg",
+        truth=f"{tmp_path}/t.png",
+        options={
+            "jpeg": "lossless", "feather": "2", "dilate": "3", "mask_threshold": "200", "mask_polarity": "black",
+        },
+    )  # fmt: skip
+
+
+def test_paths_are_relative_to_the_manifest_and_come_out_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("deep/m.csv").write_text("image,mask\na.jpg,b.png\n")
+    [row] = read_manifest(Path("deep/m.csv"))
+    assert isinstance(row, Row)
+    assert row.image == str(tmp_path / "deep" / "a.jpg")
+    monkeypatch.chdir("deep")
+    assert list(read_manifest(Path("m.csv"))) == [row]
+
+
+@pytest.mark.parametrize(
+    ("image", "output"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("./a.jpg", "a.jpg"),
+        ("x/../a.jpg", "a.jpg"),
+        ("x//a.jpg", "x/a.jpg"),
+        ("../photos/a.jpg", "a.jpg"),
+        ("/elsewhere/x/a.jpg", "a.jpg"),
+        ("{folder}/x/a.jpg", "x/a.jpg"),
+        ("{folder}-other/x/a.jpg", "a.jpg"),
+        ("a..b/c.jpg", "a..b/c.jpg"),
+    ],
+)
+def test_output_mirrors_the_tree(tmp_path: Path, image: str, output: str) -> None:
+    [row] = read(tmp_path, f"image,mask\n{image.format(folder=tmp_path)},m.png\n")
+    assert isinstance(row, Row)
+    assert (row.output, row.id) == (output, output)
+
+
+def test_a_leading_dot_of_an_output_is_no_matter(tmp_path: Path) -> None:
+    [row] = read(tmp_path, "image,mask,output\na.jpg,m.png,./x/a.jpg\n")
+    assert isinstance(row, Row)
+    assert row.output == "x/a.jpg"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_those_of_the_file(tmp_path: Path, end: str) -> None:
+    lines = [
+        "image,mask,output",
+        "a.jpg,m.png,",
+        "",
+        '"b',
+        'b.jpg",m.png,',
+        "c.jpg",
+        '"d""d.jpg","m,m.png",',
+        "e,,",
+        "f,m,",
+    ]
+    rows = read(tmp_path, end.join(lines) + end)
+    assert [(row.line, type(row)) for row in rows] == [
+        (2, Row), (4, Row), (6, RowProblem), (7, Row), (8, RowProblem), (9, Row),
+    ]  # fmt: skip
+    assert rows[1].id == f"b{end}b.jpg"
+    assert isinstance(rows[3], Row)
+    assert (rows[3].output, rows[3].mask) == ('d"d.jpg', f"{tmp_path}/m,m.png")
+
+
+def test_byte_order_mark_and_last_line_without_end(tmp_path: Path) -> None:
+    assert len(read(tmp_path, b"\xef\xbb\xbfimage,mask\na.jpg,m.png")) == 1
+
+
+def test_tabs(tmp_path: Path) -> None:
+    [row] = read(tmp_path, "image\tmask\na,b.jpg\tm.png\n", "m.tsv")
+    assert row.id == "a,b.jpg"
+
+
+def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
+    assert read(tmp_path, "image,mask,code,message\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("image\na.jpg\n", "lacks the required column mask"),
+        ("output,id\na,b\n", "lacks the required column image and mask"),
+        ("imgae,mask\n", "unknown column 'imgae', .* is 'image'; the required column image is missing"),
+        ("image,mask,dilate_px\n", "unknown column 'dilate_px', the nearest known one is 'dilate'"),
+        ("image,mask,Output\n", "nearest known one is 'output'"),
+        ("image,mask,\n", "column 3 of .* has no name"),
+        ("image,mask,mask\n", "column 'mask' more than once"),
+        ("a.jpg,m.png\n", "has no header"),
+        ("image;mask\na;b\n", "separates its columns by ';'"),
+        ("image\tmask\na\tb\n", "separates its columns by a tab"),
+        (b"\xff\xfei\0m\0", "UTF-16"),
+        (b"image,mask\na.jpg,m.png\nb\xe9.jpg,m.png\n", r"line 3 of .* is not UTF-8 \(byte 0xe9\)"),
+        ('image,mask\na.jpg,m.png\n"b.jpg,m.png\nc.jpg,m.png\n', "quote that opens in line 3"),
+        ('image,mask\n"a.jpg,m.png\n"b.jpg",m.png\n', "quote that opens in line 2"),
+        ('image,mask\n"' + "x,y\n" * 50_000, "quote that opens in line 2"),
+        ('im"age,mask\n"x"y,z\n"image"x,mask', "has an unknown column"),
+        ('"image"x,mask\n', "header of .* is not CSV"),
+    ],
+)  # fmt: skip
+def test_an_unusable_manifest_ends_the_run(tmp_path: Path, text: str | bytes, said: str) -> None:
+    with pytest.raises(ManifestError, match=said):
+        read(tmp_path, text)
+
+
+def test_a_bad_header_is_told_before_the_first_row(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image\n")
+    with pytest.raises(ManifestError):
+        read_manifest(tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="cannot read the manifest"):
+        read_manifest(tmp_path / "missing.csv")
+    with pytest.raises(ManifestError, match="not a CSV file"):
+        read_manifest(tmp_path / "m.parquet")
+
+
+def test_masks_go_with_folders_only(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image,mask\n")
+    with pytest.raises(UsageError, match="--masks"):
+        read_manifest(tmp_path / "m.csv", masks=tmp_path)
+    with pytest.raises(UsageError, match="--masks"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "said"),
+    [
+        ("a.jpg,m.png", "read", "2 cells, the header 4"),
+        ("a,b.jpg,m.png,,", "read", "5 cells, the header 4"),
+        (",m.png,,", "read", "image cell is empty"),
+        ("a.jpg,  ,,", "read", "mask cell is empty"),
+        ("a\0.jpg,m.png,,", "read", "NUL"),
+        ("s3://bucket/a.jpg,m.png,,", "read", "s3:// store; the object-store extra is not in this version"),
+        ("a.jpg,gs://bucket/m.png,,", "read", "gs:// store"),
+        ("x.jpg,m.png,,good", "read", "id 'good' is already"),
+        ("x.jpg,m.png,good.jpg,", "write", "output 'good.jpg' is already"),
+        ("x.jpg,m.png,./good.jpg,", "write", "output 'good.jpg' is already"),
+        ("good.jpg,m.png,,", "write", "output 'good.jpg' is already"),
+        ("/other/good.jpg,m.png,,", "write", "output 'good.jpg' is already"),
+        ("x.jpg,m.png,/etc/x.jpg,", "write", "absolute"),
+        ("x.jpg,m.png,C:/x.jpg,", "write", "absolute"),
+        ("x.jpg,m.png,../x.jpg,", "write", "leaves the output folder"),
+        ("x.jpg,m.png,a/../../x.jpg,", "write", "leaves the output folder"),
+        ("x.jpg,m.png,..\\x.jpg,", "write", "backslash"),
+        ("x\\y.jpg,m.png,,", "write", "backslash"),
+        ("x.jpg,m.png,a//x.jpg,", "write", "empty"),
+        ("x.jpg,m.png,a\0.jpg,", "write", "NUL"),
+        ("x.jpg,m.png,.inpaint-batch/x.jpg,", "write", "own state"),
+        ('"x.jpg"y,m.png,,', "read", "not CSV"),
+    ],
+)
+def test_a_bad_row_is_a_problem_and_the_others_go_on(tmp_path: Path, row: str, code: str, said: str) -> None:
+    text = f"image,mask,output,id\ngood.jpg,m.png,,good\n{row}\nlast.jpg,m.png,,\n"
+    first, found, last = read(tmp_path, text)
+    assert isinstance(found, RowProblem)
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert (found.line, found.error.code) == (3, FailureCode(code))
+    assert said in found.error.message
+    assert len({first.id, found.id, last.id}) == 3
+
+
+def test_a_problem_keeps_its_id_and_its_cells(tmp_path: Path) -> None:
+    found = problem(tmp_path, "image,mask,output,id,code\na.jpg,/m.png,../x,one,read\n")
+    assert found.id == "one"
+    assert found.cells == {"image": f"{tmp_path}/a.jpg", "mask": "/m.png", "output": "../x", "id": "one"}
+
+
+def test_duplicates_are_seen_without_an_id_column(tmp_path: Path) -> None:
+    found = problem(tmp_path, "image,mask\na.jpg,m.png\na.jpg,n.png\n")
+    assert (found.line, found.id, found.error.code) == (3, "line 3", FailureCode.WRITE)
+
+
+def test_an_id_may_not_be_the_output_of_another_row(tmp_path: Path) -> None:
+    found = problem(tmp_path, "image,mask,id\na.jpg,m.png,\nb.jpg,m.png,a.jpg\n")
+    assert (found.line, found.error.code) == (3, FailureCode.READ)
+
+
+def test_reading_can_be_left_in_the_middle(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image,mask\n" + "".join(f"{i}.jpg,m.png\n" for i in range(10_000)))
+    rows = read_manifest(tmp_path / "m.csv")
+    assert next(rows).line == 2
+    del rows  # the file is closed: a warning of an open one would fail the test
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).filter(
+    str.strip
+)
+PLAIN = st.text(st.characters(categories=["L", "N", "Zs"], include_characters="-_"), min_size=1, max_size=8).filter(
+    str.strip
+)
+ROWS = st.builds(
+    Row,
+    id=CELLS,
+    line=st.just(0),
+    image=CELLS.map("/{}".format),
+    mask=CELLS.map("/x/{}".format),
+    output=st.lists(PLAIN, min_size=1, max_size=3).map("/".join),
+    truth=st.none() | CELLS.map("/{}/t".format),
+    options=st.dictionaries(st.sampled_from(["dilate", "jpeg", "mask_polarity"]), st.sampled_from(["3", "black"])),
+).filter(lambda row: "://" not in row.image + row.mask + (row.truth or ""))
+
+
+@given(rows=st.lists(ROWS, max_size=5, unique_by=(lambda row: row.id, lambda row: row.output)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_written_cells_read_as_the_same_rows(tmp_path: Path, rows: list[Row]) -> None:
+    path = tmp_path / "failures.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, "code", "message"], restval="")
+        writer.writeheader()
+        writer.writerows({**to_cells(row), "code": "read", "message": 'a "message", with a comma'} for row in rows)
+    back = list(read_manifest(path))
+    assert [to_cells(row) for row in back if isinstance(row, Row)] == [to_cells(row) for row in rows]
+    if rows:
+        assert back[0].line == 2
+
+
+@given(data=st.binary(max_size=60), header=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_give_rows_or_a_manifest_error(tmp_path: Path, data: bytes, header: bool) -> None:
+    try:
+        rows = read(tmp_path, (b"image,mask,output\n" if header else b"") + data)
+    except ManifestError:
+        return
+    for row in rows:
+        if isinstance(row, Row):
+            assert os.path.isabs(row.image)  # noqa: PTH117
+            assert ".." not in row.output.split("/")
