@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

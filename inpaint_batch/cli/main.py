@@ -15,6 +15,7 @@ from inpaint_batch.cli.exits import INTERRUPTED, exit_code_of, tell
 COMMANDS = {
     "run": "inpaint_batch.cli.run",
     "check": "inpaint_batch.cli.check",
+    "train": "inpaint_batch.cli.train",
 }
 """Command → module, which has an `app` with that one command. It is imported when the command, or the list, is wanted,
 so a module must leave heavy imports to the body of its command."""

@@ -36,6 +36,8 @@ class LedgerEntry:
     key: str
     """Identity of the work (`identity.row_key`)."""
     status: Status
+    image: str = ""
+    """Absolute path or URI of the source."""
     output: str = ""
     """Name of the result relative to the output folder."""
     code: str = ""
@@ -56,6 +58,8 @@ class LedgerEntry:
         """This entry as one line of JSON with the time in it; fields that say nothing are left out."""
         values: dict[str, Any] = {"id": self.id, "key": self.key, "status": self.status, "output": self.output}
         values["at"] = round(now_s, 3)
+        if self.image:
+            values["image"] = self.image
         if self.status == "failed":
             values |= {"code": self.code, "message": self.message, "retryable": self.retryable}
         if self.num_tiles:
@@ -86,14 +90,16 @@ class Known(NamedTuple):
 class Ledger:
     """The memory of an output folder. One process at a time may hold it open (see `lock.RunLock`)."""
 
-    def __init__(self, state: Path, *, fresh: bool = False) -> None:
+    def __init__(self, state: Path, *, fresh: bool = False, read_only: bool = False) -> None:
         """Read what is known. `state` is `DIR/.inpaint-batch`; with `fresh` all parts are archived first.
 
-        Raises `OSError` where the folder cannot be read or made.
+        With `read_only` nothing is made or written, and the folder need not exist. Raises `OSError` where the folder
+        cannot be read or made.
         """
         self._folder = state / "ledger"
         self._archive = state / "ledger-archive"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
         if fresh:
             self._archive_parts()
         self._rows: dict[str, Known] = {}
@@ -105,7 +111,7 @@ class Ledger:
         self._file: BinaryIO | None = None
         self._unsynced = 0
         self._synced_at_s = time.monotonic()
-        self._own_outputs: set[str] | None = None
+        self._owned: set[int] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -114,14 +120,17 @@ class Ledger:
         """The last word about a row, or None where it was never begun."""
         return self._rows.get(row_id)
 
-    def wrote(self, output: str) -> bool:
-        """Whether a file of this name in the output folder is ours, from this ledger or an archived one."""
-        if self._own_outputs is None:
-            self._own_outputs = {known.output for known in self._rows.values()}
-            for folder in sorted(self._archive.glob("*/")):
+    def owns(self, output: str, image: str) -> bool:
+        """Whether the file `output` is ours, made of `image`, by this ledger or an archived one.
+
+        An output that was made of another image is not: a second manifest must not replace the results of the first.
+        """
+        if self._owned is None:
+            self._owned = set()
+            for folder in (*sorted(self._archive.glob("*/")), self._folder):
                 for part in _parts(folder):
-                    self._own_outputs.update(str(line.get("output", "")) for line in self._lines(part))
-        return output in self._own_outputs
+                    self._owned.update(_claim(line.get("output"), line.get("image")) for line in self._lines(part))
+        return _claim(output, image) in self._owned
 
     def append(self, entry: LedgerEntry) -> None:
         """Add a line. It survives the end of this process at once, and a power cut within a second or 64 lines.
@@ -134,8 +143,8 @@ class Ledger:
         self._file.flush()
         self._unsynced += 1
         self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
-        if self._own_outputs is not None and entry.output:
-            self._own_outputs.add(entry.output)
+        if self._owned is not None:
+            self._owned.add(_claim(entry.output, entry.image))
         self.tick()
 
     def tick(self) -> None:
@@ -203,6 +212,10 @@ class Ledger:
 
 def _parts(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=lambda path: int(path.stem))
+
+
+def _claim(output: object, image: object) -> int:
+    return hash((output, image))  # a number each: there may be millions
 
 
 def _merge(before: Known | None, entry: LedgerEntry) -> Known:

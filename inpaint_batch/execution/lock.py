@@ -18,6 +18,8 @@ class RunLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
+        self.last_run_was_killed = False
+        """Whether the last holder did not give the lock back itself, so that it may have left temporary files."""
 
     def __enter__(self) -> RunLock:
         """Take the lock, or raise `StorageError` where another process holds it."""
@@ -36,6 +38,7 @@ class RunLock:
             raise StorageError(
                 f"{self._path} cannot be locked ({error.strerror}); choose an --output on a file system with locks"
             ) from error
+        self.last_run_was_killed = os.fstat(descriptor).st_size > 0
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self._descriptor = descriptor

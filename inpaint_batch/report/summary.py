@@ -17,11 +17,11 @@ from typing import Any
 
 from inpaint_batch import __version__
 from inpaint_batch.config import RunConfig
+from inpaint_batch.manifest.read import LOCATION_COLUMNS
+from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.report.tally import FailedRow, Tally
 from inpaint_batch.storage.atomic import atomic_write
 
-OPTION_COLUMNS = ("mask_polarity", "mask_threshold", "dilate", "feather", "jpeg")
-"""Columns of a manifest that override the run's settings."""
 _LIBRARIES = ("numpy", "onnxruntime", "pyvips", "opencv-python-headless", "tifffile", "imagecodecs", "jpeglib")
 
 
@@ -91,11 +91,8 @@ def write_failures(state: Path, failures: Sequence[FailedRow]) -> None:
     Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
     those rows again. It is there after every run; without failures it holds only the header.
     """
-    columns = ["id", "image", "mask", "output"]
-    if any(failed.row.truth for failed in failures):
-        columns.append("truth")
-    given = {name for failed in failures for name in failed.row.options}
-    columns += [name for name in OPTION_COLUMNS if name in given] + sorted(given - set(OPTION_COLUMNS))
+    given = {name for failed in failures for name in failed.cells}
+    columns = [name for name in COLUMNS if name in given or name in ("id", "image", "mask", "output")]
     with (
         atomic_write(state / "failures.csv") as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -103,16 +100,10 @@ def write_failures(state: Path, failures: Sequence[FailedRow]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, "code", "message"])
         for failed in failures:
-            row = failed.row
-            values = {
-                **row.options,
-                "id": row.id,
-                "image": _from(state, row.image),
-                "mask": _from(state, row.mask),
-                "output": row.output,
-                "truth": _from(state, row.truth or ""),
-            }
-            writer.writerow([*(values.get(column, "") for column in columns), failed.code, failed.message])
+            cells = {**failed.cells}
+            for name in LOCATION_COLUMNS:
+                cells[name] = _from(state, cells.get(name, ""))
+            writer.writerow([*(cells.get(column, "") for column in columns), failed.code, failed.message])
 
 
 def peak_memory_bytes() -> int:

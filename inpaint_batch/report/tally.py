@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from inpaint_batch.types import Row
-
 
 @dataclass(frozen=True, slots=True)
 class RowReport:
@@ -38,7 +36,8 @@ class RowReport:
 class FailedRow:
     """One line of `failures.csv`."""
 
-    row: Row
+    cells: Mapping[str, str]
+    """The row as cells of a manifest, by column, its paths absolute."""
     code: str
     message: str
 

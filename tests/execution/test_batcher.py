@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpaint_batch.errors import EngineError, FailureCode, RowError
@@ -67,6 +67,7 @@ sides = st.lists(st.sampled_from([64, 128, 256]), max_size=4)
 rows = st.lists(st.lists(st.lists(sides, max_size=3), max_size=4), min_size=1, max_size=6)
 
 
+@settings(max_examples=50)
 @given(rows=rows, small=st.integers(1, 3), large=st.integers(4, 16))
 def test_results_do_not_depend_on_the_size_of_batches(rows, small, large):
     outcomes = []
@@ -82,6 +83,7 @@ def test_results_do_not_depend_on_the_size_of_batches(rows, small, large):
     assert outcomes[0] == outcomes[1]
 
 
+@settings(max_examples=50)
 @given(rows=rows, size=st.integers(1, 6), data=st.data())
 def test_only_guilty_rows_fail(rows, size, data):
     poisoned = data.draw(st.sets(st.integers(0, len(rows) - 1)))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpaint_batch.config import RowConfig, TilingConfig
@@ -46,6 +46,7 @@ def test_what_was_written_is_known_again(tmp_path):
     assert lines[0]["at"] > 1.7e9
 
 
+@settings(max_examples=40)
 @given(cut=st.integers(0, 400))
 def test_a_ledger_cut_anywhere_is_read_and_continued(tmp_path_factory, cut):
     state = tmp_path_factory.mktemp("state")
@@ -86,14 +87,15 @@ def test_fresh_archives_and_still_knows_our_outputs(tmp_path):
     for _ in range(2):
         ledger = Ledger(tmp_path, fresh=True)
         assert len(ledger) == 0
-        ledger.append(LedgerEntry(id="a", key="1", status="done", output="a.png"))
+        ledger.append(LedgerEntry(id="a", key="1", status="done", image="/in/a.png", output="a.png"))
         ledger.close()
     fresh = Ledger(tmp_path, fresh=True)
     assert fresh.known("a") is None
-    assert fresh.wrote("a.png")
-    assert not fresh.wrote("b.png")
-    fresh.append(LedgerEntry(id="b", key="1", status="started", output="b.png"))
-    assert fresh.wrote("b.png")
+    assert fresh.owns("a.png", "/in/a.png")
+    assert not fresh.owns("a.png", "/elsewhere/a.png")
+    assert not fresh.owns("b.png", "/in/b.png")
+    fresh.append(LedgerEntry(id="b", key="1", status="started", image="/in/b.png", output="b.png"))
+    assert fresh.owns("b.png", "/in/b.png")
     fresh.close()
     assert sorted(path.name for path in (tmp_path / "ledger-archive").iterdir()) == ["000001", "000002"]
 
@@ -143,7 +145,7 @@ def test_lock_is_exclusive_and_dies_with_its_holder(tmp_path):
         with pytest.raises(StorageError, match=f"process {holder.pid}"), RunLock(path):
             pass
         holder.kill()
-    with RunLock(path):
-        pass
-    with RunLock(path):
-        pass
+    with RunLock(path) as lock:
+        assert lock.last_run_was_killed
+    with RunLock(path) as lock:
+        assert not lock.last_run_was_killed

@@ -11,7 +11,6 @@ from inpaint_batch.config import RunConfig
 from inpaint_batch.report.progress import MAX_TOLD, JsonProgress, LineProgress, closing_sentence, make_progress
 from inpaint_batch.report.summary import Summary, write_failures
 from inpaint_batch.report.tally import FailedRow, RowReport, Tally
-from inpaint_batch.types import Row
 
 DONE = RowReport("a", "done", 2, "a.png", num_pixels=2_000_000, num_tiles={64: 3}, seconds={"read": 0.5, "infer": 1.0})
 FAILED = RowReport("b", "failed", 3, code="read", message="no such file")
@@ -130,8 +129,8 @@ def test_summary(tmp_path):
 def test_failures_are_a_manifest_of_paths_from_their_own_folder(tmp_path):
     state = tmp_path / "out" / ".inpaint-batch"
     state.mkdir(parents=True)
-    row = Row("a,1", 2, str(tmp_path / "in" / "a.png"), "s3://b/m.png", "a.png", None, {"dilate": "3"})
-    write_failures(state, [FailedRow(row, "read", 'he said "no"')])
+    cells = {"id": "a,1", "image": str(tmp_path / "in" / "a.png"), "mask": "s3://b/m.png", "output": "a.png"}
+    write_failures(state, [FailedRow({**cells, "dilate": "3"}, "read", 'he said "no"')])
     with (state / "failures.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert lines == [

@@ -1,0 +1,69 @@
+"""`inpaint-batch train`: make a checkpoint from a folder of photographs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inpaint_batch.errors import MissingDependencyError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of photographs; subfolders are searched too.")],
+    output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run: checkpoints and log.")],
+    damage: Annotated[
+        Path | None,
+        typer.Option(
+            "--damage",
+            metavar="DIR",
+            help="Folder of damage elements (PNG with alpha) to learn from. Default: strokes and boxes only.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="TOML file of hyper-parameters. Default: engines/README.md."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Optimiser steps in all. Default: 6000.", min=1)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of crops, holes and first weights. Default: 0.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Threads of torch; 0: its own choice. Default: 0.", min=0)
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN, bit-exactly. Default: off.")
+    ] = False,
+) -> None:
+    """Train the DCF generator on photographs and write checkpoints to RUN.
+
+    The best one, `RUN/model.safetensors`, is what `inpaint-batch compile` takes. SIGTERM saves and exits 75; --resume goes on.
+    """
+    try:
+        import torch
+
+        from inpaint_batch.training.config import TrainConfig, load_train_config
+        from inpaint_batch.training.trainer import train as run_training
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"training needs {error.name}: install it with pip install 'inpaint-batch[train]'"
+        ) from error
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if threads:
+        torch.set_num_threads(threads)
+    settings = load_train_config(config) if config else TrainConfig()
+    if steps is not None:
+        settings = replace(settings, steps=steps)
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    best = run_training(settings, data, output, damage=damage, resume=resume)
+    typer.echo(f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}")

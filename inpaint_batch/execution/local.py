@@ -1,0 +1,253 @@
+"""The local executor: readers, one inferring thread and writers in one process, joined by queues.
+
+::
+
+    tasks ─> readers (open, mask, plan) ─> inference (batcher, engine) ─> writers (write, verify, rename) ─> outcomes
+
+Rows in flight are limited in number, which bounds every queue, and in bytes, which readers draw from a budget before
+they load pixels. The caller's thread feeds tasks and receives outcomes; it alone touches the ledger.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.execution.batcher import Batcher, Filled
+from inpaint_batch.execution.budget import MemoryBudget
+from inpaint_batch.execution.stages import PreparedRow, as_failure, needed_bytes, prepare_row, row_fills, write_row
+from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
+from inpaint_batch.tiling.fill import TileRequest
+from inpaint_batch.types import FloatArray, Patch
+
+MAX_ROWS_IN_FLIGHT = 64
+"""Enough small images to fill a batch; large ones are limited by memory long before."""
+MEMORY_BUDGET_BYTES = 512 << 20
+"""For the samples of all rows in flight (see `stages.needed_bytes`); one larger row is let in when it is alone."""
+LINGER_S = 0.01
+"""How long a batch that is not full waits for a row that is being read just now."""
+POLL_S = 0.1
+"""How soon a request to stop is noticed while nothing else happens."""
+
+
+class TileRunner(Protocol):
+    """Fills tiles; called from one thread only."""
+
+    def batch_size(self, side_px: int) -> int:
+        """How many tiles of that side to hand over at once, at most."""
+        ...
+
+    def fill(self, tiles: Sequence[TileRequest]) -> Sequence[FloatArray]:
+        """One (3, side, side) float32 array in [0, 1] for each tile; all tiles have one side."""
+        ...
+
+
+_PatchBatcher = Batcher[TileRequest, list[Patch]]
+
+
+class LocalExecutor:
+    """Does rows in this process. One `run` at a time."""
+
+    def __init__(
+        self,
+        runner: TileRunner,
+        tiling: TilingConfig,
+        *,
+        workers: int,
+        max_image_bytes: int,
+        budget_bytes: int = MEMORY_BUDGET_BYTES,
+        max_rows: int = MAX_ROWS_IN_FLIGHT,
+    ) -> None:
+        """`workers` threads read, and as many write; `runner` fills tiles, from one thread only."""
+        self._runner = runner
+        self._tiling = tiling
+        self._workers = workers
+        self._max_image_bytes = max_image_bytes
+        self._max_rows = max_rows
+        self._budget = MemoryBudget(budget_bytes)
+        self._begin()
+        self.num_batches = 0
+        """Batches that the engine has run."""
+
+    def _begin(self) -> None:
+        self._tasks: queue.SimpleQueue[RowTask | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[PreparedRow | None] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[Filled[list[Patch]] | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[RowOutcome | None] = queue.SimpleQueue()  # None: dropped, not done
+        self._leaving = threading.Event()  # begin no row any more
+        self._aborted = threading.Event()  # finish none either
+        self._fatal: BaseException | None = None
+        self._unread = threading.Semaphore(0)  # one for each row that no reader is through with
+
+    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Iterator[RowOutcome]:
+        """Yield outcomes as they come (see `tasks.Executor`).
+
+        Once `stopping()` is true, rows that no engine has seen yet are dropped without an outcome, so that the end
+        comes soon; all others are brought to theirs.
+        """
+        self._begin()
+        source = iter(tasks)
+        num_in_flight = 0
+        exhausted = False
+        with self._threads():
+            while True:
+                if self._fatal is not None:
+                    yield from (outcome for outcome in self._arrived(0.0) if outcome is not None)
+                    raise self._fatal
+                if not self._leaving.is_set() and stopping():
+                    exhausted = True
+                    self._leaving.set()
+                if not exhausted and num_in_flight < self._max_rows:
+                    task = next(source, None)
+                    exhausted = task is None
+                    if task is not None:
+                        num_in_flight += 1
+                        self._unread.release()
+                        self._tasks.put(task)
+                elif num_in_flight == 0:
+                    return
+                may_feed = not exhausted and num_in_flight < self._max_rows
+                for outcome in self._arrived(0.0 if may_feed else POLL_S):
+                    num_in_flight -= 1
+                    if outcome is not None:
+                        yield outcome
+
+    def _arrived(self, wait_s: float) -> Iterator[RowOutcome | None]:
+        try:
+            yield self._outcomes.get(timeout=wait_s) if wait_s else self._outcomes.get_nowait()
+            while True:
+                yield self._outcomes.get_nowait()
+        except queue.Empty:
+            return
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        readers = [self._thread(self._read, f"reader-{number}") for number in range(self._workers)]
+        engine = [self._thread(self._infer, "inference")]
+        writers = [self._thread(self._write, f"writer-{number}") for number in range(self._workers)]
+        try:
+            yield
+        except BaseException:
+            self._leaving.set()
+            self._aborted.set()  # rows that are still on their way are dropped
+            raise
+        finally:
+            for stage, inbox in ((readers, self._tasks), (engine, self._ready), (writers, self._filled)):
+                for _ in stage:
+                    inbox.put(None)
+                for thread in stage:
+                    thread.join()
+
+    def _thread(self, work: Callable[[], None], name: str) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # a bug, or an error of the whole run: the main thread raises it
+                self._fatal = self._fatal or error
+                self._leaving.set()
+                self._aborted.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    # ── readers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            self._outcome_or_ready(task)
+            self._unread.acquire()
+
+    def _outcome_or_ready(self, task: RowTask) -> None:
+        reserved = 0
+
+        def reserve(num_bytes: int) -> bool:
+            nonlocal reserved
+            reserved = num_bytes if self._budget.acquire(num_bytes, self._leaving.is_set) else 0
+            return reserved > 0
+
+        prepared: PreparedRow | None = None
+        try:
+            if not self._leaving.is_set():
+                prepared = prepare_row(task, self._tiling, max_image_bytes=self._max_image_bytes, reserve=reserve)
+        except Exception as error:
+            self._budget.release(reserved)
+            self._outcomes.put(RowOutcome(task, failure=as_failure(error, task, "read")))
+            return
+        if prepared is None:
+            self._outcomes.put(None)
+        else:
+            self._ready.put(prepared)
+
+    # ── inference ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _infer(self) -> None:
+        batcher: _PatchBatcher = Batcher(self._runner.fill, self._runner.batch_size)
+        open_for_more = True
+        while not self._aborted.is_set():
+            while open_for_more and batcher.hungry:
+                try:
+                    prepared = self._next_ready(batcher)
+                except queue.Empty:
+                    break
+                if prepared is None:
+                    open_for_more = False
+                elif self._leaving.is_set():
+                    self._let_go(prepared)
+                    self._outcomes.put(None)
+                else:
+                    batcher.add(prepared, row_fills(prepared, self._tiling))
+            if not open_for_more and not batcher.num_jobs:
+                return
+            for filled in batcher.step():
+                self._filled.put(filled)
+            self.num_batches = batcher.num_batches
+
+    def _next_ready(self, batcher: _PatchBatcher) -> PreparedRow | None:
+        if not batcher.num_jobs:
+            return self._ready.get()
+        if self._unread.acquire(blocking=False):  # only a look: whether anything is being read
+            self._unread.release()
+            return self._ready.get(timeout=LINGER_S)
+        return self._ready.get_nowait()
+
+    # ── writers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _write(self) -> None:
+        while (filled := self._filled.get()) is not None:
+            prepared = filled.name
+            assert isinstance(prepared, PreparedRow)
+            try:
+                outcome = None if self._aborted.is_set() else self._written(prepared, filled)
+            finally:
+                self._let_go(prepared)
+            self._outcomes.put(outcome)
+
+    def _written(self, prepared: PreparedRow, filled: Filled[list[Patch]]) -> RowOutcome:
+        task = prepared.task
+        prepared.seconds["infer"] = filled.seconds
+        failure: Failure | None = None
+        try:
+            if filled.error is not None:
+                failure = as_failure(filled.error, task, "infer", filled.cause)
+            else:
+                write_row(prepared, [patch for patches in filled.results for patch in patches])
+        except Exception as error:
+            failure = as_failure(error, task, "write")
+        return RowOutcome(
+            task,
+            failure,
+            num_tiles=dict(filled.num_tiles),
+            seconds=prepared.seconds,
+            coverage=prepared.holes.coverage,
+            num_pixels=prepared.source.header.num_pixels,
+            warnings=tuple(prepared.warnings),
+        )
+
+    def _let_go(self, prepared: PreparedRow) -> None:
+        prepared.source.close()
+        self._budget.release(needed_bytes(prepared.source.header))

@@ -1,0 +1,184 @@
+"""What happens to one row, stage by stage: prepare, fill, write. No threads here, and no choice of when.
+
+Every executor runs these same functions, so that where a row is done has no influence on its result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
+from inpaint_batch.execution.tasks import Failure, RowTask
+from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.prepare import HoleMap, hole_map
+from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.masks import read_mask_samples
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.tiling.boxes import Window
+from inpaint_batch.tiling.fill import FillPiece, TileRequest, fill_window
+from inpaint_batch.tiling.plan import plan_windows
+from inpaint_batch.types import Box, FloatArray, Header, ImageFormat, Patch
+
+log = logging.getLogger(__name__)
+
+FORMAT_SUFFIXES: dict[str, ImageFormat] = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+}
+"""What a file name promises about its format."""
+
+RowFill = Generator[Sequence[TileRequest], Sequence[FloatArray], list[Patch]]
+
+
+@dataclass(slots=True, eq=False)
+class PreparedRow:
+    """A row that is read and planned, and holds memory until it is written."""
+
+    task: RowTask
+    source: ImageSource
+    holes: HoleMap
+    windows: list[Window]
+    warnings: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def needed_bytes(header: Header) -> int:
+    """Estimate of the memory that one row takes at its worst moment, without the tiles: for sharing out, not a limit.
+
+    The samples are there once as source, once in the writer and once more while the output is compared; mask, hole map,
+    labels and distances take about eight bytes a pixel.
+    """
+    return 3 * header.decoded_bytes + 8 * header.num_pixels
+
+
+def prepare_row(
+    task: RowTask, tiling: TilingConfig, *, max_image_bytes: int, reserve: Callable[[int], bool]
+) -> PreparedRow | None:
+    """Open the image, read its mask, find the holes, plan the windows. Decodes the image as far as the plan wants it.
+
+    `reserve` is asked for memory once the header is known and before pixels are; where it says no, None is returned.
+    Raises RowError (read, memory, size, mask, write).
+    """
+    started = time.perf_counter()
+    source = open_image(Path(task.row.image), max_bytes=max_image_bytes)
+    waited_s = 0.0
+    try:
+        check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
+        asked = time.perf_counter()
+        if not reserve(needed_bytes(source.header)):
+            source.close()
+            return None
+        waited_s = time.perf_counter() - asked
+        mask, orientation = read_mask_samples(Path(task.row.mask), max_bytes=max_image_bytes)
+        holes = hole_map(mask, orientation, source.header, task.config)
+        windows = plan_windows(holes.hole, find_holes(holes.hole), tiling)
+        source.read(windows[0].box)  # decode here, in a reader's thread, and not while the engine waits
+    except BaseException:
+        source.close()
+        raise
+    prepared = PreparedRow(task, source, holes, windows, hole_warnings(holes))
+    prepared.seconds["read"] = time.perf_counter() - started - waited_s
+    return prepared
+
+
+def hole_warnings(holes: HoleMap) -> list[str]:
+    """Sentences about a hole map that may not be what its owner meant."""
+    warnings = []
+    if holes.suspected_inversion:
+        part = holes.num_marked_px / holes.marked.size
+        warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, turn --mask-polarity around")
+    if holes.orientation_by_rule:
+        warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")
+    return warnings
+
+
+def check_output_name(image: str, output: str, header: Header, *, lossless: bool) -> None:
+    """Raise RowError(WRITE) where the output's name promises another format than will be written."""
+    written: ImageFormat = "png" if lossless and header.format == "jpeg" else header.format
+    suffix = Path(output).suffix.lower()
+    promised = FORMAT_SUFFIXES.get(suffix)
+    as_the_source = suffix == Path(image).suffix.lower() and written == header.format
+    if promised in (None, written) or as_the_source:
+        return
+    raise RowError(
+        FailureCode.WRITE,
+        f"the output {output} would hold a {written.upper()} file, since results keep the format of their source; "
+        f"give it a name that ends so",
+    )
+
+
+def row_fills(prepared: PreparedRow, tiling: TilingConfig) -> Iterator[RowFill]:
+    """One fill for each window of the row; each returns patches at the depth of the source."""
+    return (_fill(prepared, window, tiling) for window in prepared.windows)
+
+
+def _fill(prepared: PreparedRow, window: Window, tiling: TilingConfig) -> RowFill:
+    source, holes = prepared.source, prepared.holes
+
+    def read_rgb(box: Box) -> FloatArray:
+        return samples_to_rgb(source.read(box), source.header)
+
+    pieces = yield from fill_window(read_rgb, holes.hole, window, tiling)
+    return [_patch(piece, source, holes) for piece in pieces if piece.hole.any()]
+
+
+def _patch(piece: FillPiece, source: ImageSource, holes: HoleMap) -> Patch:
+    original = source.read(piece.box)
+    rgb = piece.rgb
+    if holes.feather_px:
+        weight = holes.weight(piece.box)[..., None]
+        rgb = weight * rgb + (np.float32(1) - weight) * samples_to_rgb(original, source.header)
+    return Patch(piece.box, rgb_to_samples(rgb, original, source.header), piece.hole)
+
+
+def write_row(prepared: PreparedRow, patches: Sequence[Patch]) -> None:
+    """Write the result under a temporary name, compare it with the source, and only then give it its own name.
+
+    Raises RowError(WRITE), and StorageError where nothing at all can be written any more.
+    """
+    started = time.perf_counter()
+    task = prepared.task
+    with atomic_write(task.destination) as temporary:
+        write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+        verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+    prepared.seconds["write"] = time.perf_counter() - started
+
+
+_STAGE_CODES = {"read": FailureCode.READ, "infer": FailureCode.INFER, "write": FailureCode.WRITE}
+
+
+def as_failure(error: Exception, task: RowTask, stage: str, cause: BaseException | None = None) -> Failure:
+    """What a row's exception means for the ledger; one that nobody foresaw goes to the log with its traceback.
+
+    `cause` is the unforeseen exception behind a foreseen one. Raises `error` again where it concerns the whole run.
+    """
+    if isinstance(error, InpaintBatchError):
+        raise error
+    if isinstance(error, RowError):
+        if cause is not None:
+            log.error("row %s failed at %s", task.row.id, stage, exc_info=cause)
+        return Failure.of(error)
+    log.error("row %s failed at %s", task.row.id, stage, exc_info=error)
+    if isinstance(error, MemoryError):
+        message = "there was not enough memory for this image; run it with fewer --workers or on a larger machine"
+        return Failure.of(RowError(FailureCode.MEMORY, message, retryable=True))
+    message = (
+        f"unexpected {type(error).__name__}: {error}; the traceback is in .inpaint-batch/run.log, please report it"
+    )
+    return Failure.of(RowError(_STAGE_CODES[stage], message, retryable=isinstance(error, OSError)))

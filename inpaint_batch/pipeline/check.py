@@ -1,0 +1,153 @@
+"""`check`: everything about a manifest that costs no inference, row by row, without writing anything."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from inpaint_batch.config import RunConfig
+from inpaint_batch.errors import RowError, RowsFailedError
+from inpaint_batch.execution.budget import MemoryBudget
+from inpaint_batch.execution.ledger import Ledger
+from inpaint_batch.execution.local import MEMORY_BUDGET_BYTES
+from inpaint_batch.execution.stages import as_failure, needed_bytes, prepare_row
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.schema import RowProblem, row_config
+from inpaint_batch.pipeline.rows import OutputNames, output_name
+from inpaint_batch.pipeline.run import num_workers
+from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
+from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
+from inpaint_batch.tiling.budget import Budget, estimate
+from inpaint_batch.types import Row
+
+SECONDS_PER_TILE = {64: 0.006, 128: 0.015, 256: 0.053}
+"""A tile in a full batch, ONNX Runtime FP32 on two cores of a server CPU; only for the rough estimate."""
+BASE_BYTES = 250 << 20
+"""Memory of the process with the engine, before any row."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What was found out about one row."""
+
+    findings: tuple[Finding, ...]
+    num_pixels: int = 0
+    needed_bytes: int = 0
+    cost: Budget | None = None
+
+    @property
+    def is_bad(self) -> bool:
+        return any(finding.level == "error" for finding in self.findings)
+
+
+def check_manifest(
+    config: RunConfig, manifest: Path, *, masks: Path | None, with_output: bool, report: FindingsPrinter
+) -> CheckTotals:
+    """Look at every row as a run would up to the engine: names, headers, pixels, mask, holes, plan.
+
+    `with_output` tells whether the output folder is to be looked at as well. Findings are reported in the order of the
+    manifest. Raises RowsFailedError if a row would fail, and ManifestError, UsageError and StorageError as `run` does.
+    """
+    totals = CheckTotals()
+    rows = read_manifest(manifest, masks=masks)
+    names: OutputNames | None = None
+    if with_output:
+        folders = [folder for folder in (manifest, masks) if folder is not None and folder.is_dir()]
+        check_output_root(config.output, folders, create=False)
+        names = OutputNames(config, Ledger(config.output / STATE_FOLDER, read_only=True).owns)
+    sum_bytes = largest_bytes = 0
+    for checked in _in_order(config, rows, names):
+        totals.num_rows += 1
+        totals.num_bad += checked.is_bad
+        totals.num_pixels += checked.num_pixels
+        for finding in checked.findings:
+            totals.num_warnings += finding.level == "warning"
+            report.finding(str(manifest), finding)
+        if checked.cost is not None:
+            totals.num_tiles.update(checked.cost.num_tiles)
+            totals.seconds += checked.cost.seconds
+            row_bytes = max(checked.needed_bytes, checked.cost.peak_bytes)
+            sum_bytes += row_bytes
+            largest_bytes = max(largest_bytes, row_bytes)
+    totals.peak_bytes = BASE_BYTES + max(largest_bytes, min(sum_bytes, MEMORY_BUDGET_BYTES))
+    report.totals(totals)
+    if totals.num_bad:
+        raise RowsFailedError(f"{totals.num_bad} of {totals.num_rows} rows would fail; correct them as said above")
+    return totals
+
+
+def _in_order(config: RunConfig, rows: Iterator[Row | RowProblem], names: OutputNames | None) -> Iterator[_Checked]:
+    budget = MemoryBudget(MEMORY_BUDGET_BYTES)
+    workers = num_workers(config)
+    waiting: deque[Future[_Checked]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
+        for row in rows:
+            findings = [_finding(row, row.error)] if isinstance(row, RowProblem) else _name_findings(row, config, names)
+            if isinstance(row, RowProblem):
+                waiting.append(_settled(_Checked(tuple(findings))))
+            else:
+                waiting.append(pool.submit(_examine, row, config, budget, findings))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _name_findings(row: Row, config: RunConfig, names: OutputNames | None) -> list[Finding]:
+    if names is None:
+        return []
+    try:
+        names.claim(row, output_name(row, row_config(row, config.row)))
+    except RowError as error:
+        return [_finding(row, error)]
+    return []
+
+
+def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[Finding]) -> _Checked:
+    reserved = 0
+
+    def reserve(num_bytes: int) -> bool:
+        nonlocal reserved
+        budget.acquire(num_bytes)
+        reserved = num_bytes
+        return True
+
+    task: RowTask | None = None
+    try:
+        settings = row_config(row, config.row)
+        task = RowTask(row, settings, "", output_name(row, settings), Path())
+        prepared = prepare_row(task, config.tiling, max_image_bytes=config.max_image_bytes, reserve=reserve)
+        assert prepared is not None
+        prepared.source.close()
+        header = prepared.source.header
+        warnings = [Finding(row.line, row.id, "warning", "", text) for text in prepared.warnings]
+        cost = estimate(
+            prepared.windows,
+            seconds_per_tile=SECONDS_PER_TILE,
+            decoded_bytes=header.decoded_bytes,
+            num_pixels=header.num_pixels,
+        )
+        return _Checked((*findings, *warnings), header.num_pixels, needed_bytes(header), cost)
+    except RowError as error:
+        told = {finding.message for finding in findings}
+        return _Checked((*findings, *([_finding(row, error)] if error.message not in told else [])))
+    except Exception as error:
+        assert task is not None
+        failure = as_failure(error, task, "read")
+        return _Checked((*findings, Finding(row.line, row.id, "error", failure.code.value, failure.message)))
+    finally:
+        budget.release(reserved)
+
+
+def _finding(row: Row | RowProblem, error: RowError) -> Finding:
+    return Finding(row.line, row.id, "error", error.code.value, error.message)
+
+
+def _settled(checked: _Checked) -> Future[_Checked]:
+    future: Future[_Checked] = Future()
+    future.set_result(checked)
+    return future

@@ -1,0 +1,143 @@
+"""What is to be done with each row of a manifest: a task, or an end at once (done before, failed before, refused)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inpaint_batch.config import RowConfig, RunConfig
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution.identity import row_key
+from inpaint_batch.execution.ledger import Known, Ledger
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.manifest.schema import RowProblem, row_config
+from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.storage.conflict import resolve_conflict
+from inpaint_batch.storage.paths import refuse_input, safe_join
+from inpaint_batch.types import Row
+
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Nothing is to be done: an earlier run did it, or `--on-conflict skip` leaves what is there."""
+
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The row cannot be begun, or failed before and is not to be tried again."""
+
+    error: RowError
+    earlier: bool
+    """Whether the ledger says the same already."""
+
+
+def output_name(row: Row, config: RowConfig) -> str:
+    """Where the result goes: the row's output, with the suffix `.png` where a JPEG is to be written losslessly."""
+    path = Path(row.output)
+    if config.jpeg == "lossless" and path.suffix.lower() in JPEG_SUFFIXES:
+        return path.with_suffix(".png").as_posix()
+    return row.output
+
+
+class OutputNames:
+    """Hands out names in the output folder, each one once."""
+
+    def __init__(self, config: RunConfig, owns: Callable[[str, str], bool]) -> None:
+        """`owns(output, image)` tells whether an existing output is ours, made of that image."""
+        self._config = config
+        self._owns = owns
+        self._taken = Seen()
+
+    def keep(self, name: str) -> bool:
+        """Take a name that an earlier run gave, if the result is still there."""
+        return (self._config.output / name).exists() and self._taken.add(name)
+
+    def claim(self, row: Row, name: str) -> tuple[str, Path] | None:
+        """The name and path for the row's result, conflicts settled; None where it shall be left out.
+
+        Raises RowError(WRITE) where there is no way.
+        """
+        root = self._config.output
+        destination = safe_join(root, name)
+        refuse_input(destination, row)
+        is_ours = not os.path.lexists(destination) or self._owns(name, row.image)
+        if not self._taken.add(name):
+            if self._config.on_conflict != "suffix":
+                raise RowError(
+                    FailureCode.WRITE,
+                    f"output {name!r} is already that of an earlier row; give each row its own output",
+                )
+        elif is_ours:
+            return name, destination
+        resolved = resolve_conflict(
+            destination, self._config.on_conflict, taken=lambda path: self._is_taken(path, name)
+        )
+        if resolved is None:
+            return None
+        return resolved.relative_to(root).as_posix(), resolved
+
+    def _is_taken(self, path: Path, wanted: str) -> bool:
+        name = path.relative_to(self._config.output).as_posix()
+        return name == wanted or os.path.lexists(path) or not self._taken.add(name)
+
+
+class RowPlanner:
+    """Decides about rows, one after the other, in the order of the manifest."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger, engine: str) -> None:
+        """`engine` is the identity of what computes the fill (see `identity.row_key`)."""
+        self._config = config
+        self._ledger = ledger
+        self._engine = engine
+        self._names = OutputNames(config, ledger.owns)
+        self.num_redone = 0
+        """Rows that an earlier run had done and that are done again, because what they are made of has changed."""
+
+    def plan(self, row: Row | RowProblem) -> RowTask | Skip | Refused:
+        """What is to be done. Looks at names, times and sizes of files, never into them."""
+        known = self._ledger.known(row.id)
+        if isinstance(row, RowProblem):
+            return _refused(row.error, known)
+        try:
+            return self._plan(row, known)
+        except RowError as error:
+            return _refused(error, known)
+
+    def _plan(self, row: Row, known: Known | None) -> RowTask | Skip | Refused:
+        config = row_config(row, self._config.row)
+        key = row_key(row, config, self._config.tiling, self._engine)
+        name = output_name(row, config)
+        if known is not None and _is_variant(known.output, name):
+            same = known.key == key
+            if same and known.status == "done" and self._names.keep(known.output):
+                return Skip(known.output)
+            if same or self._ledger.owns(known.output, row.image):
+                name = known.output  # also where a conflict gave it another name then
+        claimed = self._names.claim(row, name)
+        if claimed is None:
+            return Skip(name)
+        if known is not None and known.status == "failed" and known.key == key and not self._config.retry_failed:
+            return Refused(RowError(FailureCode(known.code), known.message, retryable=known.retryable), earlier=True)
+        self.num_redone += known is not None and known.status == "done" and known.key != key
+        return RowTask(row, config, key, *claimed)
+
+
+def _is_variant(output: str, name: str) -> bool:
+    """Whether `output` is `name`, or what a conflict makes of it (`name-1`)."""
+    earlier, wanted = Path(output), Path(name)
+    if earlier == wanted:
+        return True
+    number = earlier.stem.removeprefix(wanted.stem + "-")
+    return earlier.with_name(wanted.name) == wanted and number != earlier.stem and number.isdigit()
+
+
+def _refused(error: RowError, known: Known | None) -> Refused:
+    # A row that was refused has no key in the ledger, since no work was begun: it is looked at afresh every time.
+    told = known is not None and known.status == "failed" and not known.key and known.message == error.message
+    return Refused(error, earlier=told)

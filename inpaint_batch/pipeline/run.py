@@ -1,0 +1,244 @@
+"""`run`: manifest, preflight, executor, ledger and report put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inpaint_batch.config import RunConfig
+from inpaint_batch.errors import EngineError, FailureLimitError, InpaintBatchError, RowsFailedError, StorageError
+from inpaint_batch.execution.ledger import Ledger, LedgerEntry
+from inpaint_batch.execution.local import LocalExecutor
+from inpaint_batch.execution.lock import RunLock
+from inpaint_batch.execution.tasks import Executor, RowOutcome, RowTask
+from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.schema import RowProblem, to_cells
+from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
+from inpaint_batch.pipeline.stop import Stop
+from inpaint_batch.report.progress import Progress
+from inpaint_batch.report.summary import Summary, write_failures
+from inpaint_batch.report.tally import FailedRow, RowReport
+from inpaint_batch.runtime.select import select_engine
+from inpaint_batch.storage.atomic import remove_stale_temporaries, storage_error
+from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
+from inpaint_batch.types import Row
+
+log = logging.getLogger("inpaint_batch")
+
+MAX_AUTOMATIC_WORKERS = 4
+
+
+def num_workers(config: RunConfig) -> int:
+    """Threads that read, and as many that write: what was asked for, or one per core that we may use, four at most."""
+    if config.workers:
+        return config.workers
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MAX_AUTOMATIC_WORKERS)
+
+
+def run_manifest(config: RunConfig, manifest: Path, *, masks: Path | None, progress: Progress, stop: Stop) -> Summary:
+    """Do every row of the manifest that is not done yet; returns the summary if all is done.
+
+    Whatever happens once the output folder is ours, `summary.json` tells it. Raises the run-level error that the
+    program ends with: RowsFailedError if rows failed, FailureLimitError, StopRequestedError or KeyboardInterrupt if it
+    was stopped, and ManifestError, UsageError, EngineError, StorageError as they come.
+    """
+    started_s = time.time()
+    num_rows = sum(1 for _ in read_manifest(manifest, masks=masks))
+    check_output_root(config.output, [folder for folder in (manifest, masks) if folder is not None and folder.is_dir()])
+    state = config.output / STATE_FOLDER
+    with _disk_errors(state):
+        state.mkdir(exist_ok=True)
+        with RunLock(state / "lock") as lock, _log_file(state / "run.log"):
+            if lock.last_run_was_killed:
+                remove_stale_temporaries(config.output)
+            summary = Summary(config, str(manifest), started_s)
+            run = _Run(config, state, summary, progress, stop)
+            try:
+                run.do(manifest, masks, num_rows)
+            except BaseException as error:
+                exit_code = _exit_code(error)
+                progress.finish(summary.tally, exit_code)
+                if exit_code == 1:
+                    log.error("the run ended by a bug", exc_info=error)
+                summary.write(state, exit_code, " ".join(f"{error}".split()))
+                raise
+            progress.finish(summary.tally, 0)
+            summary.write(state, 0)
+            return summary
+
+
+class _Run:
+    """One run: what several of its steps share."""
+
+    def __init__(self, config: RunConfig, state: Path, summary: Summary, progress: Progress, stop: Stop) -> None:
+        self._config = config
+        self._state = state
+        self._summary = summary
+        self._tally = summary.tally
+        self._progress = progress
+        self._stop = stop
+        self._failures: list[FailedRow] = []
+
+    def do(self, manifest: Path, masks: Path | None, num_rows: int) -> None:
+        config, summary = self._config, self._summary
+        engine = select_engine(config.engine, model=config.model, precision=config.precision)
+        summary.engine, summary.model, summary.precision = engine.name, engine.model, engine.precision
+        about = {"engine": engine.name, "model": engine.model, "precision": engine.precision}
+        self._progress.start(num_rows, {**about, "output": str(config.output)})
+        for note in engine.notes:
+            self._note(note)
+        if unfit := sorted(set(config.tiling.buckets_px) - set(engine.buckets_px)):
+            raise EngineError(f"{engine.name} does not take tiles of {unfit} px; take those out of tiling.buckets_px")
+        executor = LocalExecutor(
+            EngineRunner(engine), config.tiling, workers=num_workers(config), max_image_bytes=config.max_image_bytes
+        )
+        ledger = Ledger(self._state, fresh=config.fresh)
+        try:
+            if ledger.num_damaged:
+                self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
+            planner = RowPlanner(config, ledger, engine.identity)
+            self._do_rows(executor, ledger, self._tasks(manifest, masks, planner, ledger))
+            if planner.num_redone:
+                self._note(f"{planner.num_redone} rows were done again: their files, settings or model had changed")
+            summary.num_batches = executor.num_batches
+        finally:
+            engine.close()
+            ledger.close()
+            write_failures(self._state, self._failures)
+        if self._limit_reached():
+            raise FailureLimitError(
+                f"{self._tally.num_failed} rows failed, more than --max-failures {config.max_failures}; "
+                f"see {self._state / 'failures.csv'}"
+            )
+        if self._tally.num_rows < num_rows and self._stop():
+            raise self._stop.error()
+        if self._tally.num_all_failed:
+            raise RowsFailedError(
+                f"{self._tally.num_all_failed} of {num_rows} rows failed; they are listed, with reasons, in "
+                f"{self._state / 'failures.csv'}"
+            )
+
+    def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
+        for outcome in executor.run(tasks, lambda: self._stop() or self._limit_reached()):
+            entry = _entry(outcome)
+            ledger.append(entry)
+            self._count(
+                RowReport(
+                    entry.id,
+                    "failed" if outcome.failure else "done",
+                    outcome.task.row.line,
+                    output=entry.output,
+                    code=entry.code,
+                    message=entry.message,
+                    num_pixels=entry.num_pixels,
+                    num_tiles=entry.num_tiles,
+                    seconds=entry.seconds,
+                    warnings=entry.warnings,
+                ),
+                outcome.task.row,
+            )
+
+    def _tasks(self, manifest: Path, masks: Path | None, planner: RowPlanner, ledger: Ledger) -> Iterator[RowTask]:
+        """The tasks that are left; rows that come to their end at once are counted on the way."""
+        for row in read_manifest(manifest, masks=masks):
+            if self._stop() or self._limit_reached():
+                return
+            ledger.tick()
+            plan = planner.plan(row)
+            match plan:
+                case RowTask():
+                    ledger.append(
+                        LedgerEntry(id=row.id, key=plan.key, status="started", image=plan.row.image, output=plan.output)
+                    )
+                    yield plan
+                case Skip():
+                    self._count(RowReport(row.id, "skipped", row.line, output=plan.output), row)
+                case Refused(error=error, earlier=earlier):
+                    if not earlier:
+                        ledger.append(
+                            LedgerEntry(
+                                id=row.id,
+                                key="",
+                                status="failed",
+                                code=error.code.value,
+                                message=error.message,
+                                retryable=error.retryable,
+                            )
+                        )
+                    code, message = error.code.value, error.message
+                    self._count(RowReport(row.id, "failed", row.line, code=code, message=message, earlier=earlier), row)
+
+    def _count(self, report: RowReport, row: Row | RowProblem) -> None:
+        self._tally.add(report)
+        if report.status == "failed":
+            cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
+            self._failures.append(FailedRow(cells, report.code, report.message))
+        self._progress.row(report, self._tally)
+
+    def _limit_reached(self) -> bool:
+        return 0 <= self._config.max_failures < self._tally.num_failed
+
+    def _note(self, text: str) -> None:
+        self._summary.notes.append(text)
+        self._progress.note(text)
+
+
+def _entry(outcome: RowOutcome) -> LedgerEntry:
+    task, failure = outcome.task, outcome.failure
+    return LedgerEntry(
+        id=task.row.id,
+        key=task.key,
+        status="failed" if failure else "done",
+        image=task.row.image,
+        output=task.output,
+        code=failure.code.value if failure else "",
+        message=failure.message if failure else "",
+        retryable=failure.retryable if failure else False,
+        num_tiles=outcome.num_tiles,
+        seconds=outcome.seconds,
+        coverage=outcome.coverage,
+        num_pixels=outcome.num_pixels,
+        warnings=outcome.warnings,
+    )
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, InpaintBatchError):
+        return error.exit_code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+@contextmanager
+def _disk_errors(state: Path) -> Iterator[None]:
+    """Turn an OSError about the state folder into what it means for the run."""
+    try:
+        yield
+    except OSError as error:
+        known = storage_error(error, state / "ledger")
+        if known is None and error.filename and Path(os.fsdecode(error.filename)).is_relative_to(state):
+            known = StorageError(f"cannot use {error.filename}: {error.strerror}; run again once that is mended")
+        if known is None:
+            raise
+        raise known from error
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Send what is logged, mostly tracebacks, to a file; it appears with the first message."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True, errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(message)s"))
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False  # not to stderr as well
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
+        handler.close()

@@ -1,0 +1,102 @@
+"""What a check has found: one line for each finding, and what the manifest would cost, on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
+
+from inpaint_batch.config import LogFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about one row that its owner should know before a run."""
+
+    line: int
+    """Line in the manifest, or the ordinal of the file in a folder."""
+    id: str
+    level: Literal["error", "warning"]
+    """`error`: the row would fail. `warning`: it would be done, but perhaps not as meant."""
+    code: str
+    """Failure code; empty for a warning."""
+    message: str
+
+
+@dataclass(slots=True)
+class CheckTotals:
+    """What the rows add up to."""
+
+    num_rows: int = 0
+    num_bad: int = 0
+    """Rows that would fail."""
+    num_warnings: int = 0
+    num_pixels: int = 0
+    num_tiles: Counter[int] = field(default_factory=Counter)
+    """Tiles that a run would fill, by side in pixels."""
+    seconds: float = 0.0
+    """Rough estimate of the time of the engine on a small CPU."""
+    peak_bytes: int = 0
+    """Rough estimate of the memory."""
+
+
+class FindingsPrinter:
+    """Prints findings as lines `where: level: code: message`, or as JSON lines."""
+
+    def __init__(self, log_format: LogFormat, stream: IO[str] | None = None) -> None:
+        self._is_json = log_format == "json"
+        self._stream = stream or sys.stdout
+
+    def finding(self, manifest: str, finding: Finding) -> None:
+        """One finding."""
+        if self._is_json:
+            self._emit(
+                "finding",
+                line=finding.line,
+                id=finding.id,
+                level=finding.level,
+                code=finding.code,
+                message=finding.message,
+            )
+            return
+        code = f"{finding.code}: " if finding.code else ""
+        self._say(f"{manifest}:{finding.line}: {finding.level}: {finding.id}: {code}{finding.message}")
+
+    def totals(self, totals: CheckTotals) -> None:
+        """The end of the check."""
+        if self._is_json:
+            self._emit(
+                "totals",
+                rows=totals.num_rows,
+                bad=totals.num_bad,
+                warnings=totals.num_warnings,
+                megapixels=totals.num_pixels / 1e6,
+                tiles={str(side): count for side, count in sorted(totals.num_tiles.items())},
+                estimated_s=round(totals.seconds, 1),
+                estimated_bytes=totals.peak_bytes,
+            )
+            return
+        tiles = ", ".join(f"{count} of {side} px" for side, count in sorted(totals.num_tiles.items()))
+        self._say(
+            f"{totals.num_rows} rows: {totals.num_rows - totals.num_bad} ready, {totals.num_bad} would fail, "
+            f"{totals.num_warnings} warnings"
+        )
+        self._say(
+            f"estimate: {sum(totals.num_tiles.values())} tiles ({tiles or 'none'}) in {totals.num_pixels / 1e6:.4g} "
+            f"megapixels of images; about {_roughly(totals.seconds)} on a 2-core CPU, "
+            f"{totals.peak_bytes / 2**20:.0f} MiB of memory"
+        )
+
+    def _emit(self, event: str, **values: Any) -> None:
+        self._say(json.dumps({"event": event, **values}))
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+def _roughly(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
