@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import typer
 
 from inpaint_batch.cli.main import app
+from inpaint_batch.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -57,6 +59,16 @@ def test_the_program_takes_the_command(document: str, words: list[str]) -> None:
 
 def test_the_documents_show_commands() -> None:
     assert {words[0] for _, words in our_commands()} >= {"run", "check", "train"}
+
+
+def test_documented_recipes_are_training_settings() -> None:
+    page = (ROOT / "engines" / "README.md").read_text(encoding="utf-8")
+    recipes = [body for language, body in FENCE.findall(page) if language == "toml"]
+    assert recipes
+    for recipe in recipes:
+        values = tomllib.loads(recipe)
+        settings = TrainConfig.from_dict(values).to_dict()
+        assert all(settings[name] == (tuple(v) if isinstance(v, list) else v) for name, v in values.items())
 
 
 def test_readme_and_ci_run_the_same_two_commands() -> None:
