@@ -15,6 +15,7 @@ from inpaint_batch.storage.paths import is_uri, output_problem
 from inpaint_batch.types import Row
 
 LOCATION_COLUMNS = ("image", "mask", "truth")
+_WINDOWS = os.name == "nt"
 _OTHER_KINDS = (".parquet", ".pq", ".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods")
 
 
@@ -89,14 +90,17 @@ def _records(path: Path) -> Generator[tuple[int, list[str] | RowError]]:
 
 
 class _RowReader:
-    """Makes rows of cells; remembers ids and outputs."""
+    """Makes rows of cells; remembers ids and outputs. The good row is the short way: there are millions of them."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
         self._names = names
         # A trailing slash, so that a relative cell is resolved by putting the two together.
         self._base = os.path.join(os.path.abspath(path.parent), "")  # noqa: PTH100, PTH118
-        self._at = {name: names.index(name) for name in COLUMNS if name in names}
-        self._options = [(name, self._at[name]) for name in OPTION_FIELDS if name in self._at]
+        at = {name: names.index(name) for name in COLUMNS if name in names}
+        self._image, self._mask = at["image"], at["mask"]
+        # Absent columns are looked up in the empty cell that `_row` puts behind the others.
+        self._truth, self._output, self._id = (at.get(name, len(names)) for name in ("truth", "output", "id"))
+        self._options = [(name, at[name]) for name in OPTION_FIELDS if name in at]
         self._ids = Seen()
         self._outputs = Seen()
 
@@ -117,35 +121,35 @@ class _RowReader:
                 f"the row has {len(cells)} cells, the header {len(self._names)}; "
                 "a path that contains a comma must stand in double quotes",
             )
-        at = self._at
-        image, mask = cells[at["image"]], cells[at["mask"]]
-        truth = cells[at["truth"]].strip() if "truth" in at else ""
-        if not (image.strip() and mask.strip()) or "\0" in (together := f"{image} {mask} {truth}") or "://" in together:
+        cells = [*cells, ""]
+        image, mask, truth, output, name = (
+            cells[self._image], cells[self._mask], cells[self._truth], cells[self._output], cells[self._id],
+        )  # fmt: skip
+        together = f"{image}\n{mask}\n{truth}"
+        if "\0" in together or "://" in together or not image.strip() or not mask.strip():
             _check_locations(image, mask, truth)
-        output = cells[at["output"]] if "output" in at else ""
         output = output.removeprefix("./") if output else self._mirrored(image)
-        problem = output_problem(output)
-        if problem is not None:
+        if (problem := output_problem(output)) is not None:
             raise RowError(FailureCode.WRITE, f"output {output!r} {problem}")
         if not self._outputs.add(output):
             raise RowError(
                 FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
             )
-        name = (cells[at["id"]] if "id" in at else "") or output
-        if "id" in at and not self._ids.add(name):
+        name = name or output
+        if self._id < len(self._names) and not self._ids.add(name):
             raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")
         return Row(
-            id=name,
-            line=line,
-            image=self._resolved(image),
-            mask=self._resolved(mask),
-            output=output,
-            truth=self._resolved(truth) if truth else None,
-            options={option: text for option, i in self._options if (text := cells[i].strip())},
+            name,
+            line,
+            self._resolved(image),
+            self._resolved(mask),
+            output,
+            self._resolved(truth) if truth and truth.strip() else None,
+            {option: text for option, at in self._options if (text := cells[at].strip())} if self._options else {},
         )
 
     def _resolved(self, cell: str) -> str:
-        return cell if os.path.isabs(cell) else self._base + cell  # noqa: PTH117
+        return cell if cell.startswith("/") or (_WINDOWS and os.path.isabs(cell)) else self._base + cell  # noqa: PTH117
 
     def _mirrored(self, image: str) -> str:
         """The output of an image whose row names none."""
