@@ -1,0 +1,176 @@
+"""ONNX Runtime on the CPU: the engine that comes with the package.
+
+A graph has the inputs `image` (B, 3, s, s), `hole` (B, 1, s, s), `prior` (B, 3, s, s) and `prior_weight` (B, 1, 1, 1),
+and the output `filled` (B, 3, s, s), all float32, with free batch and sides.
+
+**Tiles run one by one, each on one thread, several at a time.** A tile must give the same bytes in any batch on any
+number of threads, and ONNX Runtime does not promise that. With onnxruntime 1.31 on x86-64 the small graph of the tests
+(convolutions, attention) gave other last bits, 4e-7, with four threads inside an operator than with one. The DCF
+generator, FP32 and INT8, showed no difference in batches of 1 to 8 on 1 to 4 threads, but another graph, machine or
+version might. Alone on one thread a tile has no company that could change it, and nothing is lost: on two cores
+(medians, 2026-11-20, FP32, ms a tile) 64 px took 23.9 this way and 24.3 in batches of 8 on two threads, 128 px 137
+and 149. Neither was slower without the memory arena, which is therefore off: it keeps what the largest tile took.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inpaint_batch.config import BUCKETS_PX
+from inpaint_batch.errors import EngineError, FailureCode, RowError
+from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.types import FloatArray
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+INPUT_CHANNELS = {"image": 3, "hole": 1, "prior": 3, "prior_weight": 1}
+"""Inputs of a graph, by name."""
+OUTPUT = "filled"
+TILES_PER_THREAD = 4
+"""Tiles in a batch for each thread: enough that no thread is idle for long at the end of a batch."""
+
+
+class OnnxEngine:
+    """See `Engine` for the contract."""
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        precision: str,
+        model: str | None = None,
+        threads: int = 0,
+        buckets_px: tuple[int, ...] = BUCKETS_PX,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """Load `path`; `threads` tiles are filled at a time (0: one per core that this process may use).
+
+        Raises EngineError where the file is missing, damaged, or a graph with another contract.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"cannot read the model {path} ({error.strerror}); check --model") from error
+        self.model = model or str(path)
+        self.model_hash = hashlib.sha256(content).hexdigest()
+        self.precision = precision
+        self.buckets_px = buckets_px
+        self.notes = notes
+        self._threads = threads or num_cores()
+        self._session: onnxruntime.InferenceSession | None = _open(path, content)
+        _check_contract(self._session, path)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
+
+    @property
+    def identity(self) -> str:
+        """Engine, precision and model hash."""
+        return f"{self.name}:{self.precision}:{self.model_hash}"
+
+    def batch_size(self, side_px: int) -> int:
+        """A few tiles for each thread, fewer where they are large."""
+        return self._threads * (TILES_PER_THREAD if side_px < 256 else TILES_PER_THREAD // 2)
+
+    def fill(self, batch: TileBatch) -> FloatArray:
+        """See `Engine.fill`."""
+        if self._session is None:
+            raise EngineError("the engine was closed; this is a fault in the program")
+        run = partial(self._fill_one, self._session, batch)
+        return np.concatenate(list(self._pool.map(run, range(len(batch)))))
+
+    def _fill_one(self, session: onnxruntime.InferenceSession, batch: TileBatch, index: int) -> FloatArray:
+        feed = {
+            name: np.ascontiguousarray(getattr(batch, name)[index : index + 1], dtype=np.float32)
+            for name in INPUT_CHANNELS
+        }
+        try:
+            (filled,) = session.run([OUTPUT], feed)
+        except Exception as error:  # onnxruntime raises a dozen classes of its own, all straight from Exception
+            raise RowError(
+                FailureCode.INFER,
+                f"the engine failed on a tile of {batch.side_px} px: {_first_line(error)}",
+                retryable=True,
+            ) from error
+        return checked(filled, (1, *batch.image.shape[1:]))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._session = None
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def checked(filled: Any, shape: tuple[int, ...]) -> FloatArray:
+    """`filled`, if it has that shape and only finite values; raises RowError otherwise."""
+    result = np.asarray(filled, dtype=np.float32)
+    if result.shape != shape:
+        raise RowError(
+            FailureCode.INFER,
+            f"the engine returned {result.shape} for a tile of {shape}; use a model made for this package",
+        )
+    if not np.isfinite(result).all():
+        raise RowError(
+            FailureCode.NONFINITE, "the engine returned NaN or infinity; try --precision fp32, or report the image"
+        )
+    return result
+
+
+def _open(path: Path, content: bytes) -> onnxruntime.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # fatal only: what goes wrong reaches us as an exception
+    options.intra_op_num_threads = 1  # see the docstring of the module
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = False  # the arena never gives back what the largest batch took
+    options.enable_mem_pattern = False  # a pattern is kept for every shape of batch
+    try:
+        # From the bytes that were hashed, so that the hash is of what runs; a graph in several files cannot be opened.
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineError(
+            f"{path} is not a model that ONNX Runtime can run ({_first_line(error)}); "
+            "it may be damaged, cut short, a Git LFS pointer, or kept in several files: get the one-file model again"
+        ) from error
+
+
+def _check_contract(session: onnxruntime.InferenceSession, path: Path) -> None:
+    found = {each.name: (each.type, each.shape) for each in session.get_inputs()}
+    faults = [f"input `{name}` is missing" for name in INPUT_CHANNELS if name not in found]
+    faults += [f"input `{name}` is unknown" for name in found if name not in INPUT_CHANNELS]
+    found_output = {each.name: (each.type, each.shape) for each in session.get_outputs()}
+    if OUTPUT not in found_output:
+        faults.append(f"output `{OUTPUT}` is missing")
+    for name, channels in {**INPUT_CHANNELS, OUTPUT: 3}.items():
+        kind, shape = {**found, **found_output}.get(name, ("tensor(float)", [None, channels, None, None]))
+        if kind != "tensor(float)":
+            faults.append(f"`{name}` is {kind}, not float32")
+        if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != channels):
+            faults.append(f"`{name}` has shape {shape}, not (batch, {channels}, height, width)")
+        elif isinstance(shape[0], int) or (name != "prior_weight" and any(isinstance(size, int) for size in shape[2:])):
+            faults.append(f"`{name}` has a fixed size {shape}; batch, height and width must be free")
+    if faults:
+        raise EngineError(
+            f"{path} is a model for something else: {'; '.join(faults)}. Export it with this package's own exporter"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

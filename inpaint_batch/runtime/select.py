@@ -1,0 +1,46 @@
+"""Choose the engine of a run from what was asked for and what is there."""
+
+from __future__ import annotations
+
+from inpaint_batch.errors import EngineError, UsageError
+from inpaint_batch.runtime.engine import Engine
+from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model
+
+
+def select_engine(engine: str = "auto", *, model: str = "default", precision: str = "auto", threads: int = 0) -> Engine:
+    """Load an engine.
+
+    `engine`: `auto`, `onnxruntime`, `identity`, or `faulty:SCHEDULE`. `model`: `default` or the path of an `.onnx`
+    file. `precision`: `auto` (INT8 where there is such a file, else FP32), `int8` or `fp32`. `threads`: tiles filled at
+    one time, 0 for one per core. Every fallback that was taken stands in the engine's `notes`.
+
+    Raises UsageError for an unknown engine or precision, EngineError where the model is missing, damaged or foreign.
+    """
+    if engine == "identity" or engine.startswith("faulty:"):
+        from inpaint_batch.runtime.testing import FaultyEngine, IdentityEngine
+
+        return FaultyEngine.parse(engine) if engine != "identity" else IdentityEngine()
+    if engine not in ("auto", "onnxruntime"):
+        raise UsageError(f"unknown engine {engine!r}: choose auto, onnxruntime or identity")
+    if precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"unknown precision {precision!r}: choose auto, int8 or fp32")
+    from inpaint_batch.runtime.onnx_engine import OnnxEngine
+
+    stored = find_model(model)
+    chosen, notes = _choose_precision(stored, precision)
+    return OnnxEngine(stored.files[chosen], precision=chosen, model=stored.name, threads=threads, notes=notes)
+
+
+def _choose_precision(stored: StoredModel, asked: str) -> tuple[str, tuple[str, ...]]:
+    """The precision to run, and what there is to say about it."""
+    if asked != "auto":
+        if asked not in stored.files:
+            there = ", ".join(stored.files)
+            raise EngineError(
+                f"model {stored.name} has no {asked} file (only {there}): use --precision auto or {there}"
+            )
+        return asked, ()
+    best = next(precision for precision in PRECISIONS if precision in stored.files)
+    if stored.name == "default" and best != PRECISIONS[0]:
+        return best, (f"the default model has no {PRECISIONS[0]} file; {best} is used, which is slower",)
+    return best, ()

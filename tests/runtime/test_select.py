@@ -1,0 +1,97 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_graphs import pass_through
+
+import inpaint_batch
+from inpaint_batch.errors import EngineError, UsageError
+from inpaint_batch.runtime import store
+from inpaint_batch.runtime.select import select_engine
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder without any model yet; returns where an installed wheel keeps them."""
+    package = tmp_path / "site-packages" / "inpaint_batch"
+    (package / "engines" / "default").mkdir(parents=True)
+    monkeypatch.setattr(inpaint_batch, "__file__", str(package / "__init__.py"))
+    return package / "engines" / "default"
+
+
+def test_int8_is_preferred(installed: Path) -> None:
+    for precision in ("int8", "fp32"):
+        pass_through(installed / f"dcf-base.{precision}.onnx")
+    engine = select_engine(threads=1)
+    assert (engine.name, engine.precision, engine.model, engine.notes) == ("onnxruntime", "int8", "default", ())
+    assert select_engine(precision="fp32", threads=1).precision == "fp32"
+
+
+def test_without_int8_fp32_is_used_and_said(installed: Path) -> None:
+    pass_through(installed / "dcf-base.fp32.onnx")
+    engine = select_engine(threads=1)
+    assert engine.precision == "fp32"
+    assert engine.notes == ("the default model has no int8 file; fp32 is used, which is slower",)
+    with pytest.raises(EngineError, match="has no int8 file"):
+        select_engine(precision="int8")
+
+
+def test_a_checkout_is_found_where_the_package_has_none(installed: Path) -> None:
+    checkout = installed.parents[2] / "engines" / "default"
+    checkout.mkdir(parents=True)
+    pass_through(checkout / "dcf-base.fp32.onnx")
+    assert store.default_folder() == checkout
+    pass_through(installed / "dcf-base.fp32.onnx")
+    assert store.default_folder() == installed
+
+
+def test_no_model_at_all_says_what_to_do(installed: Path) -> None:
+    with pytest.raises(EngineError, match=r"the default model is not there .* --model"):
+        select_engine()
+
+
+def test_the_card_is_read(installed: Path) -> None:
+    pass_through(installed / "dcf-base.fp32.onnx")
+    (installed / "card.toml").write_text('name = "dcf-base"\n')
+    assert store.find_model("default").card == {"name": "dcf-base"}
+    (installed / "card.toml").write_text("name = ")
+    with pytest.raises(EngineError, match="model card"):
+        store.find_model("default")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("mine.onnx", "fp32"), ("mine.int8.onnx", "int8"), ("int8.onnx", "int8")]
+)
+def test_a_model_of_ones_own(tmp_path: Path, name: str, precision: str) -> None:
+    path = pass_through(tmp_path / name)
+    engine = select_engine(model=str(path), threads=1)
+    assert (engine.precision, engine.model, engine.notes) == (precision, str(path), ())
+
+
+def test_a_model_that_is_not_there_or_not_onnx(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="there is no model"):
+        select_engine(model=str(tmp_path / "no.onnx"))
+    with pytest.raises(EngineError, match=r"path of an \.onnx file"):
+        select_engine(model="large")
+
+
+def test_engines_for_rehearsals_need_no_model(installed: Path) -> None:
+    assert select_engine("identity").name == "identity"
+    assert select_engine("faulty:.x").name == "faulty:.x"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown engine 'gpu'"):
+        select_engine("gpu")
+    with pytest.raises(UsageError, match="unknown precision 'fp8'"):
+        select_engine(precision="fp8")
+
+
+def test_choosing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from inpaint_batch.runtime import select; select.select_engine('identity');"
+        "print({'torch', 'onnx', 'onnxruntime', 'ray', 'cv2', 'pyvips'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "set()\n"
