@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from gallery import Gallery
 from hypothesis import settings
 
 settings.register_profile("house", deadline=None)  # how long an example takes says nothing on a busy machine
@@ -20,3 +21,20 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real photographs here: set INPAINT_BATCH_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    """An empty gallery in `tmp_path/in`."""
+    (tmp_path / "in").mkdir()
+    return Gallery(tmp_path / "in")
+
+
+@pytest.fixture
+def every_format(gallery: Gallery) -> Gallery:
+    """A gallery with each format and kind of pixel that can be restored."""
+    kinds = {"jpg": "L RGB", "png": "L LA RGB RGBA", "tif": "L RGB RGBA", "webp": "RGB RGBA"}
+    for suffix, modes in kinds.items():
+        for mode in modes.split():
+            gallery.add(f"{suffix}/{mode}.{suffix}", mode=mode, side=72 + len(gallery.rows))
+    return gallery

@@ -34,12 +34,20 @@ def row_key(row: Row, config: RowConfig, tiling: TilingConfig, engine: str) -> s
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _fingerprint(path: str) -> list[str | int | None]:
+def location(path: str) -> str:
+    """One name for one file: absolute, and without `..`, which `failures.csv` is full of. URIs stay as they are."""
     if "://" in path:
-        return [path, None, None]
+        return path
     absolute = Path(path).absolute()
+    if ".." in absolute.parts:
+        absolute = absolute.parent.resolve() / absolute.name
+    return str(absolute)
+
+
+def _fingerprint(path: str) -> list[str | int | None]:
+    name = location(path)
     try:
-        status = absolute.stat()
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return [str(absolute), None, None]
-    return [str(absolute), status.st_size, status.st_mtime_ns]
+        status = Path(name).stat()
+    except (OSError, ValueError):  # not there, or a store; ValueError: a NUL in the name
+        return [name, None, None]
+    return [name, status.st_size, status.st_mtime_ns]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.identity import row_key
+from inpaint_batch.execution.identity import location, row_key
 from inpaint_batch.execution.ledger import Known, Ledger
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -66,7 +66,7 @@ class OutputNames:
         root = self._config.output
         destination = safe_join(root, name)
         refuse_input(destination, row)
-        is_ours = not os.path.lexists(destination) or self._owns(name, row.image)
+        is_ours = not os.path.lexists(destination) or self._owns(name, location(row.image))
         if not self._taken.add(name):
             if self._config.on_conflict != "suffix":
                 raise RowError(
@@ -117,7 +117,7 @@ class RowPlanner:
             same = known.key == key
             if same and known.status == "done" and self._names.keep(known.output):
                 return Skip(known.output)
-            if same or self._ledger.owns(known.output, row.image):
+            if same or self._ledger.owns(known.output, location(row.image)):
                 name = known.output  # also where a conflict gave it another name then
         claimed = self._names.claim(row, name)
         if claimed is None:
@@ -131,8 +131,8 @@ class RowPlanner:
 def _is_variant(output: str, name: str) -> bool:
     """Whether `output` is `name`, or what a conflict makes of it (`name-1`)."""
     earlier, wanted = Path(output), Path(name)
-    if earlier == wanted:
-        return True
+    if not output or earlier == wanted:
+        return bool(output)
     number = earlier.stem.removeprefix(wanted.stem + "-")
     return earlier.with_name(wanted.name) == wanted and number != earlier.stem and number.isdigit()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import EngineError, FailureLimitError, InpaintBatchError, RowsFailedError, StorageError
+from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.lock import RunLock
@@ -154,7 +155,13 @@ class _Run:
             match plan:
                 case RowTask():
                     ledger.append(
-                        LedgerEntry(id=row.id, key=plan.key, status="started", image=plan.row.image, output=plan.output)
+                        LedgerEntry(
+                            id=row.id,
+                            key=plan.key,
+                            status="started",
+                            image=location(plan.row.image),
+                            output=plan.output,
+                        )
                     )
                     yield plan
                 case Skip():
@@ -195,7 +202,7 @@ def _entry(outcome: RowOutcome) -> LedgerEntry:
         id=task.row.id,
         key=task.key,
         status="failed" if failure else "done",
-        image=task.row.image,
+        image=location(task.row.image),
         output=task.output,
         code=failure.code.value if failure else "",
         message=failure.message if failure else "",

@@ -124,7 +124,11 @@ def versions() -> dict[str, str]:
 
 
 def _from(folder: Path, location: str) -> str:
-    return location if not location or "://" in location else os.path.relpath(location, folder)
+    if not location or "://" in location:
+        return location
+    path = Path(location)
+    # Both without links: `..` out of a linked folder leads elsewhere than its name says.
+    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())
 
 
 def _iso(seconds: float) -> str:
