@@ -29,7 +29,7 @@ class Codec:
 
     def is_available(self) -> bool:
         """Whether imagecodecs was built with it."""
-        return self.needs is None or bool(getattr(imagecodecs, self.needs).available)
+        return self.needs is None or bool(getattr(getattr(imagecodecs, self.needs, None), "available", False))
 
 
 def _pack_bits(raw: bytes, row_bytes: int) -> bytes:

@@ -1,0 +1,319 @@
+"""Patched JPEGs: fill visible, every coefficient without a hole sample as it was, metadata byte for byte."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import imaging_cases as cases
+import jpeglib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging.jpeg_patch import quant_table
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.types import Box, Patch
+
+SUBSAMPLINGS = {"444": [(1, 1)] * 3, "422": [(2, 1), (1, 1), (1, 1)], "420": [(2, 2), (1, 1), (1, 1)],
+                "440": [(1, 2), (1, 1), (1, 1)], "411": [(4, 1), (1, 1), (1, 1)]}  # fmt: skip
+
+
+def save_jpeg(path: Path, samples: np.ndarray, subsampling: str = "420", **options: object) -> None:
+    """Pillow writes 4:4:4, 4:2:2 and 4:2:0; jpeglib writes the others."""
+    if subsampling in ("444", "422", "420"):
+        Image.fromarray(samples).save(path, "JPEG", subsampling={"444": 0, "422": 1, "420": 2}[subsampling], **options)
+    else:
+        image = jpeglib.from_spatial(samples)
+        image.samp_factor = [(v, h) for h, v in SUBSAMPLINGS[subsampling]]
+        image.write_spatial(str(path), qt=options.get("quality", 75))
+
+
+def coefficients(path: Path) -> list[np.ndarray]:
+    image = jpeglib.read_dct(str(path))
+    return [plane for plane in (image.Y, image.Cb, image.Cr) if plane is not None]
+
+
+def restore(path: Path, out: Path, patches: list[Patch] | None = None):
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patches = cases.patches_for(source) if patches is None else patches
+    write_filled(source, patches, out, jpeg="patch")
+    verify_written(source, patches, out, jpeg="patch")
+    return source, patches
+
+
+def assert_only_blocks_with_holes_changed(path: Path, out: Path, hole: np.ndarray) -> int:
+    """Compare through jpeglib's own reader; returns the number of changed luma blocks."""
+    num_changed = 0
+    before, after = coefficients(path), coefficients(out)
+    height_px, width_px = hole.shape
+    stream = jpeg_stream.parse(path.read_bytes())
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert old.shape == new.shape
+        down, across = stream.subsampling(index)
+        for row, column in zip(*np.nonzero((old != new).any(axis=(2, 3))), strict=True):
+            cell = hole[row * 8 * down : (row + 1) * 8 * down, column * 8 * across : (column + 1) * 8 * across]
+            assert cell.any(), f"block {row}, {column} of component {index} has no hole"
+            num_changed += index == 0
+    assert (height_px, width_px) == (stream.height_px, stream.width_px)
+    return num_changed
+
+
+@pytest.mark.parametrize("size", [(97, 131), (96, 128), (17, 15), (8, 200)])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", ["444", "422", "420"])
+def test_only_blocks_with_holes_change(
+    tmp_path: Path, subsampling: str, progressive: bool, size: tuple[int, int]
+) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb", *size), subsampling, quality=92, progressive=progressive)
+    source, patches = restore(path, out)
+    hole = cases.hole_map(source, patches)
+    assert assert_only_blocks_with_holes_changed(path, out, hole) > 0
+    with Image.open(path) as one, Image.open(out) as two:
+        assert one.info.get("progressive") == two.info.get("progressive")
+        assert one.quantization == two.quantization
+        assert one.layer == two.layer  # sampling factors, table numbers, component ids
+
+
+@pytest.mark.parametrize("subsampling", ["440", "411"])
+def test_unusual_sampling(tmp_path: Path, subsampling: str) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb"), subsampling, quality=90)
+    stream = jpeg_stream.parse(path.read_bytes())
+    assert [(c.horizontal, c.vertical) for c in stream.components] == SUBSAMPLINGS[subsampling]
+    source, patches = restore(path, out)
+    assert assert_only_blocks_with_holes_changed(path, out, cases.hole_map(source, patches)) > 0
+
+
+@pytest.mark.parametrize(
+    ("subsampling", "quality", "worst"), [("444", 95, 1.5), ("422", 95, 2.0), ("420", 95, 2.0), ("420", 60, 6.0)]
+)
+def test_fill_is_visible_where_the_hole_was(tmp_path: Path, subsampling: str, quality: int, worst: float) -> None:
+    """A smooth fill comes back to within quantisation, in colour; at Q95 within two of 255 on average."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    samples = cases.picture("rgb", 203, 301)
+    hole = np.zeros(samples.shape[:2], np.bool_)
+    hole[40:120, 100:220] = True
+    hole[-20:, -20:] = True
+    truth = samples.astype(float).mean(axis=(0, 1)) + np.linspace(-30, 30, 301)[None, :, None] * [1, 0.5, -1]
+    truth = np.broadcast_to(truth, samples.shape)
+    damaged = samples.copy()
+    damaged[hole] = 255
+    save_jpeg(path, damaged, subsampling, quality=quality)
+    patch = Patch(Box(0, 0, 203, 301), np.rint(truth).astype(np.uint8), hole)
+    restore(path, out, [patch])
+    now = cases.decode_elsewhere(out).astype(float)
+    # Chroma of the outermost hole pixels is shared with known ones; look one cell further in.
+    inner = np.zeros_like(hole)
+    inner[44:116, 104:216] = True
+    inner[-16:, -16:] = True
+    assert np.abs(now - truth)[inner].mean() < worst
+    assert np.abs(now - cases.decode_elsewhere(path))[inner].mean() > 40
+
+
+def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb"), "444", quality=95)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    before = cases.decode_elsewhere(path).astype(int)
+    hole = np.zeros((97, 131), np.bool_)
+    hole[30, 20:100] = True  # one pixel high: most of each touched block is known
+    fill = np.clip(before + 3, 0, 255).astype(np.uint8)
+    restore(path, out, [Patch(source.header.box, fill, hole)])
+    change = np.abs(cases.decode_elsewhere(out).astype(int) - before)[~hole]
+    assert change.max() <= 8
+    assert change.mean() < 0.2
+
+
+def test_a_fill_equal_to_the_source_changes_no_coefficient_by_more_than_rounding(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("grey"), quality=75)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    same = Patch(source.header.box, source.read(source.header.box), np.ones((97, 131), np.bool_))
+    restore(path, out, [same])
+    for old, new in zip(coefficients(path), coefficients(out), strict=True):
+        assert np.abs(old[:-1, :-1].astype(int) - new[:-1, :-1]).max() <= 1  # blocks at the edge get new padding
+        assert (old[:-1, :-1] == new[:-1, :-1]).mean() > 0.99
+
+
+def test_nothing_to_fill_changes_no_coefficient(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb"), restart_marker_blocks=3)
+    restore(path, out, [])
+    assert all(np.array_equal(old, new) for old, new in zip(coefficients(path), coefficients(out), strict=True))
+    np.testing.assert_array_equal(cases.decode_elsewhere(path), cases.decode_elsewhere(out))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_grey(tmp_path: Path, options: dict[str, object]) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    Image.fromarray(cases.picture("grey")).save(path, quality=95, **options)
+    source, patches = restore(path, out)
+    hole = cases.hole_map(source, patches)
+    assert assert_only_blocks_with_holes_changed(path, out, hole) > 0
+    expected = cases.filled(cases.decode_elsewhere(path), source, patches)
+    assert np.abs(cases.decode_elsewhere(out).astype(int) - expected)[hole].mean() < 2
+
+
+def test_rgb_without_colour_transform(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    Image.fromarray(cases.picture("rgb")).save(path, quality=95, keep_rgb=True)
+    assert jpeg_stream.parse(path.read_bytes()).colours == "rgb"
+    source, patches = restore(path, out)
+    hole = cases.hole_map(source, patches)
+    assert_only_blocks_with_holes_changed(path, out, hole)
+    expected = cases.filled(cases.decode_elsewhere(path), source, patches)
+    assert np.abs(cases.decode_elsewhere(out).astype(int) - expected)[hole].mean() < 2
+
+
+def test_all_metadata_stays_byte_for_byte(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    profile = cases.icc_profile() * 150  # more than one APP2 segment; Pillow does not look inside
+    Image.fromarray(cases.picture("rgb")).save(
+        path, exif=cases.exif_block(6), icc_profile=profile, xmp=cases.XMP, dpi=(300, 300), comment=b"first"
+    )  # fmt: skip
+    data = path.read_bytes()
+    iptc = b"\xff\xed" + (2 + 14 + 9).to_bytes(2, "big") + b"Photoshop 3.0\x00" + b"iptc-ish\x00"
+    scan = data.index(b"\xff\xdb")
+    many = b"".join(b"\xff\xfe" + (2 + 7).to_bytes(2, "big") + b"note %02d" % i for i in range(60))
+    path.write_bytes(data[:scan] + iptc + many + data[scan:] + b"trailing bytes of a camera")
+    restore(path, out)
+    before, after = (jpeg_stream.parse(file.read_bytes()) for file in (path, out))
+    assert before.metadata == after.metadata
+    assert len(before.metadata) > 65
+    assert out.read_bytes().endswith(b"\xff\xd9trailing bytes of a camera")
+    with Image.open(path) as one, Image.open(out) as two:
+        assert one.applist == two.applist
+        assert one.info["icc_profile"] == two.info["icc_profile"] == profile
+        assert one.info["dpi"] == two.info["dpi"]
+        assert two.getexif()[0x0112] == 6
+        assert two.info["xmp"] == cases.XMP
+
+
+def test_quantisation_tables_are_read_in_natural_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    save_jpeg(path, cases.picture("rgb"), quality=83)
+    stream = jpeg_stream.parse(path.read_bytes())
+    image = jpeglib.read_dct(str(path))
+    for index in range(3):
+        np.testing.assert_array_equal(quant_table(stream, index), image.get_component_qt(index))
+
+
+def test_a_changed_known_block_is_caught(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb"), quality=90)
+    source, patches = restore(path, out)
+    image = jpeglib.read_dct(str(out))
+    image.Y[0, 0, 2, 2] += 1
+    image.write_dct(str(tmp_path / "c.jpg"))
+    fresh = jpeg_stream.split_pixels((tmp_path / "c.jpg").read_bytes())
+    out.write_bytes(b"\xff\xd8" + b"".join(jpeg_stream.parse(path.read_bytes()).metadata) + fresh)
+    with pytest.raises(RowError, match="changed on the way") as caught:
+        verify_written(source, patches, out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+    out.write_bytes((tmp_path / "a.jpg").read_bytes()[:-9])
+    with pytest.raises(RowError):
+        verify_written(source, patches, out, jpeg="patch")
+
+
+def test_tables_that_change_between_scans_are_refused_for_patching(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb"), progressive=True)
+    data = path.read_bytes()
+    second_scan = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    tables = data.index(b"\xff\xdb")
+    other = bytearray(data[tables : tables + 69])
+    other[-1] ^= 1
+    path.write_bytes(data[:second_scan] + bytes(other) + data[second_scan:])
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    with pytest.raises(RowError, match="lossless") as caught:
+        write_filled(source, cases.patches_for(source), out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+
+
+FUZZ = """
+import sys
+from pathlib import Path
+import numpy as np
+from inpaint_batch.errors import RowError
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.types import Box, Patch
+rng = np.random.default_rng(5)
+folder = Path(sys.argv[1])
+originals = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
+num_done = 0
+for attempt in range(200):
+    data = bytearray(originals[attempt % len(originals)])
+    for _ in range(int(rng.integers(1, 12))):
+        data[int(rng.integers(2, len(data) if attempt % 2 else 650))] = int(rng.integers(256))
+    path = folder / "broken.bin"
+    path.write_bytes(data)
+    try:
+        source = open_image(path, max_bytes=1 << 26)
+        box = source.header.box.intersect(Box(0, 0, 20, 20))
+        patch = Patch(box, source.read(box) // 2, np.ones((box.height, box.width), bool))
+        write_filled(source, [patch], folder / "out.bin", jpeg="patch")
+        verify_written(source, [patch], folder / "out.bin", jpeg="patch")
+        num_done += 1
+    except RowError:
+        pass
+print("survived", num_done)
+"""
+
+
+def test_no_damaged_file_takes_the_process_down(tmp_path: Path) -> None:
+    """The coefficient library ends the process on a stream that it cannot take; nothing like that may reach it."""
+    for name, options in {"a": {}, "b": {"progressive": True}, "c": {"restart_marker_rows": 1}}.items():
+        save_jpeg(tmp_path / f"{name}.jpg", cases.picture("rgb", 40, 56), "420", **options)
+    done = subprocess.run(
+        [sys.executable, "-c", FUZZ, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[1]) > 10
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_any_hole_in_any_sampling(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("jpeg")
+    path, out = folder / "a.jpg", folder / "b.jpg"
+    size = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    save_jpeg(
+        path,
+        rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+        data.draw(st.sampled_from(["444", "422", "420"])),
+        quality=data.draw(st.integers(1, 100)),
+        progressive=data.draw(st.booleans()),
+    )
+    patches = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        top, left = int(rng.integers(size[0])), int(rng.integers(size[1]))
+        box = Box(top, left, int(rng.integers(1, size[0] - top + 1)), int(rng.integers(1, size[1] - left + 1)))
+        hole = rng.random((box.height, box.width)) < rng.random() / 4
+        patches.append(Patch(box, rng.integers(0, 256, (box.height, box.width, 3), dtype=np.uint8), hole))
+    source, _ = restore(path, out, patches)
+    assert_only_blocks_with_holes_changed(path, out, cases.hole_map(source, patches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hr1.jpg", "hr2.jpg", "hr3.jpg"])
+def test_fifteen_megapixels(real_data: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    path = real_data / "highres" / name
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patches = []
+    for index in range(10):
+        box = Box(100 + 250 * index, 200 + 300 * index, 300, 300)
+        y, x = np.mgrid[0:300, 0:300]
+        patches.append(Patch(box, np.full((300, 300, 3), 128, np.uint8), np.abs(y - x) < 4))
+    restore(path, out, patches)
+    assert_only_blocks_with_holes_changed(path, out, cases.hole_map(source, patches))

@@ -1,0 +1,238 @@
+"""TIFFs are patched in place: samples, tags and untouched bytes, over every packing that is accepted."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from pathlib import Path
+
+import imaging_cases as cases
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import tiff_patch
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.tiff_codec import CODECS, pack_segment, unpack_segment
+from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.types import Box, Patch
+
+ADDRESS_TAGS = {273, 279, 324, 325}
+
+
+def save_tiff(path: Path, samples: np.ndarray, kind: str, **options: object) -> None:
+    photometric = options.pop("photometric", "minisblack" if "grey" in kind else "rgb")
+    extra = ["unassalpha"] if kind in ("grey_alpha", "rgba") else None
+    if options.get("planarconfig") == "separate":
+        samples = np.moveaxis(samples, -1, 0)
+    tifffile.imwrite(path, samples, photometric=photometric, extrasamples=extra, **options)
+
+
+def tags(path: Path) -> dict[int, object]:
+    with tifffile.TiffFile(path) as file:
+        return {tag.code: tag.value for tag in file.pages.first.tags if tag.code not in ADDRESS_TAGS}
+
+
+def restore(path: Path, out: Path, patches: list[Patch] | None = None):
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patches = cases.patches_for(source) if patches is None else patches
+    write_filled(source, patches, out, jpeg="patch")
+    verify_written(source, patches, out, jpeg="patch")
+    assert tags(path) == tags(out)
+    np.testing.assert_array_equal(
+        cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
+    )
+    return source, patches
+
+
+PACKINGS = [
+    (compression, predictor)
+    for compression, predictor in itertools.product([None, "lzw", "zlib", "zstd", "packbits"], [False, True])
+    if not (predictor and compression in (None, "packbits"))
+]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("tile", [None, (32, 48)])
+@pytest.mark.parametrize(("compression", "predictor"), PACKINGS)
+def test_packings(
+    tmp_path: Path, compression: str | None, predictor: bool, tile: tuple[int, int] | None, dtype: str
+) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("rgb", dtype=dtype)
+    rows = {} if tile else {"rowsperstrip": 20}
+    save_tiff(path, samples, "rgb", compression=compression, predictor=predictor, tile=tile, **rows)
+    source, _ = restore(path, out)
+    assert source.header.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", cases.BANDS)
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("byteorder", "bigtiff"), list(itertools.product("<>", [False, True])))
+def test_bands_and_byte_orders(tmp_path: Path, kind: str, planar: bool, byteorder: str, bigtiff: bool) -> None:
+    if planar and kind == "grey":
+        pytest.skip("one band is never planar")
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    config = {"planarconfig": "separate" if planar else "contig"} if kind != "grey" else {}
+    options = {"compression": "zlib", "predictor": True, "byteorder": byteorder, "bigtiff": bigtiff, "rowsperstrip": 16}
+    save_tiff(path, cases.picture(kind, dtype="uint16"), kind, **options, **config)
+    source, _ = restore(path, out)
+    assert source.header.has_alpha == (kind in ("grey_alpha", "rgba"))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_one_segment_whose_address_stands_inside_the_tag(tmp_path: Path, bigtiff: bool, single: bool) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    flat = np.full((97, 131, 3), 9, np.uint8)  # packs to nearly nothing, so that any fill grows it
+    rows = {"rowsperstrip": 97} if single else {"rowsperstrip": 49}
+    save_tiff(path, flat, "rgb", compression="lzw", bigtiff=bigtiff, **rows)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+    restore(path, out, [Patch(source.header.box, noise, np.ones((97, 131), np.bool_))])
+    assert out.stat().st_size > path.stat().st_size + 97 * 131 * 3 // 2
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+def test_short_lengths_that_no_longer_fit_get_a_wider_type(tmp_path: Path, byteorder: str) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    flat = np.full((300, 300, 3), 9, np.uint8)
+    save_tiff(path, flat, "rgb", compression="zlib", byteorder=byteorder, rowsperstrip=100)
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages.first.tags[279]
+        lengths = tag.value
+    data = bytearray(path.read_bytes())  # rewrite the lengths as three SHORTs
+    order = "little" if byteorder == "<" else "big"
+    data[tag.offset + 2 : tag.offset + 4] = (3).to_bytes(2, order)
+    place = len(data)
+    data += b"".join(int(length).to_bytes(2, order) for length in lengths)
+    data[tag.offset + 8 : tag.offset + 12] = place.to_bytes(4, order)
+    path.write_bytes(data)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    hole = np.zeros((300, 300), np.bool_)
+    hole[:100] = True
+    restore(path, out, [Patch(source.header.box, noise, hole)])
+    with tifffile.TiffFile(out) as file:
+        assert int(file.pages.first.tags[279].dtype) == 4
+        assert max(file.pages.first.databytecounts) > 65535
+
+
+def test_min_is_white_is_turned_in_and_out(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("grey")
+    save_tiff(path, samples, "grey", photometric="miniswhite", compression="lzw", rowsperstrip=10)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    np.testing.assert_array_equal(source.read(source.header.box)[..., 0], 255 - samples)
+    box = Box(30, 30, 20, 20)
+    black = Patch(box, np.zeros((20, 20, 1), np.uint8), np.ones((20, 20), np.bool_))
+    write_filled(source, [black], out, jpeg="patch")
+    verify_written(source, [black], out, jpeg="patch")
+    with tifffile.TiffFile(out) as file:
+        stored = file.pages.first.asarray()
+    expected = samples.copy()
+    expected[box.slices] = 255
+    np.testing.assert_array_equal(stored, expected)
+    assert tags(path) == tags(out)
+
+
+def test_metadata_and_untouched_bytes_stay(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    profile = cases.icc_profile()
+    extra = [
+        (274, "H", 1, 6, True),
+        (271, "s", 0, "A maker", True),
+        (700, "B", len(cases.XMP), cases.XMP, True),
+        (34664, "I", 1, 0, True),  # becomes the EXIF tag below: tifffile does not write that one
+    ]
+    samples = cases.picture("rgb", 400, 300)
+    options = {"iccprofile": profile, "resolution": (300, 301), "description": "a description", "extratags": extra}
+    save_tiff(path, samples, "rgb", compression="lzw", rowsperstrip=64, **options)
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages.first.tags[34664]
+    data = bytearray(path.read_bytes())
+    data += bytes(len(data) % 2)
+    data[tag.offset : tag.offset + 2] = struct.pack("<H", 34665)
+    data[tag.valueoffset : tag.valueoffset + 4] = struct.pack("<I", len(data))
+    data += struct.pack("<HHHIII", 1, 0x9003, 2, 20, len(data) + 18, 0) + b"2001:02:03 04:05:06\x00"
+    path.write_bytes(data)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    assert source.header.orientation == 6
+    patch = Patch(Box(5, 5, 4, 4), np.full((4, 4, 3), 1, np.uint8), np.ones((4, 4), np.bool_))
+    restore(path, out, [patch])
+    with Image.open(path) as one, Image.open(out) as two:
+        assert dict(one.tag_v2) | {273: 0, 279: 0} == dict(two.tag_v2) | {273: 0, 279: 0}
+        assert one.info["icc_profile"] == two.info["icc_profile"] == profile
+        assert one.info["dpi"] == two.info["dpi"]
+        assert two.getexif().get_ifd(0x8769)[0x9003] == "2001:02:03 04:05:06"
+    before, after = path.read_bytes(), out.read_bytes()
+    touched_bytes = open_image(path, max_bytes=cases.NO_LIMIT).layout.lengths[0]
+    num_changed = sum(a != b for a, b in zip(before, after, strict=False))
+    assert num_changed <= touched_bytes + 16
+
+
+def test_segments_that_share_bytes_are_not_overwritten(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    save_tiff(path, np.full((64, 64), 5, np.uint8), "grey", tile=(32, 32))
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages.first.tags[324]
+        offsets = tag.value
+    data = bytearray(path.read_bytes())
+    for slot in range(4):
+        data[tag.valueoffset + 4 * slot : tag.valueoffset + 4 * slot + 4] = offsets[0].to_bytes(4, "little")
+    path.write_bytes(data)
+    patch = Patch(Box(0, 0, 9, 9), np.full((9, 9, 1), 77, np.uint8), np.ones((9, 9), np.bool_))
+    restore(path, out, [patch])
+
+
+def test_a_classic_file_does_not_grow_past_its_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    save_tiff(path, np.full((97, 131, 3), 9, np.uint8), "rgb", compression="lzw")
+    monkeypatch.setattr(tiff_patch, "_CLASSIC_LIMIT_BYTES", path.stat().st_size + 100)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+    with pytest.raises(RowError, match="BigTIFF") as caught:
+        write_filled(source, [Patch(source.header.box, noise, np.ones((97, 131), np.bool_))], out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+
+
+def test_only_touched_segments_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    samples = cases.picture("rgb", 256, 256)
+    save_tiff(path, samples, "rgb", tile=(64, 64), compression="zlib")
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    box = Box(70, 10, 100, 40)
+    np.testing.assert_array_equal(source.read(box), samples[box.slices])
+    assert source._decoded == {4, 8}
+
+
+@pytest.mark.parametrize("where", ["pixels", "tags"])
+def test_a_changed_byte_is_caught(tmp_path: Path, where: str) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    save_tiff(path, cases.picture("rgb"), "rgb", description="a description", rowsperstrip=10)
+    source, patches = restore(path, out)
+    data = bytearray(out.read_bytes())
+    data[source.layout.offsets[0] + 5 if where == "pixels" else data.index(b"description")] ^= 1
+    out.write_bytes(data)
+    with pytest.raises(RowError) as caught:
+        verify_written(source, patches, out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+
+
+@given(
+    st.sampled_from(sorted(CODECS)),
+    st.sampled_from([1, 2]),
+    st.sampled_from(["<u1", "<u2", ">u2"]),
+    st.data(),
+)
+def test_packing_undoes_unpacking(compression: int, predictor: int, dtype: str, data: st.DataObject) -> None:
+    kind = np.dtype(dtype)
+    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 4)))
+    samples = data.draw(arrays.arrays(kind.newbyteorder("="), shape))
+    packed = pack_segment(samples, compression, predictor, kind)
+    np.testing.assert_array_equal(unpack_segment(packed, compression, predictor, kind, shape, shape), samples)

@@ -1,0 +1,255 @@
+"""PNG, WebP and JPEG-as-PNG: fills land, known samples and metadata stay, and a wrong output is caught."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import imaging_cases as cases
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import webp
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.types import Box, Patch
+
+
+def restore(path: Path, destination: Path, jpeg: str = "patch"):
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patches = cases.patches_for(source)
+    write_filled(source, patches, destination, jpeg=jpeg)
+    verify_written(source, patches, destination, jpeg=jpeg)
+    return source, patches
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", cases.BANDS)
+def test_png_keeps_every_known_sample(tmp_path: Path, kind: str, orientation: int) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    Image.fromarray(cases.picture(kind)).save(path, exif=cases.exif_block(orientation))
+    source, patches = restore(path, out)
+    np.testing.assert_array_equal(
+        cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
+    )
+    assert open_image(out, max_bytes=cases.NO_LIMIT).header == source.header
+
+
+@pytest.mark.parametrize("kind", cases.BANDS)
+def test_png_of_16_bits(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    samples = cases.picture(kind, 33, 47, "uint16")
+    path.write_bytes(cases.png16(samples))
+    source, patches = restore(path, out)
+    assert source.header.dtype == "uint16"
+    before = samples.reshape(*samples.shape[:2], -1)
+    np.testing.assert_array_equal(cases.png16_samples(out.read_bytes()), cases.filled(before, source, patches))
+
+
+def test_png_keeps_every_chunk_in_its_place(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "nobody")
+    text.add_itxt("XML:com.adobe.xmp", cases.XMP.decode())
+    Image.fromarray(cases.picture("rgb")).save(
+        path, icc_profile=cases.icc_profile(), exif=cases.exif_block(), dpi=(300, 301), pnginfo=text
+    )
+    data = path.read_bytes()
+    end = data.rindex(b"IEND") - 4
+    extra = cases.png_chunk(b"prVt", b"\x00private\xff") + cases.png_chunk(
+        b"tIME", struct.pack(">HBBBBB", 1999, 1, 2, 3, 4, 5)
+    )
+    path.write_bytes(data[:end] + extra + data[end:] + b"after the end")
+    restore(path, out)
+
+    def layout(content: bytes) -> list[bytes]:
+        """Every chunk in order; the pixels only as one marker for their place."""
+        position, chunks = 8, []
+        while position < len(content) - len(b"after the end"):
+            length = 12 + int.from_bytes(content[position : position + 4], "big")
+            is_pixels = content[position + 4 : position + 8] == b"IDAT"
+            chunks.append(b"pixels" if is_pixels else content[position : position + length])
+            position += length
+        return [chunk for i, chunk in enumerate(chunks) if chunk != b"pixels" or chunks[i - 1] != b"pixels"]
+
+    assert layout(path.read_bytes()) == layout(out.read_bytes())
+    assert len(layout(out.read_bytes())) == 10
+    assert out.read_bytes().endswith(b"after the end")
+    with Image.open(path) as one, Image.open(out) as two:
+        assert one.info["icc_profile"] == two.info["icc_profile"]
+        assert one.info["dpi"] == two.info["dpi"]
+        assert one.getexif() == two.getexif()
+
+
+def test_interlaced_png_becomes_plain_and_says_so(tmp_path: Path) -> None:
+    # No encoder at hand writes Adam7; a 1 x 1 image has one pass and is the same stream either way.
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    Image.fromarray(np.full((1, 1, 3), 7, np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[28] = 1
+    data[8:33] = cases.png_chunk(b"IHDR", bytes(data[16:29]))
+    path.write_bytes(data)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patch = Patch(Box(0, 0, 1, 1), np.full((1, 1, 3), 9, np.uint8), np.ones((1, 1), np.bool_))
+    write_filled(source, [patch], out, jpeg="patch")
+    verify_written(source, [patch], out, jpeg="patch")
+    assert out.read_bytes()[28] == 0
+    assert cases.decode_elsewhere(out).tolist() == [[[9, 9, 9]]]
+
+
+@pytest.mark.parametrize("kind", ["grey", "rgb"])
+def test_fill_never_turns_transparent_by_hitting_the_key_colour(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    samples = cases.picture(kind)
+    key = (7, 8, 9) if kind == "rgb" else 7
+    samples[:5, :5] = key
+    Image.fromarray(samples).save(path, transparency=key)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    assert not source.header.has_alpha
+    fill = np.empty((20, 20, source.header.num_bands), np.uint8)
+    fill[...] = key
+    patch = Patch(Box(40, 40, 20, 20), fill, np.ones((20, 20), np.bool_))
+    write_filled(source, [patch], out, jpeg="patch")
+    verify_written(source, [patch], out, jpeg="patch")
+    with Image.open(out) as image:
+        assert image.info["transparency"] == key
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    assert (alpha[:5, :5] == 0).all()
+    assert (alpha[40:60, 40:60] == 255).all()
+    now = cases.decode_elsewhere(out)[40:60, 40:60].astype(int)
+    assert np.abs(now - fill).max() == 1
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("kind", ["rgb", "rgba"])
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_webp_keeps_samples_and_metadata(tmp_path: Path, kind: str, lossless: bool, orientation: int) -> None:
+    path, out = tmp_path / "a.webp", tmp_path / "b.webp"
+    samples = cases.picture(kind)
+    if kind == "rgba":
+        samples[:20, :, 3] = 0  # colours under full transparency are samples too
+    Image.fromarray(samples).save(
+        path, lossless=lossless, exact=True, quality=85,
+        icc_profile=cases.icc_profile(), exif=cases.exif_block(orientation), xmp=cases.XMP,
+    )  # fmt: skip
+    source, patches = restore(path, out)
+    np.testing.assert_array_equal(
+        cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
+    )
+    with Image.open(path) as one, Image.open(out) as two:
+        assert one.mode == two.mode
+        for key in ("icc_profile", "exif", "xmp"):
+            assert one.info[key] == two.info[key]
+        assert two.getexif()[0x0112] == orientation
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_plain_webp_stays_plain(tmp_path: Path, lossless: bool) -> None:
+    path, out = tmp_path / "a.webp", tmp_path / "b.webp"
+    Image.fromarray(cases.picture("rgb", 64, 65)).save(path, lossless=lossless)
+    restore(path, out)
+    assert out.read_bytes()[12:16] == b"VP8L"
+
+
+def test_webp_with_opaque_alpha_still_has_alpha(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.webp", tmp_path / "b.webp"
+    body = webp._encode(np.full((9, 9, 4), 255, np.uint8))
+    container = b"WEBPVP8L" + struct.pack("<I", len(body)) + body + b"\x00" * (len(body) & 1)
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(container)) + container)
+    opaque = open_image(path, max_bytes=cases.NO_LIMIT)
+    assert opaque.header.has_alpha
+    assert (opaque.read(opaque.header.box) == 255).all()
+    restore(path, out)
+    with Image.open(out) as image:
+        assert image.mode == "RGBA"
+
+
+@pytest.mark.parametrize("kind", ["grey", "rgb"])
+def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.png"
+    Image.fromarray(cases.picture(kind)).save(
+        path, icc_profile=cases.icc_profile(), exif=cases.exif_block(8), dpi=(300, 300),
+        xmp=cases.XMP, comment=b"a note",
+    )  # fmt: skip
+    source, patches = restore(path, out, "lossless")
+    np.testing.assert_array_equal(
+        cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
+    )
+    with Image.open(path) as one, Image.open(out) as two:
+        assert two.format == "PNG"
+        assert one.info["icc_profile"] == two.info["icc_profile"]
+        assert one.getexif() == two.getexif()
+        assert two.getexif()[0x0112] == 8
+        assert two.info["dpi"] == pytest.approx((300, 300), abs=0.02)
+        assert two.info["XML:com.adobe.xmp"] == cases.XMP.decode()
+        assert two.info["Comment"] == "a note"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_a_wrong_output_is_caught(tmp_path: Path, suffix: str) -> None:
+    path, out = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    Image.fromarray(cases.picture("rgb")).save(path, **options)
+    source, patches = restore(path, out)
+    wrong = cases.decode_elsewhere(out).copy()
+    wrong[3, 3, 0] ^= 1
+    Image.fromarray(wrong).save(out, **options)
+    with pytest.raises(RowError) as caught:
+        verify_written(source, patches, out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+    out.write_bytes(out.read_bytes()[:-200])
+    with pytest.raises(RowError) as caught:
+        verify_written(source, patches, out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+    out.unlink()
+    with pytest.raises(RowError) as caught:
+        verify_written(source, patches, out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
+def test_nowhere_to_write_is_a_write_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(cases.picture("rgb")).save(path)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    with pytest.raises(RowError) as caught:
+        write_filled(source, cases.patches_for(source), tmp_path / "no folder" / "b", jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+    assert caught.value.retryable
+
+
+def test_a_patch_that_does_not_fit_is_a_bug_of_the_caller(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(cases.picture("rgb")).save(path)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    for box, dtype in ((Box(90, 0, 20, 20), np.uint8), (Box(0, 0, 20, 20), np.uint16), (Box(0, 0, 19, 20), np.uint8)):
+        patch = Patch(box, np.zeros((20, 20, 3), dtype), np.ones((20, 20), np.bool_))
+        with pytest.raises(ValueError, match="does not fit"):
+            write_filled(source, [patch], tmp_path / "b.png", jpeg="patch")
+
+
+@given(st.data())
+def test_any_picture_and_any_hole_round_trip(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("round")
+    suffix = data.draw(st.sampled_from([".png", ".webp"]))
+    num_bands = data.draw(st.sampled_from([3, 4] if suffix == ".webp" else [1, 2, 3, 4]))
+    height_px, width_px = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    samples = rng.integers(0, 256, (height_px, width_px, num_bands), dtype=np.uint8)
+    path, out = folder / f"a{suffix}", folder / f"b{suffix}"
+    Image.fromarray(samples[..., 0] if num_bands == 1 else samples).save(path, lossless=True, exact=True)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patches = []
+    for _ in range(data.draw(st.integers(0, 3))):
+        top, left = int(rng.integers(height_px)), int(rng.integers(width_px))
+        box = Box(top, left, int(rng.integers(1, height_px - top + 1)), int(rng.integers(1, width_px - left + 1)))
+        fill = rng.integers(0, 256, (box.height, box.width, source.header.num_bands), dtype=np.uint8)
+        patches.append(Patch(box, fill, rng.random((box.height, box.width)) < 0.5))
+    write_filled(source, patches, out, jpeg="patch")
+    verify_written(source, patches, out, jpeg="patch")
+    expected = cases.filled(cases.decode_elsewhere(path), source, patches)
+    np.testing.assert_array_equal(cases.decode_elsewhere(out), expected)
