@@ -139,5 +139,13 @@ def _num_existing(full: Box, scale_log2: int) -> np.ndarray:
 def _block_sums(samples: np.ndarray, scale_log2: int, dtype: np.dtype) -> np.ndarray:
     """Sums over blocks of 2**scale_log2 pixels a side, anchored at the first pixel; ragged at the far edges."""
     scale = 1 << scale_log2
-    rows = np.add.reduceat(samples, np.arange(0, samples.shape[0], scale), axis=0, dtype=dtype)
-    return np.add.reduceat(rows, np.arange(0, samples.shape[1], scale), axis=1)
+    # Sums of strided slices: whole rows are added at once, many times faster than `np.add.reduceat`.
+    rows = samples[::scale].astype(dtype)
+    for offset in range(1, scale):
+        part = samples[offset::scale]
+        rows[: len(part)] += part
+    sums = rows[:, ::scale].copy()
+    for offset in range(1, scale):
+        part = rows[:, offset::scale]
+        sums[:, : part.shape[1]] += part
+    return sums
