@@ -54,12 +54,12 @@ def main() -> None:
     for data in arguments.data:
         photos = suites.find_photos(data, arguments.limit)
         per_kind: dict[str, dict[str, list[FillMetrics]]] = {}
-        for kind in kinds:
+        for number, kind in enumerate(kinds):
             maker = suites.hole_maker(kind, arguments.damage)
             with tempfile.TemporaryDirectory(prefix="quality-") as folder:
                 suite = suites.write_suite(kind, photos, Path(folder) / "suite", maker, seed=arguments.seed)
                 restore(suite.manifest, Path(folder) / "restored", arguments.run_options)
-                per_kind[kind], fills = compare(suite, Path(folder) / "restored", num_on_sheet)
+                per_kind[kind], fills = compare(suite, Path(folder) / "restored", num_on_sheet, number)
                 panels += fills
         report[data.name] = per_kind
         print(f"\n### {data.name}: {len(photos)} photographs, seed {arguments.seed}\n\n{markdown(per_kind, OURS)}")
@@ -97,12 +97,14 @@ def restore(manifest: Path, output: Path, options: Sequence[str]) -> None:
 
 
 def compare(
-    suite: suites.Suite, restored: Path, num_panels: int = 0
+    suite: suites.Suite, restored: Path, num_panels: int = 0, first_panel: int = 0
 ) -> tuple[dict[str, list[FillMetrics]], list[list[contact_sheet.Samples]]]:
-    """Metrics per method, in the order of the items, and panels for the sheet of `num_panels` items, evenly spread."""
+    """Metrics per method, in the order of the items, and panels for the sheet of `num_panels` items, evenly spread from
+    item `first_panel` on."""
     measured: dict[str, list[FillMetrics]] = {name: [] for name in (*CLASSICAL, OURS)}
     panels = []
-    on_sheet = {index * len(suite.items) // num_panels for index in range(num_panels)}
+    num_items = len(suite.items)
+    on_sheet = {(first_panel + index * num_items // num_panels) % num_items for index in range(num_panels)}
     for index, item in enumerate(suite.items):
         damaged = suites.read_rgb(suite.manifest.parent / "images" / item.name)
         fills = {name: classical(damaged, item, method) for name, method in CLASSICAL.items()}

@@ -72,6 +72,19 @@ def test_quality_refuses_a_result_that_touched_what_was_known(photos: Path, tmp_
         quality.compare(suite, tmp_path / "restored")
 
 
+def test_quality_runs_the_real_command_line(photos: Path, tmp_path: Path) -> None:
+    suite = suites.write_suite("boxes", suites.find_photos(photos), tmp_path / "suite", suites.hole_maker("boxes"))
+    quality.restore(suite.manifest, tmp_path / "restored", ["--engine", "identity"])  # leaves holes black
+    for item in suite.items:
+        restored = read_rgb(tmp_path / "restored" / item.name)
+        assert (restored[item.hole] == 0).all()
+    measured, panels = quality.compare(suite, tmp_path / "restored", num_panels=2, first_panel=2)
+    assert {name: len(metrics) for name, metrics in measured.items()} == dict.fromkeys(
+        [*quality.CLASSICAL, "inpaint-batch"], 3
+    )
+    assert len(panels) == 2
+
+
 def test_quality_passes_on_how_the_command_line_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         quality.restore(tmp_path / "missing.csv", tmp_path / "out", [])
