@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "inpaint_batch.cli.run",
     "check": "inpaint_batch.cli.check",
     "train": "inpaint_batch.cli.train",
+    "compile": "inpaint_batch.cli.compile",
 }
 """Command → module, which has an `app` with that one command. It is imported when the command, or the list, is wanted,
 so a module must leave heavy imports to the body of its command."""
@@ -40,7 +41,8 @@ class _Commands(TyperGroup):
         """Run the command. Typer would turn Ctrl-C into a code of its own, so it is caught before."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            tell(error)
             raise typer.Exit(INTERRUPTED) from None
 
 

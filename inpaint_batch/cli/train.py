@@ -44,7 +44,8 @@ def train(
 ) -> None:
     """Train the DCF generator on photographs and write checkpoints to RUN.
 
-    The best one, `RUN/model.safetensors`, is what `inpaint-batch compile` takes. SIGTERM saves and exits 75; --resume goes on.
+    The best one, `RUN/model.safetensors`, is what `inpaint-batch compile` takes. SIGTERM saves and exits 75;
+    --resume goes on.
     """
     try:
         import torch
@@ -66,4 +67,6 @@ def train(
     if seed is not None:
         settings = replace(settings, seed=seed)
     best = run_training(settings, data, output, damage=damage, resume=resume)
-    typer.echo(f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}")
+    typer.echo(
+        f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}"
+    )

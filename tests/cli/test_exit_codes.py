@@ -1,0 +1,182 @@
+"""The one translator from exception to exit code, and the commands as a person types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gallery import tree
+
+import inpaint_batch.errors
+from inpaint_batch import __version__
+from inpaint_batch.cli import exits
+from inpaint_batch.cli.main import main
+from inpaint_batch.errors import InpaintBatchError
+
+RUN_LEVEL = [
+    error
+    for error in vars(inpaint_batch.errors).values()
+    if isinstance(error, type) and issubclass(error, InpaintBatchError) and error is not InpaintBatchError
+]
+CODES = {
+    "UsageError": 2,
+    "ConfigError": 3,
+    "ManifestError": 4,
+    "MissingDependencyError": 5,
+    "EngineError": 6,
+    "StorageError": 7,
+    "RowsFailedError": 8,
+    "FailureLimitError": 9,
+    "WorkerLostError": 10,
+    "StopRequestedError": 75,
+}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of the program, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["inpaint-batch", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def broken_run(monkeypatch, gallery):
+    """Call `run` so that it ends by an exception."""
+    gallery.add("a.png")
+
+    def call_with(error: BaseException) -> int:
+        def raising(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("inpaint_batch.pipeline.run.run_manifest", raising)
+        return call(monkeypatch, "run", gallery.manifest(), "--output", gallery.folder / "out")
+
+    return call_with
+
+
+def test_the_table_is_complete():
+    assert {error.__name__: error.exit_code for error in RUN_LEVEL} == CODES
+
+
+@pytest.mark.parametrize("error", RUN_LEVEL)
+def test_every_error_has_its_code_and_one_line(broken_run, capsys, error):
+    assert broken_run(error("first line\nsecond line")) == CODES[error.__name__]
+    captured = capsys.readouterr()
+    assert captured.err == "inpaint-batch: first line second line\n"
+    assert captured.out == ""
+
+
+def test_an_interrupt_is_130(broken_run, capsys):
+    assert broken_run(KeyboardInterrupt()) == 130
+    assert "run again to go on" in capsys.readouterr().err
+
+
+def test_a_bug_is_1_and_leaves_a_traceback(broken_run, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(exits.tempfile, "tempdir", str(tmp_path))
+    assert broken_run(ZeroDivisionError("by zero")) == 1
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError: by zero" in told
+    assert told.count("\n") == 1
+    (log,) = tmp_path.glob("inpaint-batch-*.log")
+    assert str(log) in told
+    assert "Traceback" in log.read_text()
+
+
+def test_a_bug_with_no_place_for_its_traceback(broken_run, capsys, monkeypatch):
+    monkeypatch.setattr(exits.tempfile, "tempdir", "/nonexistent")
+    assert broken_run(ZeroDivisionError("by zero")) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_codes_as_they_really_come_about(monkeypatch, gallery, tmp_path, capsys):
+    gallery.add("a.png")
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    basics = ("run", manifest, "--output", output, "--engine", "identity")
+    assert call(monkeypatch, "run", manifest) == 2
+    assert call(monkeypatch, "run", manifest, "--no-such-flag") == 2
+    assert call(monkeypatch, "run") == 2
+    assert call(monkeypatch, "fly") == 2
+    assert call(monkeypatch, "run", manifest, "--output", output, "--workers", "many") == 2
+    assert call(monkeypatch, *basics, "--masks", gallery.folder) == 2
+    assert call(monkeypatch, *basics, "--dilate", "999") == 3
+    assert call(monkeypatch, *basics, "--config", tmp_path / "none.toml") == 3
+    monkeypatch.setenv("INPAINT_BATCH_DILAET", "1")
+    assert call(monkeypatch, *basics) == 3
+    assert "did you mean INPAINT_BATCH_DILATE" in capsys.readouterr().err
+    monkeypatch.delenv("INPAINT_BATCH_DILAET")
+    assert call(monkeypatch, "run", tmp_path / "none.csv", "--output", output) == 4
+    assert call(monkeypatch, "check", tmp_path / "none.csv") == 4
+    assert call(monkeypatch, "run", manifest, "--output", output, "--model", tmp_path / "none.onnx") == 6
+    assert call(monkeypatch, "run", manifest, "--output", manifest, "--engine", "identity") == 7
+    gallery.add_row("missing.png", "none.png")
+    gallery.manifest()
+    assert call(monkeypatch, "check", manifest) == 8
+    assert call(monkeypatch, *basics, "--max-failures", "0") == 9
+    assert call(monkeypatch, *basics) == 8
+    assert call(monkeypatch, *basics, "--retry-failed", "--max-failures", "0") == 9
+    gallery.rows.pop()
+    gallery.manifest()
+    assert call(monkeypatch, *basics) == 0
+    assert call(monkeypatch, "check", manifest, "--output", output) == 0
+    assert set(tree(output)) == {"a.png"}
+
+
+def test_help_version_and_nothing(monkeypatch, capsys):
+    assert call(monkeypatch, "--help") == 0
+    told = capsys.readouterr().out
+    assert "run" in told
+    assert "check" in told
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"inpaint-batch {__version__}\n"
+    for command in ("run", "check"):
+        assert call(monkeypatch, command, "--help") == 0
+        assert "--mask-polarity" in capsys.readouterr().out
+    assert call(monkeypatch) == 2  # without a command there is only help
+
+
+def program(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Call `main` in a process of its own and print which of the modules named in `code` it has imported."""
+    script = f"""
+import sys
+from inpaint_batch.cli.main import main
+try:
+    main()
+finally:
+    print(sorted({{name.partition(".")[0] for name in sys.modules}} & set({code!r}.split())), file=sys.stderr)
+"""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help"), ("check", "--help")])
+def test_help_is_light(arguments):
+    done = program("numpy cv2 pyvips onnxruntime tifffile imagecodecs jpeglib torch onnx ray tensorrt", *arguments)
+    assert done.returncode == 0
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_the_embedded_engine_needs_no_heavy_package(gallery, tmp_path, command):
+    gallery.add("a.png")
+    model = Path(inpaint_batch.errors.__file__).parents[1] / "engines"
+    engine = () if command == "check" or list(model.glob("*.onnx")) else ("--engine", "identity")
+    output = ("--output", tmp_path / "out")
+    done = program("torch onnx ray tensorrt fsspec pyarrow", command, gallery.manifest(), *output, *engine)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_json_lines_on_stdout_and_nothing_on_stderr(monkeypatch, gallery, tmp_path, capsys):
+    gallery.add("a.png")
+    gallery.add_row("missing.png", "none.png")
+    flags = ("--output", tmp_path / "out", "--engine", "identity", "--log-format", "json")
+    assert call(monkeypatch, "run", gallery.manifest(), *flags) == 8
+    captured = capsys.readouterr()
+    events = [json.loads(line) for line in captured.out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "row", "row", "end"]
+    assert events[-1]["exit_code"] == 8
+    assert captured.err.count("\n") == 1  # only why it ends

@@ -1,0 +1,126 @@
+"""`check` finds what `run` would stumble over, and writes nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gallery import run
+from PIL import Image
+
+from inpaint_batch.config import RunConfig
+from inpaint_batch.errors import ManifestError, RowsFailedError, StorageError
+from inpaint_batch.pipeline.check import check_manifest
+from inpaint_batch.report.findings import FindingsPrinter
+
+
+def check(manifest: Path, output: Path | None = None, *, log_format: Any = "json", **settings: Any) -> tuple[int, str]:
+    """Exit code and what was printed."""
+    stream = io.StringIO()
+    config = RunConfig(output=output or Path("unused"), workers=2, **settings)
+    try:
+        check_manifest(
+            config, manifest, masks=None, with_output=output is not None, report=FindingsPrinter(log_format, stream)
+        )
+    except RowsFailedError as error:
+        return error.exit_code, stream.getvalue()
+    return 0, stream.getvalue()
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_good_manifest(every_format, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    code, text = check(every_format.manifest(), tmp_path / "out")
+    assert code == 0
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "manifest.csv") == before
+    (totals,) = events(text)
+    assert (totals["rows"], totals["bad"], totals["tiles"]) == (11, 0, {"64": 11})
+    assert totals["estimated_bytes"] > 1 << 20
+
+
+def test_the_estimate_is_what_a_run_then_does(gallery, tmp_path):
+    gallery.add("a.png", side=500, hole=(100, 100, 300, 250))
+    manifest = gallery.manifest()
+    _, text = check(manifest)
+    assert events(text)[-1]["tiles"] == run(manifest, tmp_path / "out")["tiles_by_side_px"]
+
+
+def test_findings_have_lines_and_codes_in_the_order_of_the_manifest(gallery):
+    gallery.add("good.png")
+    gallery.add_row("missing.png", "good.png.mask.png")
+    gallery.add("inverted.png", hole=(0, 0, 72, 60))
+    gallery.add("empty.png", hole=(0, 0, 0, 0))
+    gallery.add("small.png", side=80)
+    gallery.rows[-1]["mask"] = "good.png.mask.png"
+    gallery.add("option.png", mask_threshold="1000")
+    truncated = gallery.add("truncated.png", side=200)
+    truncated.write_bytes(truncated.read_bytes()[:-4000])
+    manifest = gallery.manifest()
+    with manifest.open("a") as file:
+        file.write("ragged\n")
+    code, text = check(manifest)
+    assert code == 8
+    found = [(event["line"], event["level"], event["code"]) for event in events(text)[:-1]]
+    assert found == [
+        (3, "error", "read"),
+        (4, "warning", ""),
+        (5, "error", "mask"),
+        (6, "error", "size"),
+        (7, "error", "read"),
+        (8, "error", "read"),
+        (9, "error", "read"),
+    ]
+    assert events(text)[-1] | {"bad": 6, "warnings": 1, "rows": 8} == events(text)[-1]
+
+
+def test_text_findings_name_file_and_line(gallery):
+    gallery.add_row("missing.png", "none.png")
+    manifest = gallery.manifest()
+    code, text = check(manifest, log_format="text")
+    assert code == 8
+    lines = text.splitlines()
+    assert lines[0].startswith(f"{manifest}:2: error: missing.png: read: ")
+    assert lines[1] == "1 rows: 0 ready, 1 would fail, 0 warnings"
+    assert lines[2].startswith("estimate: 0 tiles (none)")
+
+
+def test_output_collisions_are_found_and_our_own_results_are_none(gallery, tmp_path):
+    gallery.add("a.png")
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    run(manifest, output)
+    assert check(manifest, output)[0] == 0
+    gallery.add("b.png")
+    (output / "b.png").write_bytes(b"precious")
+    code, text = check(gallery.manifest(), output)
+    assert code == 8
+    assert [(event.get("id"), event.get("code")) for event in events(text)[:-1]] == [("b.png", "write")]
+    assert check(gallery.manifest(), output, on_conflict="suffix")[0] == 0
+    assert check(gallery.manifest())[0] == 0
+
+
+def test_a_source_in_the_place_of_its_output_is_found(gallery):
+    gallery.add("a.png")
+    code, text = check(gallery.manifest(), gallery.folder, on_conflict="overwrite")
+    assert code == 8
+    assert "is the image of this row" in text
+
+
+def test_run_level_errors(gallery, tmp_path):
+    with pytest.raises(ManifestError):
+        check(tmp_path / "none.csv")
+    for folder in ("in", "masks"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(tmp_path / folder / "a.png")
+    config = RunConfig(output=tmp_path / "in" / "out")
+    with pytest.raises(StorageError, match="inside the input"):
+        check_manifest(
+            config, tmp_path / "in", masks=tmp_path / "masks", with_output=True, report=FindingsPrinter("text")
+        )
+    assert not (tmp_path / "in" / "out").exists()

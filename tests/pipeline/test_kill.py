@@ -1,0 +1,120 @@
+"""Runs that are killed or asked to stop, as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from gallery import Gallery, ledger_lines, run, tree
+
+from inpaint_batch.errors import StorageError
+
+SLOW = "faulty:s@0.15"
+"""An engine that takes its time and does what `identity` does."""
+VERY_SLOW = "faulty:s@1.5"
+AT_ONCE = "faulty:s@0"
+NUM_ROWS = 14
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def slow_rows(gallery: Gallery) -> Gallery:
+    """Rows of one large tile each, so that a batch takes four of them."""
+    for number in range(NUM_ROWS):
+        suffix = ("png", "jpg", "tif", "webp")[number % 4]
+        gallery.add(f"{number:02d}.{suffix}", side=260, mode="RGB", hole=(60, 50, 80, 110))
+    return gallery
+
+
+def start(manifest: Path, output: Path, engine: str = SLOW) -> subprocess.Popen[str]:
+    """The same run as `run(manifest, output, engine=engine)`, as a program."""
+    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INPAINT_BATCH_")}
+    return subprocess.Popen(
+        [*command, "--engine", engine, "--workers", "2"], stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for(process: subprocess.Popen[str], output: Path, status: str, num_lines: int) -> None:
+    """Until the ledger has so many lines of that status, or the process has ended."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until and process.poll() is None:
+        if sum(line["status"] == status for line in ledger_lines(output)) >= num_lines:
+            return
+        time.sleep(0.005)
+
+
+def done_lines(output: Path) -> Counter[str]:
+    return Counter(line["id"] for line in ledger_lines(output) if line["status"] == "done")
+
+
+def test_kill_9_at_any_moment_loses_nothing_that_was_done(slow_rows, tmp_path):
+    manifest, output = slow_rows.manifest(), tmp_path / "out"
+    assert run(manifest, tmp_path / "whole", engine=AT_ONCE)["exit_code"] == 0
+    chance = random.Random(7)
+    for status, num_lines in (("started", 3), ("done", 1), ("done", 6)):
+        with start(manifest, output) as process:
+            wait_for(process, output, status, num_lines)
+            time.sleep(chance.uniform(0, 0.15))
+            process.kill()
+        for name, digest in tree(output).items():  # what is visible under its own name is whole
+            assert name.endswith(".tmp") or digest == tree(tmp_path / "whole")[name]
+    summary = run(manifest, output, engine=AT_ONCE)
+    assert summary["exit_code"] == 0
+    assert 0 < summary["rows"]["skipped"] < NUM_ROWS
+    assert tree(output) == tree(tmp_path / "whole")  # no temporary file is left either
+    assert done_lines(output) == Counter({row["id"]: 1 for row in slow_rows.rows})
+    assert run(manifest, output, engine=AT_ONCE)["rows"]["skipped"] == NUM_ROWS
+
+
+def test_an_engine_that_takes_the_process_with_it(gallery, tmp_path):
+    gallery.add("a.png")
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest()), "--output", str(output)]
+    killed = subprocess.run([*command, "--engine", "faulty:k"], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert run(gallery.manifest(), output)["exit_code"] == 0
+    assert set(tree(output)) == {"a.png"}
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_a_signal_drains_the_run(slow_rows, tmp_path, number, exit_code):
+    manifest, output = slow_rows.manifest(), tmp_path / "out"
+    with start(manifest, output, VERY_SLOW) as process:
+        wait_for(process, output, "done", 1)
+        process.send_signal(getattr(signal, number))
+        _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == exit_code, told
+    assert "run again to go on" in told
+    assert "Traceback" not in told
+    summary = json.loads((output / ".inpaint-batch" / "summary.json").read_text())
+    assert summary["exit_code"] == exit_code
+    num_done = summary["rows"]["done"]
+    assert 0 < num_done < NUM_ROWS
+    assert len(done_lines(output)) == len(tree(output)) == num_done  # everything visible is in the ledger
+    rest = run(manifest, output, engine=AT_ONCE)
+    assert (rest["exit_code"], rest["rows"]["done"], rest["rows"]["skipped"]) == (0, NUM_ROWS - num_done, num_done)
+    assert set(done_lines(output).values()) == {1}
+
+
+def test_a_second_interrupt_ends_at_once(slow_rows, tmp_path):
+    manifest, output = slow_rows.manifest(), tmp_path / "out"
+    with start(manifest, output, VERY_SLOW) as process:
+        wait_for(process, output, "started", 1)
+        with pytest.raises(StorageError, match=f"process {process.pid}"):  # two runs in one folder
+            run(manifest, output)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert run(manifest, output, engine=AT_ONCE)["exit_code"] == 0
+    assert set(done_lines(output).values()) == {1}
