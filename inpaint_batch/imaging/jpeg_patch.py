@@ -23,6 +23,7 @@ from inpaint_batch.imaging.jpeg_coefficients import (
     read_coefficients,
     replace_coefficients,
 )
+from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
 from inpaint_batch.imaging.source import spoiled
 from inpaint_batch.types import BoolArray, FloatArray, Patch
@@ -70,10 +71,12 @@ def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) 
         for patch in patches:
             patch_plane(plane, stream, index, patch)
     fresh = replace_coefficients(data[: stream.end], stream, planes)
+    pixels = jpeg_stream.split_pixels(fresh)
+    end = len(SOI) + sum(map(len, stream.metadata)) + len(pixels)
     with destination.open("wb") as file:
         file.write(SOI)
-        file.writelines(stream.metadata)
-        file.write(jpeg_stream.split_pixels(fresh))
+        file.writelines(relocate(stream.metadata, data, stream.end, end))
+        file.write(pixels)
         file.write(data[stream.end :])
 
 
@@ -179,6 +182,8 @@ def verify_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path)
     written_data = destination.read_bytes()
     written = jpeg_stream.parse(written_data)
     problem = _structural_difference(stream, written)
+    if written.metadata != relocate(stream.metadata, data, stream.end, written.end):
+        problem = "its metadata"
     if not problem and written_data[written.end :] != data[stream.end :]:
         problem = "what follows the picture"
     if problem:
@@ -209,8 +214,6 @@ def _has_strayed(
 
 
 def _structural_difference(before: JpegStream, after: JpegStream) -> str:
-    if before.metadata != after.metadata:
-        return "its metadata"
     if (before.width_px, before.height_px, before.depth) != (after.width_px, after.height_px, after.depth):
         return "its size"
     if before.is_progressive != after.is_progressive:

@@ -26,6 +26,7 @@ class Codec:
     """(bytes, bytes in one row) to packed bytes."""
     needs: str | None = None
     """Name of the imagecodecs codec class, where there is one."""
+    has_predictor: bool = True
 
     def is_available(self) -> bool:
         """Whether imagecodecs was built with it."""
@@ -45,7 +46,7 @@ _DEFLATE = Codec(
     "ZLIB",
 )
 CODECS = {
-    1: Codec("no", lambda packed, size: packed[:size], lambda raw, _: raw),
+    1: Codec("no", lambda packed, size: packed[:size], lambda raw, _: raw, has_predictor=False),
     5: Codec(
         "LZW",
         lambda packed, size: bytes(imagecodecs.lzw_decode(packed, out=size)),
@@ -59,6 +60,7 @@ CODECS = {
         lambda packed, size: bytes(imagecodecs.packbits_decode(packed, out=size)),
         _pack_bits,
         "PACKBITS",
+        has_predictor=False,
     ),
     50000: Codec(
         "ZSTD",

@@ -159,7 +159,8 @@ def read_layout(path: Path, max_bytes: int) -> TiffLayout:
             has_alpha=num_bands > num_colours,
             orientation=orientation if 1 <= orientation <= 8 else 1,
             compression=int(page.compression),
-            predictor=int(page.predictor),
+            # Without one of the codecs that know predictors, readers ignore the tag.
+            predictor=int(page.predictor) if CODECS[int(page.compression)].has_predictor else 1,
             is_planar=num_bands > 1 and int(page.planarconfig) == 2,
             is_min_white=int(page.photometric) == MIN_IS_WHITE,
             segment_px=segment_px,
@@ -189,6 +190,8 @@ def _refuse_unkeepable(path: Path, page: tifffile.TiffPage, num_pages: int, dept
             path, _PHOTOMETRICS.get(photometric, f"a TIFF of photometric {photometric}"), "convert it to RGB first"
         )
     if int(page.sampleformat) != _UNSIGNED or depth not in (8, 16):
+        if depth < 0:
+            raise refuse(path, "a TIFF whose bands differ in depth", "save it with one depth for all")
         kind = {2: "signed integer", 3: "floating-point"}.get(int(page.sampleformat), "integer")
         raise refuse(path, f"a {depth}-bit {kind} TIFF", "convert it to 8- or 16-bit unsigned integers")
     if int(page.fillorder) != 1:
@@ -205,6 +208,7 @@ def _refuse_unkeepable(path: Path, page: tifffile.TiffPage, num_pages: int, dept
 
 
 def _depth(page: tifffile.TiffPage) -> int:
+    """Bits per sample; -1 where bands differ."""
     bits = page.bitspersample
     return int(bits) if isinstance(bits, int) else -1
 

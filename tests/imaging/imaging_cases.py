@@ -107,10 +107,8 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_bomb(width_px: int = 100_000, height_px: int = 20_000) -> bytes:
-    """A one-bit PNG of two gigapixels in a few hundred kilobytes."""
-    packer = zlib.compressobj(9)
-    row = bytes(1 + width_px // 8)
-    pixels = b"".join(packer.compress(row) for _ in range(height_px)) + packer.flush()
+    """The head of a one-bit PNG of two gigapixels. Its pixels are cut short: nobody may get as far as to notice."""
+    pixels = zlib.compress(bytes(1 << 16))
     header = struct.pack(">IIBBBBB", width_px, height_px, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
 
