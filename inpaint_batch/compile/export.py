@@ -27,8 +27,9 @@ PARITY_TOLERANCE = 1e-4
 def export_onnx(generator: DcfGenerator, destination: Path) -> float:
     """Write the generator as one ONNX file with free batch, height and width; return the largest difference to torch.
 
-    Inputs and output are those of `DcfGenerator.forward`, float32, named INPUTS and OUTPUT. Raises EngineError where the file, run
-    by ONNX Runtime on tiles of several sizes, does not agree with torch within PARITY_TOLERANCE; nothing is left behind then.
+    Inputs and output are those of `DcfGenerator.forward`, float32, named INPUTS and OUTPUT. Raises EngineError
+    where the file, run by ONNX Runtime on tiles of several sizes, does not agree with torch within
+    PARITY_TOLERANCE; nothing is left behind then.
     """
     generator = generator.eval()
     batch, rows, columns = (torch.export.Dim(name, min=1, max=4096) for name in ("batch", "rows", "columns"))
@@ -56,7 +57,9 @@ def export_onnx(generator: DcfGenerator, destination: Path) -> float:
         onnx.checker.check_model(temporary)
         difference = parity(generator, temporary)
         if difference > PARITY_TOLERANCE:
-            raise EngineError(f"the exported graph differs from torch by {difference:.2g} (allowed {PARITY_TOLERANCE:g})")
+            raise EngineError(
+                f"the exported graph differs from torch by {difference:.2g} (allowed {PARITY_TOLERANCE:g})"
+            )
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
@@ -65,7 +68,8 @@ def export_onnx(generator: DcfGenerator, destination: Path) -> float:
 
 
 def example_inputs(batch: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random inputs of a generator: (B, 3, H, W), (B, 1, H, W), (B, 3, H, W), (B, 1, 1, 1); every other tile has a prior."""
+    """Random inputs of a generator: (B, 3, H, W), (B, 1, H, W), (B, 3, H, W), (B, 1, 1, 1); every other tile has a
+    prior."""
     random = torch.Generator().manual_seed(seed)
     hole = (torch.rand(batch, 1, height // 8, width // 8, generator=random) < 0.3).float()
     hole = torch.nn.functional.interpolate(hole, scale_factor=8.0, mode="nearest")

@@ -1,7 +1,8 @@
 """INT8 for ONNX Runtime on CPUs: explicit Q/DQ around convolutions, from the ranges seen on real tiles.
 
-Weights are int8 with one scale per output channel, activations uint8 with one scale per tensor. The first and the last
-convolution, the match of the attention, softmax, push-pull and blending stay in float: they are cheap, and errors there are seen.
+Weights are int8 with one scale per output channel, activations uint8 with one scale per tensor. The first and the
+last convolution, the match of the attention, softmax, push-pull and blending stay in float: they are cheap, and
+errors there are seen.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ Feed = dict[str, NDArray[np.float32]]
 def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed]) -> int:
     """Write an INT8 twin of `fp32`; return the number of quantised convolutions.
 
-    `feeds`: batches of real tiles, at least one; sides may differ between batches. Raises EngineError where there is none
-    or where the graph has no convolution to quantise.
+    `feeds`: batches of real tiles, at least one; sides may differ between batches. Raises EngineError where there
+    is none or where the graph has no convolution to quantise.
     """
     if not feeds:
         raise EngineError("no tiles to calibrate with: give a manifest of images with holes")

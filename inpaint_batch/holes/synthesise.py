@@ -1,7 +1,8 @@
 """Synthetic holes, for training and for evaluation: strokes, boxes, and real elements of film and scan damage.
 
-Each function takes its own random generator and returns a boolean map (height, width), true where a pixel is missing. The
-share of missing pixels lies in `area`, a (low, high) pair of fractions; a hole is never empty and never the whole image.
+Each function takes its own random generator and returns a boolean map (height, width), true where a pixel is
+missing. The share of missing pixels lies in `area`, a (low, high) pair of fractions; a hole is never empty and
+never the whole image.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ ALPHA_THRESHOLD = 127
 def stroke_hole(
     rng: np.random.Generator, height: int, width: int, area: tuple[float, float] = (0.05, 0.25)
 ) -> BoolArray:
-    """Free-form brush strokes (Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, section 4.1).
+    """Free-form brush strokes (Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, section
+    4.1).
 
-    Widths scale with the image: 1.5 % to 10 % of its shorter side, so that a hole looks alike at 64 and at 256 pixels.
+    Widths scale with the image: 1.5 % to 10 % of its shorter side, so that a hole looks alike at 64 and at 256
+    pixels.
     """
     target = _target(rng, area, height, width)
     canvas = np.zeros((height, width), np.uint8)
@@ -72,7 +75,8 @@ def box_hole(rng: np.random.Generator, height: int, width: int, area: tuple[floa
 
 
 class DamageLibrary:
-    """Elements of real damage: a folder (searched below too) of PNG files whose alpha, or grey level, is the damage."""
+    """Elements of real damage: a folder (searched below too) of PNG files whose alpha, or grey level, is the
+    damage."""
 
     def __init__(self, folder: Path) -> None:
         """Raise ConfigError where the folder holds no PNG file. Elements are read when they are first used."""

@@ -107,14 +107,16 @@ class DcfGenerator(nn.Module):
     def residual(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> Tensor:
         """The learned part: (B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
         stacked = torch.cat([start - CENTRE, hole, hole * prior_weight], dim=1)
-        features = self.encoder[0](self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))
+        finest, *coarser = self.encoder
+        features = finest(self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))
         skips = [features]
-        for down, blocks in zip(self.downs, list(self.encoder)[1:], strict=True):
+        for down, blocks in zip(self.downs, coarser, strict=True):
             features = blocks(self.relu(down(features)))
             skips.append(features)
         known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
         attention: Tensor | None = None
         for stage, skip in zip(self.stages, reversed(skips[:-1]), strict=True):
+            assert isinstance(stage, RefinementStage)
             joined = stage.join(features, skip)
             if attention is None:
                 attention = self.match(joined, known)

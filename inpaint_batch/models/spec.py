@@ -45,5 +45,8 @@ class DcfSpec:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"unknown sizes of a DCF generator: {', '.join(unknown)}; was it made by a newer version?")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            raise ConfigError(
+                f"unknown sizes of a DCF generator: {', '.join(unknown)}; was it made by a newer version?"
+            )
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)

@@ -31,8 +31,8 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "muon"
-    """`muon`: orthogonalised momentum for the convolutions inside the network, AdamW for biases, first and last convolution.
-    `adamw`: AdamW for all."""
+    """`muon`: orthogonalised momentum for the convolutions inside the network, AdamW for biases, first and last
+    convolution. `adamw`: AdamW for all."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises from zero."""
     weight_decay: float = 1e-4
@@ -46,7 +46,8 @@ class TrainConfig:
     boundary_weight: float = 0.1
     """Weight of the boundary loss (gradients near the rim of the hole) against the Charbonnier loss."""
     prior_share: float = 0.25
-    """Share of steps in which the start is the network's own enlarged fill at half resolution, as the quadtree gives it."""
+    """Share of steps in which the start is the network's own enlarged fill at half resolution, as the quadtree
+    gives it."""
     hole_shares: tuple[float, float, float, float] = (0.40, 0.20, 0.25, 0.15)
     """How often strokes, boxes, damage elements, and mixtures of two of them are drawn."""
     stroke_area: tuple[float, float] = (0.03, 0.30)
@@ -95,7 +96,7 @@ class TrainConfig:
                 near = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"unknown training setting {name!r}{hint}")
-        plain = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         if "model" in plain:
             plain["model"] = DcfSpec.from_dict(dict(plain["model"]))
         try:

@@ -135,13 +135,15 @@ class Crops:
 
 
 def random_crop(rng: np.random.Generator, photograph: FloatArray, side: int, config: TrainConfig) -> FloatArray:
-    """(side, side, 3): shrunk a little, cut, perhaps mirrored, perhaps grey. Smaller photographs are enlarged to fit."""
+    """(side, side, 3): shrunk a little, cut, perhaps mirrored, perhaps grey. Smaller photographs are enlarged to
+    fit."""
     height, width = photograph.shape[:2]
     fit = side / min(height, width)
     scale = fit if fit >= 1 else float(rng.uniform(max(fit, config.smallest_scale), 1.0))
     if scale != 1:
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
-        photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        photograph = np.asarray(cv2.resize(photograph, size, interpolation=how), np.float32)
     height, width = photograph.shape[:2]
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     crop = photograph[top : top + side, left : left + side]

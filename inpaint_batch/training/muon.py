@@ -1,8 +1,9 @@
 """Muon: momentum whose matrix-shaped updates are made orthogonal before they are applied.
 
-(Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale that lets it share AdamW's learning
-rate is from Liu et al., "Muon is Scalable for LLM Training", 2025, section 2.2.) torch has one of its own, but it takes 2-D weights
-only and iterates in bfloat16, which processors without bfloat16 units emulate slowly; this one takes convolutions, in float32.
+(Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale that lets it share
+AdamW's learning rate is from Liu et al., "Muon is Scalable for LLM Training", 2025, section 2.2.) torch has one of
+its own, but it takes 2-D weights only and iterates in bfloat16, which processors without bfloat16 units emulate
+slowly; this one takes convolutions, in float32.
 """
 
 from __future__ import annotations
@@ -22,20 +23,18 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly (singular values in about 0.7..1.2); shape and dtype are kept."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x: Tensor = matrix.mT if tall else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(NUM_ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
     """For weights with two or more dimensions; the first is the output, all others are flattened together."""
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_batch.errors import ConfigError, StopRequestedError
+from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.training.checkpoint import (
     Checkpoint,
@@ -25,7 +26,6 @@ from inpaint_batch.training.checkpoint import (
     optimizer_tensors,
     restore_optimizers,
     save_checkpoint,
-    save_generator,
 )
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import Batch, Crops, list_photographs
@@ -48,8 +48,9 @@ log = logging.getLogger(__name__)
 def train(config: TrainConfig, data: Path, run: Path, *, damage: Path | None = None, resume: bool = False) -> float:
     """Train until `config.steps`; return the best mean PSNR (dB) inside the hole on the held-out photographs.
 
-    `run` receives `last.safetensors` (to go on from), `best.safetensors`, `model.safetensors` (weights alone, of the best) and
-    `log.jsonl`. SIGTERM, SIGUSR1 and SIGINT save and raise StopRequestedError. Raises ConfigError where `run` holds another run.
+    `run` receives `last.safetensors` (to go on from), `best.safetensors`, `model.safetensors` (weights alone, of
+    the best) and `log.jsonl`. SIGTERM, SIGUSR1 and SIGINT save and raise StopRequestedError. Raises ConfigError
+    where `run` holds another run.
     """
     run.mkdir(parents=True, exist_ok=True)
     if (run / LAST).exists() and not resume:
@@ -100,7 +101,8 @@ class TrainingState:
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.generator = DcfGenerator(config.model).to(memory_format=torch.channels_last)
+        self.generator = DcfGenerator(config.model)
+        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
         self.optimizers = _optimizers(self.generator, config)
         self.step = 0

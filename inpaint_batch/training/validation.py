@@ -48,7 +48,8 @@ class ValidationSet:
 def mean_hole_psnr(generator: DcfGenerator, validation: ValidationSet) -> float:
     """Mean over photographs of the PSNR (dB) inside the hole."""
     values = []
-    for image, hole in zip(validation.images.split(BATCH), validation.holes.split(BATCH), strict=True):
+    for start in range(0, len(validation.images), BATCH):
+        image, hole = validation.images[start : start + BATCH], validation.holes[start : start + BATCH]
         filled = generator(image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(len(image), 1, 1, 1))
         squared = ((filled - image) ** 2 * hole).sum(dim=(1, 2, 3)) / (3 * hole.sum(dim=(1, 2, 3)))
         values.append(-10 * torch.log10(squared.clamp(min=1e-10)))

@@ -61,5 +61,5 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no PNG files"):
         DamageLibrary(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(ConfigError, match="broken.png"):
+    with pytest.raises(ConfigError, match=r"broken\.png"):
         DamageLibrary(tmp_path).hole(np.random.default_rng(0), 64, 64)

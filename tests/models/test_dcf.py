@@ -113,7 +113,7 @@ def test_a_tile_that_is_all_hole_stays_finite() -> None:
 def test_spec_survives_a_round_trip_and_refuses_what_it_does_not_know() -> None:
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in SMALL.to_dict().items()}
     assert DcfSpec.from_dict(values) == SMALL
-    with pytest.raises(ConfigError, match="unknown sizes.*depth"):
+    with pytest.raises(ConfigError, match=r"unknown sizes.*depth"):
         DcfSpec.from_dict({"depth": 3})
     with pytest.raises(ConfigError, match="at least 1"):
         DcfSpec(width=0)

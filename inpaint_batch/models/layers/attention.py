@@ -1,8 +1,9 @@
 """Contextual attention: holes look at known places of the same tile and borrow their features.
 
-(Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018.) The match is computed once, at 1/8 of the
-tile's resolution, and used at every refinement stage: a stage at 1/4 gathers cells of 2×2 features, one at 1/2 cells of
-4×4 ("attention transfer", Yi et al., CVPR 2020). Matrix products and one softmax only: exports everywhere.
+(Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018.) The match is computed once, at 1/8
+of the tile's resolution, and used at every refinement stage: a stage at 1/4 gathers cells of 2×2 features, one at
+1/2 cells of 4×4 ("attention transfer", Yi et al., CVPR 2020). Matrix products and one softmax only: exports
+everywhere.
 """
 
 from __future__ import annotations

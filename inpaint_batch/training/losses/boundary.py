@@ -14,7 +14,8 @@ RIM_PX = 4
 
 
 def rim_weight(hole: Tensor) -> Tensor:
-    """(B, 1, H, W) hole -> (B, 1, H, W): in the hole, the share of known pixels nearby (box of 2·RIM_PX + 1), scaled to 0..1."""
+    """(B, 1, H, W) hole -> (B, 1, H, W): in the hole, the share of known pixels nearby (box of 2·RIM_PX + 1),
+    scaled to 0..1."""
     known = 1.0 - hole
     near = F.avg_pool2d(known, 2 * RIM_PX + 1, stride=1, padding=RIM_PX, count_include_pad=False)
     return torch.clamp(2.0 * near, max=1.0) * hole
@@ -23,8 +24,9 @@ def rim_weight(hole: Tensor) -> Tensor:
 def boundary(filled: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
     """Mean absolute difference of horizontal and vertical gradients, weighted by `rim_weight`.
 
-    `filled`, `truth`: (B, 3, H, W) in [0, 1]; `hole`: (B, 1, H, W). A gradient belongs to the pixel on its right or below it,
-    and counts with the larger weight of its two pixels, so that the step from the known side into the hole is included.
+    `filled`, `truth`: (B, 3, H, W) in [0, 1]; `hole`: (B, 1, H, W). A gradient belongs to the pixel on its right or
+    below it, and counts with the larger weight of its two pixels, so that the step from the known side into the
+    hole is included.
     """
     weight = rim_weight(hole)
     error = filled - truth

@@ -1,0 +1,107 @@
+"""Real tiles, as the planner cuts them: what quantisation is calibrated with and what the gate judges by."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from inpaint_batch.compile.quantise import Feed
+from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig, TilingConfig
+from inpaint_batch.errors import ManifestError, RowError
+from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.prepare import hole_map
+from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.masks import read_mask_samples
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.schema import RowProblem, row_config
+from inpaint_batch.runtime.engine import Engine, stack_tiles
+from inpaint_batch.tiling.boxes import Tile
+from inpaint_batch.tiling.fill import TileInput, fill_window
+from inpaint_batch.tiling.plan import plan_windows
+from inpaint_batch.types import Box, FloatArray, Row
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RealTile:
+    """One tile of one row."""
+
+    row: int
+    """Ordinal of its row among those that could be read: rows are kept together when tiles are split in two sets."""
+    input: TileInput
+    truth: FloatArray | None
+    """(3, s, s): the undamaged pixels, where the manifest names them and the tile is at full resolution."""
+
+    def feed(self) -> Feed:
+        """The tile as a batch of one, by input name."""
+        batch = stack_tiles([self.input])
+        return {name: getattr(batch, name) for name in ("image", "hole", "prior", "prior_weight")}
+
+
+def collect_tiles(manifest: Path, engine: Engine, max_tiles: int) -> list[RealTile]:
+    """Plan and fill the rows of `manifest` with `engine`, writing nothing, and keep the inputs of the first
+    `max_tiles` tiles.
+
+    Rows that cannot be read are skipped and logged. Raises ManifestError where no tile is left.
+    """
+    tiles = list(islice(_tiles(manifest, engine, TilingConfig()), max_tiles))
+    if not tiles:
+        raise ManifestError(
+            f"not one row of {manifest} gave a tile; see the log, or try inpaint-batch check {manifest}"
+        )
+    return tiles
+
+
+def _tiles(manifest: Path, engine: Engine, tiling: TilingConfig) -> Iterator[RealTile]:
+    num_rows = 0
+    for row in read_manifest(manifest):
+        if isinstance(row, RowProblem):
+            log.warning("line %d skipped: %s", row.line, row.error.message)
+            continue
+        try:
+            yield from _tiles_of(row, num_rows, engine, tiling)
+        except RowError as error:
+            log.warning("line %d skipped: %s", row.line, error.message)
+            continue
+        num_rows += 1
+
+
+def _tiles_of(row: Row, ordinal: int, engine: Engine, tiling: TilingConfig) -> Iterator[RealTile]:
+    source = open_image(Path(row.image), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+    truth = open_image(Path(row.truth), max_bytes=DEFAULT_MAX_IMAGE_BYTES) if row.truth else None
+    mask, orientation = read_mask_samples(Path(row.mask), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+    holes = hole_map(mask, orientation, source.header, row_config(row, RowConfig()))
+
+    def read_rgb(box: Box) -> FloatArray:
+        return samples_to_rgb(source.read(box), source.header)
+
+    def read_truth(tile: Tile) -> FloatArray:
+        assert truth is not None
+        inside = tile.box.intersect(truth.header.box)
+        pixels = np.zeros((tile.side_px, tile.side_px, 3), np.float32)
+        target = inside.shift(-tile.box.top, -tile.box.left).slices
+        pixels[target] = samples_to_rgb(truth.read(inside), truth.header)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    for window in plan_windows(holes.hole, find_holes(holes.hole), tiling):
+        steps = fill_window(read_rgb, holes.hole, window, tiling)
+        finest = len(window.levels[-1].tiles)
+        remaining = sum(len(level.tiles) for level in window.levels)
+        try:
+            requests = next(steps)
+            while True:
+                inputs = [request.load() for request in requests]
+                for request, each in zip(requests, inputs, strict=True):
+                    is_finest = remaining <= finest
+                    yield RealTile(ordinal, each, read_truth(request.tile) if truth and is_finest else None)
+                    remaining -= 1
+                requests = steps.send([engine.fill(stack_tiles([each]))[0] for each in inputs])
+        except StopIteration:
+            pass

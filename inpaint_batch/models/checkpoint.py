@@ -1,0 +1,66 @@
+"""Weights on disk: safetensors, with the sizes of the network in the file. Nothing in it can execute code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inpaint_batch.errors import EngineError
+from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.models.spec import DcfSpec
+
+FORMAT = "inpaint-batch/1"
+AVERAGE = "average/"
+"""Prefix of the averaged weights in the checkpoint of a training run."""
+
+
+def save_generator(path: Path, generator: DcfGenerator, weights: dict[str, Tensor]) -> None:
+    """Write weights and sizes alone: what is compiled and shipped."""
+    metadata = {"format": FORMAT, "kind": "generator", "spec": json.dumps(generator.spec.to_dict())}
+    write_tensors(path, {name: value.detach().contiguous() for name, value in weights.items()}, metadata)
+
+
+def load_generator(path: Path) -> DcfGenerator:
+    """The generator in evaluation mode, from a shipped file or (its moving average) from a training checkpoint."""
+    metadata, tensors = read_tensors(path)
+    if metadata.get("kind") == "training":
+        spec = DcfSpec.from_dict(json.loads(metadata["progress"])["config"]["model"])
+        weights = {n.removeprefix(AVERAGE): value for n, value in tensors.items() if n.startswith(AVERAGE)}
+    else:
+        spec, weights = DcfSpec.from_dict(json.loads(metadata["spec"])), tensors
+    generator = DcfGenerator(spec)
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise EngineError(f"the weights in {path} do not fit their sizes: {error}") from error
+    return generator.eval()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file of ours; EngineError where it is damaged or somebody else's."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise EngineError(f"cannot read weights from {path}: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise EngineError(f"{path} was not written by this program (format {metadata.get('format')!r})")
+    return metadata, tensors
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write under a temporary name, fsync, rename: a kill leaves the file that was there before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

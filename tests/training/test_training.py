@@ -1,0 +1,208 @@
+"""The trainer: exact resume, data that depends on the step alone, survival of bad input, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from inpaint_batch.errors import ConfigError, EngineError
+from inpaint_batch.models.checkpoint import load_generator
+from inpaint_batch.models.spec import DcfSpec
+from inpaint_batch.training.checkpoint import load_checkpoint
+from inpaint_batch.training.config import TrainConfig, load_train_config
+from inpaint_batch.training.data import Crops, list_photographs
+from inpaint_batch.training.muon import orthogonalise
+from inpaint_batch.training.trainer import BEST, EXPORT, LAST, TrainingState, train
+from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
+
+SMALL = DcfSpec(
+    width=8,
+    encoder_blocks=(1, 1, 1, 1),
+    decoder_blocks=(0, 0, 0),
+    bottleneck_hidden=8,
+    stage_widths=(8, 8, 8),
+    key_channels=8,
+    value_channels=(8, 4, 4),
+)
+CONFIG = TrainConfig(
+    model=SMALL,
+    steps=8,
+    batch_size=2,
+    sides_px=(64, 128),
+    side_shares=(0.5, 0.5),
+    warmup_steps=2,
+    num_validation=4,
+    validate_every=4,
+    checkpoint_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with structure: straight-edged stripes of a few widths and directions, in colour."""
+    folder = tmp_path_factory.mktemp("photographs")
+    y, x = np.mgrid[0:150, 0:160]
+    for index in range(16):
+        rng = np.random.default_rng(index)
+        picture = np.zeros((150, 160, 3))
+        for _ in range(4):
+            wave = np.sin(y * rng.uniform(-0.1, 0.1) + x * rng.uniform(-0.1, 0.1) + rng.uniform(0, 6))
+            picture += np.sign(wave)[..., None] * rng.uniform(0.2, 1, 3)
+        cv2.imwrite(str(folder / f"{index:02}.png"), np.clip(128 + 30 * picture, 0, 255).astype(np.uint8))
+    return folder
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(run / LAST)
+    return {**checkpoint.weights, **{f"average/{k}": v for k, v in checkpoint.average.items()}}
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_resumed_run_equals_an_unbroken_one(photographs: Path, tmp_path: Path, optimizer: str) -> None:
+    config = replace(CONFIG, optimizer=optimizer)  # type: ignore[arg-type]
+    train(config, photographs, tmp_path / "whole")
+    state = TrainingState(config)
+    crops = Crops(list_photographs(photographs)[:-4], config, None)
+    for batch in crops.prefetch(0, 5):
+        state.learn(batch)
+    (tmp_path / "broken").mkdir()
+    state.save(tmp_path / "broken" / LAST)
+    train(config, photographs, tmp_path / "broken", resume=True)
+    whole, broken = weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken")
+    assert whole.keys() == broken.keys()
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_a_batch_depends_on_its_step_alone(photographs: Path) -> None:
+    crops = Crops(list_photographs(photographs), CONFIG, None)
+    ahead = list(crops.prefetch(3, 6, num_threads=3))
+    assert [b.step for b in ahead] == [3, 4, 5]
+    again = crops.batch(4)
+    assert np.array_equal(ahead[1].image, again.image)
+    assert np.array_equal(ahead[1].hole, again.hole)
+    assert not np.array_equal(
+        ahead[0].image[0], again.image[0][..., : ahead[0].image.shape[2], : ahead[0].image.shape[3]]
+    )
+    for batch in ahead:
+        assert batch.image.dtype == np.float32
+        assert batch.image.min() >= 0
+        assert batch.image.max() <= 1
+        assert 0 < batch.hole.mean() < 1
+
+
+def test_broken_photographs_are_replaced(photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "broken.jpg").write_text("not a picture")
+    paths = [*list_photographs(photographs)[:3], tmp_path / "broken.jpg"]
+    with caplog.at_level(logging.WARNING):
+        for step in range(8):
+            Crops(paths, CONFIG, None).batch(step)
+    assert "broken.jpg" in caplog.text
+    with pytest.raises(ConfigError, match="in a row could not be decoded"):
+        Crops([tmp_path / "broken.jpg"], CONFIG, None).batch(0)
+
+
+def test_a_step_that_is_not_finite_is_left_out(photographs: Path) -> None:
+    state = TrainingState(CONFIG)
+    batch = Crops(list_photographs(photographs), CONFIG, None).batch(0)
+    before = {name: value.clone() for name, value in state.generator.state_dict().items()}
+    batch.image[0, 0, 0, 0] = np.nan
+    assert math.isnan(state.learn(batch))
+    assert all(torch.equal(before[n], v) for n, v in state.generator.state_dict().items())
+    assert state.step == 1
+    assert state.num_bad_steps == 1
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    state = TrainingState(replace(CONFIG, steps=102, warmup_steps=2, learning_rate=1.0))
+    rates = []
+    for state.step in (0, 1, 2, 52, 101):
+        rates.append(state.learning_rate())
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[3] == pytest.approx(0.5)
+    assert rates[4] == pytest.approx(0, abs=1e-3)
+
+
+def test_orthogonalised_updates_have_singular_values_near_one() -> None:
+    for shape in ((16, 72), (72, 16), (8, 8)):
+        torch.manual_seed(0)
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.min() > 0.3
+        assert values.max() < 1.3
+
+
+def test_learning_one_batch_by_heart_halves_its_loss(photographs: Path) -> None:
+    """A wrong sign, a detached graph or a dead layer anywhere between input and loss makes this fail."""
+    model = replace(SMALL, width=16, bottleneck_hidden=32, decoder_blocks=(1, 1, 0), stage_widths=(32, 24, 16))
+    config = replace(CONFIG, model=model, steps=1000, learning_rate=2e-3, warmup_steps=1)
+    config = replace(config, sides_px=(64,), side_shares=(1.0,), prior_share=0.0)
+    state = TrainingState(config)
+    batch = Crops(list_photographs(photographs), config, None).batch(0)
+    losses = [state.learn(batch) for _ in range(80)]
+    assert min(losses[-5:]) < 0.5 * losses[0]
+
+
+def test_a_run_leaves_its_best_weights_and_a_log(photographs: Path, tmp_path: Path) -> None:
+    best = train(CONFIG, photographs, tmp_path)
+    validation = ValidationSet(list_photographs(photographs)[-4:], CONFIG, None)
+    assert mean_hole_psnr(load_generator(tmp_path / EXPORT), validation) == pytest.approx(best)
+    assert load_checkpoint(tmp_path / BEST).best_psnr == pytest.approx(best)
+    assert mean_hole_psnr(load_generator(tmp_path / BEST), validation) == pytest.approx(best)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8]
+    assert max(line["validation_psnr_db"] for line in lines) == pytest.approx(best, rel=1e-4)
+
+
+def test_a_second_run_does_not_overwrite_the_first(photographs: Path, tmp_path: Path) -> None:
+    train(replace(CONFIG, steps=1), photographs, tmp_path)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(CONFIG, photographs, tmp_path)
+    other = replace(CONFIG, model=replace(SMALL, width=16))
+    with pytest.raises(ConfigError, match="other sizes"):
+        train(other, photographs, tmp_path, resume=True)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(EngineError, match="cannot read weights"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_settings_from_toml(tmp_path: Path) -> None:
+    file = tmp_path / "train.toml"
+    file.write_text("steps = 12\nlearning_rate = 1e-4\n[model]\nwidth = 16\n")
+    config = load_train_config(file)
+    assert (config.steps, config.learning_rate, config.model.width) == (12, 1e-4, 16)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    file.write_text("learning_rat = 1e-4\n")
+    with pytest.raises(ConfigError, match="did you mean learning_rate"):
+        load_train_config(file)
+
+
+def test_sigterm_saves_and_exits_75(photographs: Path, tmp_path: Path) -> None:
+    config = tmp_path / "train.toml"
+    config.write_text("steps = 100000\nbatch_size = 1\nnum_validation = 2\n[model]\nwidth = 8\nbottleneck_hidden = 8\n")
+    command = [sys.executable, "-m", "inpaint_batch.cli.main", "train", str(photographs), "--output"]
+    command += [str(tmp_path / "run"), "--config", str(config), "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert load_checkpoint(tmp_path / "run" / LAST).step > 0
+    assert "--resume" in stderr
