@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,11 +70,12 @@ class JpegStream:
 
     @property
     def is_patchable(self) -> bool:
-        """Whether libjpeg can write such a stream: it takes one set of tables and at most ten blocks in an MCU."""
+        """Whether libjpeg can write such a stream: one set of (sensible) tables, at most ten blocks in an MCU."""
         mcu_blocks = sum(component.horizontal * component.vertical for component in self.components)
         return (
             not self.has_changing_tables
             and all(component.quant_table in self.quant_tables for component in self.components)
+            and not any(step == b"\x00\x00" for table in self.quant_tables.values() for step in _pairs(table))
             and all(all(self.subsampling(index)) for index in range(len(self.components)))
             and (len(self.components) == 1 or mcu_blocks <= _MAX_MCU_BLOCKS)
         )
@@ -240,6 +242,10 @@ def _parse_frame(body: bytes) -> tuple[int, int, int, tuple[Component, ...]]:
     if not width_px or not height_px or not components:
         raise ValueError("its frame header makes no sense")
     return depth, width_px, height_px, tuple(components)
+
+
+def _pairs(table: bytes) -> Iterator[bytes]:
+    return (table[start : start + 2] for start in range(0, len(table), 2))
 
 
 def _parse_tables(body: bytes) -> dict[int, bytes]:

@@ -46,7 +46,7 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
     """Read `destination` back and raise `RowError` (write) if it is not exactly `source` with `patches`.
 
     Every known sample, every hole sample, size, bands, depth and metadata are compared. For a patched JPEG: metadata,
-    tables, sampling, and every coefficient of every block that holds no hole sample.
+    tables, sampling, and every coefficient of every block that holds no hole sample; the other blocks hold the fill.
     """
     with verifying(destination):
         match source:
