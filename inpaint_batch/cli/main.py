@@ -17,8 +17,6 @@ COMMANDS = {
     "check": "inpaint_batch.cli.check",
     "train": "inpaint_batch.cli.train",
     "compile": "inpaint_batch.cli.compile",
-    "train": "inpaint_batch.cli.train",
-    "compile": "inpaint_batch.cli.compile",
 }
 """Command → module, which has an `app` with that one command. It is imported when the command, or the list, is wanted,
 so a module must leave heavy imports to the body of its command."""

@@ -99,11 +99,14 @@ MaxFailures = Annotated[
 RetryFailed = Annotated[
     bool | None,
     typer.Option(
-        "--retry-failed", help="Do rows again that failed in an earlier run. Default: off.", show_default=False
+        "--retry-failed/--no-retry-failed",
+        help="Do rows again that failed in an earlier run. Default: off.",
+        show_default=False,
     ),
 ]
 Fresh = Annotated[
-    bool | None, typer.Option("--fresh", help="Forget earlier runs and do every row. Default: off.", show_default=False)
+    bool | None,
+    typer.Option("--fresh/--no-fresh", help="Forget earlier runs and do every row. Default: off.", show_default=False),
 ]
 MaxImageMegabytes = Annotated[
     int | None,

@@ -17,8 +17,8 @@ from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
 
 ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
-NOT_SETTINGS = frozenset({"CONFIG", "DATA", "CACHE"})
-"""Variables with the prefix that are no settings of a run: the TOML file itself, test data, the folder for engines."""
+NOT_SETTINGS = frozenset({"CONFIG", "DATA"})
+"""Variables with the prefix that are no settings of a run: the TOML file itself, and the photographs for tests."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})

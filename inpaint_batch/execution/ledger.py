@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+from inpaint_batch.errors import FailureCode
+
 Status = Literal["started", "done", "failed"]
 
 FSYNC_LINES = 64
@@ -192,7 +194,7 @@ class Ledger:
                     line = json.loads(text.decode("utf-8", "surrogatepass"))
                 except ValueError:
                     line = None
-                if isinstance(line, dict) and line.get("status") in ("started", "done", "failed") and "id" in line:
+                if _is_sound(line):
                     yield line
                 else:
                     self.num_damaged += 1
@@ -208,6 +210,13 @@ class Ledger:
             retryable=bool(line.get("retryable", False)),
         )
         self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
+
+
+def _is_sound(line: object) -> bool:
+    if not isinstance(line, dict) or "id" not in line:
+        return False
+    status = line.get("status")
+    return status in ("started", "done") or (status == "failed" and line.get("code") in list(FailureCode))
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class LocalExecutor:
         self._fatal: BaseException | None = None
         self._unread = threading.Semaphore(0)  # one for each row that no reader is through with
 
-    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Iterator[RowOutcome]:
+    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield outcomes as they come (see `tasks.Executor`).
 
         Once `stopping()` is true, rows that no engine has seen yet are dropped without an outcome, so that the end

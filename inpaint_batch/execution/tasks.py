@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -66,11 +66,11 @@ class RowOutcome:
 class Executor(Protocol):
     """Does rows. Where and how is its own affair; the outcome of a row must not depend on it."""
 
-    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Iterator[RowOutcome]:
+    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield one outcome for each task, in the order in which they end.
 
         Tasks are drawn lazily. Once `stopping()` is true no further task is drawn, and those already drawn are brought
         to their end. A failed row is an outcome; only a run-level error (`InpaintBatchError`) is raised, and then rows
-        in flight have no outcome.
+        in flight have no outcome. Close the generator if you leave it early.
         """
         ...

@@ -6,11 +6,18 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
-from inpaint_batch.errors import EngineError, FailureLimitError, InpaintBatchError, RowsFailedError, StorageError
+from inpaint_batch.errors import (
+    EngineError,
+    FailureLimitError,
+    InpaintBatchError,
+    RowError,
+    RowsFailedError,
+    StorageError,
+)
 from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.local import LocalExecutor
@@ -61,13 +68,15 @@ def run_manifest(config: RunConfig, manifest: Path, *, masks: Path | None, progr
             summary = Summary(config, str(manifest), started_s)
             run = _Run(config, state, summary, progress, stop)
             try:
-                run.do(manifest, masks, num_rows)
+                with _disk_errors(state):
+                    run.do(manifest, masks, num_rows)
             except BaseException as error:
                 exit_code = _exit_code(error)
                 progress.finish(summary.tally, exit_code)
                 if exit_code == 1:
                     log.error("the run ended by a bug", exc_info=error)
-                summary.write(state, exit_code, " ".join(f"{error}".split()))
+                with suppress(OSError, StorageError, RowError):  # a full disk shall not hide why the run ended
+                    summary.write(state, exit_code, " ".join(f"{error}".split()))
                 raise
             progress.finish(summary.tally, 0)
             summary.write(state, 0)
@@ -126,29 +135,33 @@ class _Run:
             )
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
-        for outcome in executor.run(tasks, lambda: self._stop() or self._limit_reached()):
-            entry = _entry(outcome)
-            ledger.append(entry)
-            self._count(
-                RowReport(
-                    entry.id,
-                    "failed" if outcome.failure else "done",
-                    outcome.task.row.line,
-                    output=entry.output,
-                    code=entry.code,
-                    message=entry.message,
-                    num_pixels=entry.num_pixels,
-                    num_tiles=entry.num_tiles,
-                    seconds=entry.seconds,
-                    warnings=entry.warnings,
-                ),
-                outcome.task.row,
-            )
+        with closing(executor.run(tasks, self._shall_end)) as outcomes:
+            for outcome in outcomes:
+                self._record(outcome, ledger)
+
+    def _record(self, outcome: RowOutcome, ledger: Ledger) -> None:
+        entry = _entry(outcome)
+        ledger.append(entry)
+        self._count(
+            RowReport(
+                entry.id,
+                "failed" if outcome.failure else "done",
+                outcome.task.row.line,
+                output=entry.output,
+                code=entry.code,
+                message=entry.message,
+                num_pixels=entry.num_pixels,
+                num_tiles=entry.num_tiles,
+                seconds=entry.seconds,
+                warnings=entry.warnings,
+            ),
+            outcome.task.row,
+        )
 
     def _tasks(self, manifest: Path, masks: Path | None, planner: RowPlanner, ledger: Ledger) -> Iterator[RowTask]:
         """The tasks that are left; rows that come to their end at once are counted on the way."""
         for row in read_manifest(manifest, masks=masks):
-            if self._stop() or self._limit_reached():
+            if self._shall_end():
                 return
             ledger.tick()
             plan = planner.plan(row)
@@ -187,6 +200,9 @@ class _Run:
             cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
             self._failures.append(FailedRow(cells, report.code, report.message))
         self._progress.row(report, self._tally)
+
+    def _shall_end(self) -> bool:
+        return self._stop() or self._limit_reached()
 
     def _limit_reached(self) -> bool:
         return 0 <= self._config.max_failures < self._tally.num_failed

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
 from inpaint_batch.config import LogFormat
+from inpaint_batch.report.progress import print_safely
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class FindingsPrinter:
         self._say(json.dumps({"event": event, **values}))
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print_safely(text, self._stream)
 
 
 def _roughly(seconds: float) -> str:

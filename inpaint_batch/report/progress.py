@@ -7,9 +7,11 @@ there. Failures are told at once and with their reason, up to a limit; all of th
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -63,6 +65,15 @@ def make_progress(log_format: LogFormat) -> Progress:
     if sys.stderr.isatty():
         return BarProgress()
     return LineProgress(sys.stderr)
+
+
+def print_safely(text: str, stream: IO[str]) -> None:
+    """Print a line. Where nobody reads it any more (`| head`, a full disk), go on in silence: the run matters more."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        with suppress(OSError, ValueError):  # what is still buffered goes nowhere, or it would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Words:
@@ -135,7 +146,7 @@ class LineProgress(Progress):
         self._say(closing_sentence(tally, exit_code, time.monotonic() - self._started_s))
 
     def _say(self, text: str) -> None:
-        print(f"inpaint-batch: {text}", file=self._stream, flush=True)
+        print_safely(f"inpaint-batch: {text}", self._stream)
 
 
 class JsonProgress(Progress):
@@ -186,7 +197,7 @@ class JsonProgress(Progress):
 
     def _emit(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, "at": round(time.time(), 3), **values}, ensure_ascii=True)
-        print(line, file=self._stream, flush=True)
+        print_safely(line, self._stream)
 
 
 class BarProgress(Progress):

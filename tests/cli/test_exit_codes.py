@@ -13,7 +13,7 @@ from gallery import tree
 import inpaint_batch.errors
 from inpaint_batch import __version__
 from inpaint_batch.cli import exits
-from inpaint_batch.cli.main import main
+from inpaint_batch.cli.main import COMMANDS, main
 from inpaint_batch.errors import InpaintBatchError
 
 RUN_LEVEL = [
@@ -152,7 +152,7 @@ finally:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help"), ("check", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), *((name, "--help") for name in COMMANDS)])
 def test_help_is_light(arguments):
     done = program("numpy cv2 pyvips onnxruntime tifffile imagecodecs jpeglib torch onnx ray tensorrt", *arguments)
     assert done.returncode == 0
@@ -180,3 +180,17 @@ def test_json_lines_on_stdout_and_nothing_on_stderr(monkeypatch, gallery, tmp_pa
     assert [event["event"] for event in events] == ["start", "row", "row", "end"]
     assert events[-1]["exit_code"] == 8
     assert captured.err.count("\n") == 1  # only why it ends
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(gallery, tmp_path):
+    for number in range(3):
+        gallery.add(f"{number}.png")
+    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest()), "--output"]
+    command += [str(tmp_path / "out"), "--engine", "identity", "--log-format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told) == (0, "")
+    assert len(tree(tmp_path / "out")) == 3

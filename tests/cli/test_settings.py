@@ -37,7 +37,7 @@ def test_defaults_in_help_are_the_defaults():
             told = re.search(r"Default: (\S+)\.$", parameter.help or "")
             if not names or told is None:
                 continue
-            setting = SETTINGS[names[0].removeprefix("--").replace("-", "_")]
+            setting = SETTINGS[names[0].partition("/")[0].removeprefix("--").replace("-", "_")]
             value = getattr(groups[setting.group], setting.field)
             value = value // setting.factor if setting.factor != 1 else value
             assert (
