@@ -6,7 +6,8 @@ about a row counts. Plain lines work on any file system, and `grep` reads them.
 
 A row's `started` line is written before its output can appear, and its `done` line after the output is visible under
 its final name. So what has no `done` line is redone, and an output that a killed run left without one is known to be
-ours.
+ours. A run that ends in an orderly way says `dropped` of rows that it began and gave up; so a row whose last word is
+`started` was in flight when the process died, and may be what killed it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from inpaint_batch.errors import FailureCode
 
-Status = Literal["started", "done", "failed"]
+Status = Literal["started", "dropped", "done", "failed"]
 
 FSYNC_LINES = 64
 """Lines after which the part is forced to the disk."""
@@ -36,8 +37,10 @@ class LedgerEntry:
     id: str
     """The row's id."""
     key: str
-    """Identity of the work (`identity.row_key`)."""
+    """Identity of the work (`identity.row_key`); empty for a row that was refused before any work."""
     status: Status
+    alone: bool = False
+    """Of `started`: no other row was in flight with it."""
     image: str = ""
     """Absolute path or URI of the source."""
     output: str = ""
@@ -60,6 +63,8 @@ class LedgerEntry:
         """This entry as one line of JSON with the time in it; fields that say nothing are left out."""
         values: dict[str, Any] = {"id": self.id, "key": self.key, "status": self.status, "output": self.output}
         values["at"] = round(now_s, 3)
+        if self.alone:
+            values["alone"] = True
         if self.image:
             values["image"] = self.image
         if self.status == "failed":
@@ -87,6 +92,8 @@ class Known(NamedTuple):
     code: str = ""
     message: str = ""
     retryable: bool = False
+    num_deaths: int = 0
+    """How often in a row the process died while it worked on this row alone."""
 
 
 class Ledger:
@@ -121,6 +128,16 @@ class Ledger:
     def known(self, row_id: str) -> Known | None:
         """The last word about a row, or None where it was never begun."""
         return self._rows.get(row_id)
+
+    def in_flight_at_death(self, row_id: str) -> bool:
+        """Whether the last that was heard of a row is that it was begun: its run did not live to say more."""
+        known = self._rows.get(row_id)
+        return known is not None and known.status == "started"
+
+    def num_deaths(self, row_id: str) -> int:
+        """How often in a row the process died while it worked on this row alone."""
+        known = self._rows.get(row_id)
+        return known.num_deaths if known else 0
 
     def owns(self, output: str, image: str) -> bool:
         """Whether the file `output` is ours, made of `image`, by this ledger or an archived one.
@@ -204,6 +221,7 @@ class Ledger:
             id=str(line["id"]),
             key=str(line.get("key", "")),
             status=line["status"],
+            alone=bool(line.get("alone", False)),
             output=str(line.get("output", "")),
             code=str(line.get("code", "")),
             message=str(line.get("message", "")),
@@ -216,7 +234,7 @@ def _is_sound(line: object) -> bool:
     if not isinstance(line, dict) or "id" not in line:
         return False
     status = line.get("status")
-    return status in ("started", "done") or (status == "failed" and line.get("code") in list(FailureCode))
+    return status in ("started", "dropped", "done") or (status == "failed" and line.get("code") in list(FailureCode))
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -230,4 +248,7 @@ def _claim(output: object, image: object) -> int:
 def _merge(before: Known | None, entry: LedgerEntry) -> Known:
     # A row that failed before it had a name for its output still owns the output of an earlier, better day.
     output = entry.output or (before.output if before else "")
-    return Known(entry.status, entry.key, output, entry.code, entry.message, entry.retryable)
+    num_deaths = 0
+    if entry.status == "started":
+        num_deaths = (before.num_deaths if before else 0) + entry.alone
+    return Known(entry.status, entry.key, output, entry.code, entry.message, entry.retryable, num_deaths)

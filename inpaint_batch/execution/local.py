@@ -187,6 +187,7 @@ class LocalExecutor:
 
     def _infer(self) -> None:
         batcher: _PatchBatcher = Batcher(self._runner.fill, self._runner.batch_size)
+        num_batches_before = self.num_batches
         open_for_more = True
         while not self._aborted.is_set():
             while open_for_more and batcher.hungry:
@@ -205,7 +206,7 @@ class LocalExecutor:
                 return
             for filled in batcher.step():
                 self._filled.put(filled)
-            self.num_batches = batcher.num_batches
+            self.num_batches = num_batches_before + batcher.num_batches
 
     def _next_ready(self, batcher: _PatchBatcher) -> PreparedRow | None:
         if not batcher.num_jobs:

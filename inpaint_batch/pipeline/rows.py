@@ -18,6 +18,8 @@ from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.paths import refuse_input, safe_join
 from inpaint_batch.types import Row
 
+MAX_DEATHS = 2
+"""A row that was alone in flight when the process died is given up after so many times."""
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
 
@@ -35,13 +37,16 @@ class Refused:
     error: RowError
     earlier: bool
     """Whether the ledger says the same already."""
+    key: str = ""
+    """Identity of the work that was given up; empty where the row could not be begun."""
 
 
 def output_name(row: Row, config: RowConfig) -> str:
     """Where the result goes: the row's output, with the suffix `.png` where a JPEG is to be written losslessly."""
-    path = Path(row.output)
-    if config.jpeg == "lossless" and path.suffix.lower() in JPEG_SUFFIXES:
-        return path.with_suffix(".png").as_posix()
+    if config.jpeg == "lossless":
+        path = Path(row.output)
+        if path.suffix.lower() in JPEG_SUFFIXES:
+            return path.with_suffix(".png").as_posix()
     return row.output
 
 
@@ -56,7 +61,7 @@ class OutputNames:
 
     def keep(self, name: str) -> bool:
         """Take a name that an earlier run gave, if the result is still there."""
-        return (self._config.output / name).exists() and self._taken.add(name)
+        return os.path.exists(f"{self._config.output}/{name}") and self._taken.add(name)  # noqa: PTH110  (a million times)
 
     def claim(self, row: Row, name: str) -> tuple[str, Path] | None:
         """The name and path for the row's result, conflicts settled; None where it shall be left out.
@@ -124,15 +129,26 @@ class RowPlanner:
             return Skip(name)
         if known is not None and known.status == "failed" and known.key == key and not self._config.retry_failed:
             return Refused(RowError(FailureCode(known.code), known.message, retryable=known.retryable), earlier=True)
+        if known is not None and known.num_deaths >= MAX_DEATHS and known.key == key:
+            return Refused(_deadly(known.num_deaths), earlier=False, key=key)
         self.num_redone += known is not None and known.status == "done" and known.key != key
         return RowTask(row, config, key, *claimed)
 
 
+def _deadly(num_deaths: int) -> RowError:
+    return RowError(
+        FailureCode.CRASH,
+        f"the process died {num_deaths} times while it worked on this row alone; look at the image and at the memory "
+        "limit, then run with --retry-failed",
+        retryable=True,
+    )
+
+
 def _is_variant(output: str, name: str) -> bool:
     """Whether `output` is `name`, or what a conflict makes of it (`name-1`)."""
-    earlier, wanted = Path(output), Path(name)
-    if not output or earlier == wanted:
+    if not output or output == name:
         return bool(output)
+    earlier, wanted = Path(output), Path(name)
     number = earlier.stem.removeprefix(wanted.stem + "-")
     return earlier.with_name(wanted.name) == wanted and number != earlier.stem and number.isdigit()
 

@@ -94,6 +94,8 @@ class _Run:
         self._progress = progress
         self._stop = stop
         self._failures: list[FailedRow] = []
+        self._begun: dict[str, RowTask] = {}  # rows in flight, by id
+        self._suspects: list[RowTask] = []
 
     def do(self, manifest: Path, masks: Path | None, num_rows: int) -> None:
         config, summary = self._config, self._summary
@@ -135,13 +137,36 @@ class _Run:
             )
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
+        try:
+            self._execute(executor, ledger, tasks)
+            if self._suspects and not self._shall_end():
+                self._note(f"the last run died with {len(self._suspects)} rows in flight; these are done one at a time")
+            for task in sorted(self._suspects, key=lambda task: ledger.num_deaths(task.row.id)):
+                if self._shall_end():
+                    return
+                self._execute(executor, ledger, iter([self._begin(task, ledger, alone=True)]))
+        finally:
+            with suppress(OSError):  # what ends the run is told already
+                for task in self._begun.values():
+                    ledger.append(LedgerEntry(id=task.row.id, key=task.key, status="dropped"))
+
+    def _execute(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         with closing(executor.run(tasks, self._shall_end)) as outcomes:
             for outcome in outcomes:
                 self._record(outcome, ledger)
 
+    def _begin(self, task: RowTask, ledger: Ledger, *, alone: bool = False) -> RowTask:
+        self._begun[task.row.id] = task
+        image = location(task.row.image)
+        ledger.append(
+            LedgerEntry(id=task.row.id, key=task.key, status="started", alone=alone, image=image, output=task.output)
+        )
+        return task
+
     def _record(self, outcome: RowOutcome, ledger: Ledger) -> None:
         entry = _entry(outcome)
         ledger.append(entry)
+        del self._begun[entry.id]
         self._count(
             RowReport(
                 entry.id,
@@ -166,25 +191,18 @@ class _Run:
             ledger.tick()
             plan = planner.plan(row)
             match plan:
+                case RowTask() if ledger.in_flight_at_death(row.id):
+                    self._suspects.append(plan)  # one of these may have killed it: they come last, one at a time
                 case RowTask():
-                    ledger.append(
-                        LedgerEntry(
-                            id=row.id,
-                            key=plan.key,
-                            status="started",
-                            image=location(plan.row.image),
-                            output=plan.output,
-                        )
-                    )
-                    yield plan
+                    yield self._begin(plan, ledger)
                 case Skip():
                     self._count(RowReport(row.id, "skipped", row.line, output=plan.output), row)
-                case Refused(error=error, earlier=earlier):
+                case Refused(error=error, earlier=earlier, key=key):
                     if not earlier:
                         ledger.append(
                             LedgerEntry(
                                 id=row.id,
-                                key="",
+                                key=key,
                                 status="failed",
                                 code=error.code.value,
                                 message=error.message,

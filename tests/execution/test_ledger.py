@@ -78,6 +78,25 @@ def test_the_last_word_counts_and_an_output_stays_ours(tmp_path):
     assert known == Known("failed", "2", "a.png", "read", "gone", False)
 
 
+def test_deaths_are_counted_until_a_row_comes_to_an_end(tmp_path):
+    ledger = Ledger(tmp_path)
+
+    def append(status, alone=False):
+        ledger.append(LedgerEntry(id="a", key="1", status=status, alone=alone, output="a.png"))
+        return ledger.in_flight_at_death("a"), ledger.num_deaths("a")
+
+    assert (ledger.in_flight_at_death("a"), ledger.num_deaths("a")) == (False, 0)
+    assert append("started") == (True, 0)
+    assert append("started", alone=True) == (True, 1)
+    assert append("started", alone=True) == (True, 2)
+    again = Ledger(tmp_path)
+    assert (again.in_flight_at_death("a"), again.num_deaths("a")) == (True, 2)
+    assert append("dropped") == (False, 0)
+    assert append("started", alone=True) == (True, 1)
+    assert append("done") == (False, 0)
+    ledger.close()
+
+
 def test_nothing_to_write_makes_no_part(tmp_path):
     Ledger(tmp_path).close()
     assert parts(tmp_path) == []

@@ -75,13 +75,17 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_done(slow_rows, tmp_path):
     assert run(manifest, output, engine=AT_ONCE)["rows"]["skipped"] == NUM_ROWS
 
 
-def test_an_engine_that_takes_the_process_with_it(gallery, tmp_path):
+def test_a_row_that_kills_the_process_every_time_is_given_up(gallery, tmp_path):
     gallery.add("a.png")
-    output = tmp_path / "out"
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest()), "--output", str(output)]
-    killed = subprocess.run([*command, "--engine", "faulty:k"], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert run(gallery.manifest(), output)["exit_code"] == 0
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    for _ in range(3):  # once with others in flight, as far as anybody knows, and twice alone
+        with start(manifest, output, "faulty:k") as process:
+            process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == -signal.SIGKILL
+    given_up = run(manifest, output, engine="faulty:k")
+    assert given_up["rows"]["failed_by_code"] == {"crash": 1}
+    assert run(manifest, output, engine="faulty:k")["rows"]["failed_now"] == 0
+    assert run(manifest, output)["exit_code"] == 0  # with another engine it is another work
     assert set(tree(output)) == {"a.png"}
 
 

@@ -355,7 +355,27 @@ def test_a_request_to_stop_ends_with_75_and_the_next_run_goes_on(gallery, tmp_pa
     stop.request("SIGTERM")
     summary = run(gallery.manifest(), tmp_path / "out", stop=stop)
     assert (summary["exit_code"], summary["rows"]["done"]) == (75, 0)
-    assert run(gallery.manifest(), tmp_path / "out")["rows"]["done"] == 6
+    rest = run(gallery.manifest(), tmp_path / "out")
+    assert (rest["rows"]["done"], rest["notes"]) == (6, [])
+
+
+def test_rows_in_flight_at_a_death_are_done_last_and_alone(gallery, tmp_path):
+    for number in range(5):
+        gallery.add(f"{number}.png")
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    run(manifest, output)
+    part = output / ".inpaint-batch" / "ledger" / "000001.jsonl"
+    lines = part.read_text().splitlines()
+    begun = [line for line in lines if '"started"' in line][:3]
+    part.write_text("\n".join(begun) + "\n")
+    for number in range(5):
+        (output / f"{number}.png").unlink()
+    summary = run(manifest, output)
+    assert summary["rows"]["done"] == 5
+    assert "one at a time" in summary["notes"][0]
+    later = [(line["id"], line["status"], line.get("alone", False)) for line in ledger_lines(output)[3:]]
+    assert sorted(later[:4]) == sorted((f"{n}.png", status, False) for n in (3, 4) for status in ("started", "done"))
+    assert later[4:] == [(f"{n}.png", s, s == "started") for n in range(3) for s in ("started", "done")]
 
 
 def test_a_full_disk_ends_the_run_with_7(gallery, tmp_path, monkeypatch):
