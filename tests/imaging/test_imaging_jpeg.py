@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging import jpeg_progressive, jpeg_stream
+from inpaint_batch.imaging.jpeg_coefficients import replace_coefficients
 from inpaint_batch.imaging.jpeg_patch import quant_table
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
@@ -80,6 +81,29 @@ def test_only_blocks_with_holes_change(
         assert one.info.get("progressive") == two.info.get("progressive")
         assert one.quantization == two.quantization
         assert one.layer == two.layer  # sampling factors, table numbers, component ids
+
+
+@pytest.mark.parametrize("kind", ["grey", "rgb", "kept rgb"])
+def test_both_progressive_writers_keep_every_coefficient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The quick writer needs C functions that a build may hide; the slow one stands in."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    keep = {"keep_rgb": True} if kind == "kept rgb" else {}
+    Image.fromarray(cases.picture(kind.split()[-1])).save(path, "JPEG", quality=90, progressive=True, **keep)
+    data = path.read_bytes()
+    stream = jpeg_stream.parse(data)
+    planes = [plane[:, ::-1].copy() for plane in coefficients(path)]  # turned around: not what the file holds
+    num_scans = []
+    for is_available in (jpeg_progressive.is_available, lambda _: False):
+        monkeypatch.setattr(jpeg_progressive, "is_available", is_available)
+        out.write_bytes(replace_coefficients(data, stream, planes))
+        assert all(np.array_equal(old, new) for old, new in zip(planes, coefficients(out), strict=True))
+        assert jpeg_stream.parse(out.read_bytes()).is_progressive
+        num_scans.append(out.read_bytes().count(b"\xff\xda"))
+    if sys.platform == "linux":
+        assert num_scans[0] == data.count(b"\xff\xda")  # the standard script, which Pillow writes too
+        assert num_scans[0] != num_scans[1]
 
 
 @pytest.mark.parametrize("subsampling", ["440", "411"])
