@@ -1,7 +1,7 @@
 """Settings of a run: frozen dataclasses with a docstring under every field.
 
-Precedence: defaults < TOML file (`--config`) < environment (`INPAINT_BATCH_*`) < flags < per-row manifest columns (for the
-fields of `RowConfig` only). Training keeps its own settings in `inpaint_batch/training/config.py`.
+Precedence: defaults < TOML file (`--config`) < environment (`INPAINT_BATCH_*`) < flags < per-row manifest columns (for
+the fields of `RowConfig` only). Training keeps its own settings in `inpaint_batch/training/config.py`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class TilingConfig:
     margin_px: int = 24
     """Known context wanted around a hole inside its tile, at the tile's own resolution, where the image has it."""
     bridge_depth_px: float = 48.0
-    """Deepest hole (distance to the nearest known pixel) that is filled at full resolution at once; deeper ones start at the
-    first halving where this holds."""
+    """Deepest hole (distance to the nearest known pixel) that is filled at full resolution at once; deeper ones start
+    at the first halving where this holds."""
 
     def __post_init__(self) -> None:
         if not self.buckets_px or list(self.buckets_px) != sorted(set(self.buckets_px)):

@@ -4,10 +4,10 @@
 and (batch, 3, height, width), "BCHW", in torch and in every engine. Samples as they stand in a file keep
 the file's own dtype and number of bands and are called *samples*, never *image*.
 
-**Hole.** `hole` is true (1.0 in engines) where pixels are missing and shall be filled. The word *mask* is used only
-for the file a user hands us. A model adapter alone may flip polarity or range.
+**Hole.** `hole` is true (1.0 in engines) where pixels are missing and shall be filled. The word *mask* is used for
+the file a user hands us, and for nothing else. A model adapter alone may flip polarity or range.
 
-**Known samples are never changed.** Every sample outside the hole leaves exactly as it came, at the depth of the source.
+**Known samples are never changed.** Every sample outside the hole leaves exactly as it came, at the depth of its file.
 
 **Units** stand in names: `_px`, `_bytes`, `_s`; counts are `num_*`. Boxes are (top, left, height, width) in pixels,
 in the orientation in which the file stores its pixels (an orientation tag is kept, never applied).
@@ -42,14 +42,17 @@ class Box(NamedTuple):
 
     @property
     def bottom(self) -> int:
+        """The first row below."""
         return self.top + self.height
 
     @property
     def right(self) -> int:
+        """The first column to the right."""
         return self.left + self.width
 
     @property
     def area_px(self) -> int:
+        """Number of pixels."""
         return self.height * self.width
 
     @property
@@ -64,6 +67,7 @@ class Box(NamedTuple):
         )
 
     def shift(self, rows: int, columns: int) -> Box:
+        """This box moved down and to the right."""
         return Box(self.top + rows, self.left + columns, self.height, self.width)
 
     def intersect(self, other: Box) -> Box:
@@ -78,6 +82,7 @@ class Box(NamedTuple):
         return Box(top, left, max(self.bottom, other.bottom) - top, max(self.right, other.right) - left)
 
     def contains(self, other: Box) -> bool:
+        """Whether all of `other` lies inside."""
         return (
             self.top <= other.top
             and self.left <= other.left
@@ -95,7 +100,7 @@ class Row:
     line: int
     """Line in the manifest (the header is line 1), or the ordinal of the file in a folder; for messages only."""
     image: str
-    """Path or URI of the source, absolute or relative to the working directory (already resolved against the manifest)."""
+    """Path or URI of the source, already resolved against the folder of the manifest."""
     mask: str
     """Path or URI of the mask, resolved like `image`."""
     output: str
@@ -131,14 +136,17 @@ class Header:
 
     @property
     def box(self) -> Box:
+        """The whole image."""
         return Box(0, 0, self.height_px, self.width_px)
 
     @property
     def num_pixels(self) -> int:
+        """Width times height."""
         return self.width_px * self.height_px
 
     @property
     def decoded_bytes(self) -> int:
+        """Size of all samples in memory."""
         return self.num_pixels * self.num_bands * (1 if self.dtype == "uint8" else 2)
 
 

@@ -1,0 +1,167 @@
+"""Export, quantisation and gate on a small generator with random weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from inpaint_batch.compile.build import build_onnx
+from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
+from inpaint_batch.compile.gate import GateRow, hole_psnr, judge, measure
+from inpaint_batch.compile.quantise import FLOAT_LAYERS, quantisable_convolutions, quantise
+from inpaint_batch.compile.tiles import collect_tiles
+from inpaint_batch.errors import EngineError, ManifestError
+from inpaint_batch.models.checkpoint import save_generator
+from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.models.spec import DcfSpec
+from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.runtime.onnx_engine import OnnxEngine
+from inpaint_batch.runtime.testing import IdentityEngine
+from inpaint_batch.types import FloatArray
+
+SPEC = DcfSpec(width=8, bottleneck_hidden=8, stage_widths=(8, 8, 8), key_channels=8, value_channels=(8, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def generator() -> DcfGenerator:
+    torch.manual_seed(1)
+    generator = DcfGenerator(SPEC).eval()
+    for parameter in generator.parameters():
+        if parameter.ndim == 4 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return generator
+
+
+@pytest.fixture(scope="module")
+def fp32(generator: DcfGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "small.fp32.onnx"
+    assert export_onnx(generator, path) <= PARITY_TOLERANCE
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures with a hole each, the first deep enough for a coarse level, and one row that is broken."""
+    folder = tmp_path_factory.mktemp("rows")
+    rows = []
+    for index in range(6):
+        rng = np.random.default_rng(index)
+        size = (200, 220) if index == 0 else (80, 96)
+        truth = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+        mask = np.zeros(size, np.uint8)
+        mask[20:-20, 30:-30] = 255
+        if index:
+            mask[40:] = 0
+        damaged = truth.copy()
+        damaged[mask > 0] = 127
+        for name, picture in (("image", damaged), ("mask", mask), ("truth", truth)):
+            cv2.imwrite(str(folder / f"{name}{index}.png"), picture)
+        rows.append([f"image{index}.png", f"mask{index}.png", f"truth{index}.png"])
+    rows.append(["gone.png", "mask1.png", "truth1.png"])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "mask", "truth"], *rows])
+    return folder / "manifest.csv"
+
+
+def test_exported_graph_has_the_contract_of_the_runtime(fp32: Path, generator: DcfGenerator) -> None:
+    engine = OnnxEngine(fp32, precision="fp32")  # checks names, types and free sizes
+    engine.close()
+    assert parity(generator, fp32) <= PARITY_TOLERANCE
+    assert {node.domain for node in onnx.load(fp32).graph.node} == {""}  # nothing outside plain ONNX
+
+
+def test_a_wrong_export_is_refused_and_leaves_nothing(
+    fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter is made to write the graph of other weights than those it was given."""
+
+    class Program:
+        def save(self, path: Path, **_: object) -> None:
+            shutil.copyfile(fp32, path)
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
+    generator = DcfGenerator(SPEC)
+    torch.nn.init.constant_(generator.head.bias, 0.1)
+    with pytest.raises(EngineError, match="differs from torch"):
+        export_onnx(generator, tmp_path / "wrong.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles_are_cut_as_the_planner_cuts_them(fp32: Path, manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine = OnnxEngine(fp32, precision="fp32", threads=1)
+    tiles = collect_tiles(manifest, engine, 100)
+    assert {tile.row for tile in tiles} == set(range(6))
+    assert "line 8 skipped" in caplog.text
+    deep = [tile for tile in tiles if tile.row == 0]
+    assert deep[0].input.prior_weight == 0  # the coarse level comes first and has no prior and no truth
+    assert deep[0].truth is None
+    assert deep[-1].input.prior_weight == 1
+    for tile in tiles:
+        if tile.truth is not None:  # where pixels are known, the truth is what the engine sees
+            known = np.broadcast_to(tile.input.hole < 0.5, tile.truth.shape)
+            np.testing.assert_array_equal(tile.truth[known], tile.input.image[known])
+    assert len(collect_tiles(manifest, engine, 2)) == 2
+
+
+def test_a_manifest_without_a_readable_row_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image,mask\ngone.png,gone.png\n")
+    with pytest.raises(ManifestError, match="not one row"):
+        collect_tiles(tmp_path / "m.csv", IdentityEngine(), 10)
+
+
+def test_build_quantises_judges_and_records(generator: DcfGenerator, manifest: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    save_generator(weights, generator, generator.state_dict())
+    report = build_onnx(weights, tmp_path, name="x", calibrate=manifest, max_tiles=50, accept_loss=False)
+    record = json.loads((tmp_path / "x.gate.json").read_text())
+    assert "lost dB" in report
+    assert all(row["loss_db"] <= 0.2 for row in record["gate"])
+    assert all(25 < row["agreement_db"] < 80 for row in record["gate"])  # close, and yet another graph
+    quantised = onnx.load(tmp_path / "x.int8.onnx")
+    kept = quantisable_convolutions(onnx.load(tmp_path / "x.fp32.onnx"))
+    assert record["quantised_convolutions"] == len(kept)
+    int8 = [t for t in quantised.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len([t for t in int8 if len(t.dims) == 4]) == len(kept)
+    names = {t.name for t in quantised.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4}
+    assert all(any(name.startswith(layer) for name in names) for layer in FLOAT_LAYERS)
+
+
+def test_quantising_without_tiles_is_refused(fp32: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="calibrate"):
+        quantise(fp32, tmp_path / "x.onnx", [])
+
+
+class Inverted(OnnxEngine):
+    """An engine with a fault: its fills are negatives."""
+
+    def fill(self, batch: TileBatch) -> FloatArray:
+        return 1 - super().fill(batch)
+
+
+def test_gate_refuses_an_engine_that_fills_worse(fp32: Path, manifest: Path) -> None:
+    reference = OnnxEngine(fp32, precision="fp32", threads=1)
+    rows = measure(reference, Inverted(fp32, precision="fp32", threads=1), collect_tiles(manifest, reference, 20))
+    with pytest.raises(EngineError, match=r"refuses.*\n.*lost dB"):
+        judge(rows)
+    judge(measure(reference, reference, collect_tiles(manifest, reference, 20)))
+
+
+def test_gate_by_hand() -> None:
+    first, second = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
+    hole = np.zeros((1, 2, 2), np.float32)
+    hole[0, 0, 0] = 1
+    second[:, 0, 0] = 0.1
+    second[:, 1, 1] = 1  # known: does not count
+    assert hole_psnr(first, second, hole) == pytest.approx(20)
+    assert GateRow(64, 1, 30.0, 20.0, 19.9).accepted
+    assert not GateRow(64, 1, 60.0, 20.0, 19.7).accepted
+    assert GateRow(64, 1, 36.0, None, None).accepted
+    assert not GateRow(64, 1, 34.0, None, None).accepted
