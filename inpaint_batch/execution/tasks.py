@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
-    """What became of a task. Every task that was started comes back as exactly one of these."""
+    """What became of a task."""
 
     task: RowTask
     failure: Failure | None = None
@@ -69,8 +69,9 @@ class Executor(Protocol):
     def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield one outcome for each task, in the order in which they end.
 
-        Tasks are drawn lazily. Once `stopping()` is true no further task is drawn, and those already drawn are brought
-        to their end. A failed row is an outcome; only a run-level error (`InpaintBatchError`) is raised, and then rows
-        in flight have no outcome. Close the generator if you leave it early.
+        Tasks are drawn lazily. Once `stopping()` is true no further task is drawn; those already drawn are brought to
+        their end, or dropped without an outcome where no work has gone into them. A failed row is an outcome; only a
+        run-level error (`InpaintBatchError`) is raised, and then rows in flight have no outcome. Close the generator if
+        you leave it early.
         """
         ...
