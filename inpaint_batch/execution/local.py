@@ -68,7 +68,7 @@ class LocalExecutor:
         self._workers = workers
         self._max_image_bytes = max_image_bytes
         self._max_rows = max_rows
-        self._budget = MemoryBudget(budget_bytes)
+        self._budget_bytes = budget_bytes
         self._begin()
         self.num_batches = 0
         """Batches that the engine has run."""
@@ -78,6 +78,7 @@ class LocalExecutor:
         self._ready: queue.SimpleQueue[PreparedRow | None] = queue.SimpleQueue()
         self._filled: queue.SimpleQueue[Filled[list[Patch]] | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[RowOutcome | None] = queue.SimpleQueue()  # None: dropped, not done
+        self._budget = MemoryBudget(self._budget_bytes)
         self._leaving = threading.Event()  # begin no row any more
         self._aborted = threading.Event()  # finish none either
         self._fatal: BaseException | None = None
@@ -110,8 +111,8 @@ class LocalExecutor:
                         self._tasks.put(task)
                 elif num_in_flight == 0:
                     return
-                may_feed = not exhausted and num_in_flight < self._max_rows
-                for outcome in self._arrived(0.0 if may_feed else POLL_S):
+                must_wait = num_in_flight == self._max_rows or (exhausted and num_in_flight > 0)
+                for outcome in self._arrived(POLL_S if must_wait else 0.0):
                     num_in_flight -= 1
                     if outcome is not None:
                         yield outcome
