@@ -54,15 +54,15 @@ class GateRow:
 def measure(reference: Engine, candidate: Engine, tiles: Sequence[RealTile]) -> list[GateRow]:
     """Run both engines on every tile, alone, and compare inside the holes; one row for each side, ascending."""
     rows = []
-    for side in sorted({tile.input.image.shape[-1] for tile in tiles}):
+    for side in sorted({tile.input.image.shape[-1] for tile in tiles if tile.judged.any()}):
         agreement, expected, found = [], [], []
-        for tile in (t for t in tiles if t.input.image.shape[-1] == side):
+        for tile in (t for t in tiles if t.input.image.shape[-1] == side and t.judged.any()):
             batch = stack_tiles([tile.input])
             first, second = reference.fill(batch)[0], candidate.fill(batch)[0]
-            agreement.append(hole_psnr(first, second, tile.input.hole))
+            agreement.append(hole_psnr(first, second, tile.judged))
             if tile.truth is not None:
-                expected.append(hole_psnr(first, tile.truth, tile.input.hole))
-                found.append(hole_psnr(second, tile.truth, tile.input.hole))
+                expected.append(hole_psnr(first, tile.truth, tile.judged))
+                found.append(hole_psnr(second, tile.truth, tile.judged))
         means = [float(np.mean(values)) if values else None for values in (expected, found)]
         rows.append(GateRow(side, len(agreement), float(np.mean(agreement)), *means))
     return rows

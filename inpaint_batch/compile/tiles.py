@@ -24,6 +24,7 @@ from inpaint_batch.runtime.engine import Engine, stack_tiles
 from inpaint_batch.tiling.boxes import Tile
 from inpaint_batch.tiling.fill import TileInput, fill_window
 from inpaint_batch.tiling.plan import plan_windows
+from inpaint_batch.tiling.pyramid import level_size
 from inpaint_batch.types import Box, FloatArray, Row
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class RealTile:
     row: int
     """Ordinal of its row among those that could be read: rows are kept together when tiles are split in two sets."""
     input: TileInput
+    judged: FloatArray
+    """(1, s, s): 1 at hole pixels that lie inside the image; what is filled beyond it counts for nothing."""
     truth: FloatArray | None
     """(3, s, s): the undamaged pixels, where the manifest names them and the tile is at full resolution."""
 
@@ -90,18 +93,26 @@ def _tiles_of(row: Row, ordinal: int, engine: Engine, tiling: TilingConfig) -> I
         pixels[target] = samples_to_rgb(truth.read(inside), truth.header)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    height_px, width_px = holes.hole.shape
     for window in plan_windows(holes.hole, find_holes(holes.hole), tiling):
         steps = fill_window(read_rgb, holes.hole, window, tiling)
-        finest = len(window.levels[-1].tiles)
-        remaining = sum(len(level.tiles) for level in window.levels)
+        scales = iter([level.scale_log2 for level in window.levels for _ in level.tiles])
         try:
             requests = next(steps)
             while True:
                 inputs = [request.load() for request in requests]
-                for request, each in zip(requests, inputs, strict=True):
-                    is_finest = remaining <= finest
-                    yield RealTile(ordinal, each, read_truth(request.tile) if truth and is_finest else None)
-                    remaining -= 1
+                for request, scale_log2, each in zip(requests, scales, inputs, strict=False):
+                    judged = each.hole * _inside(request.tile, level_size(height_px, width_px, scale_log2))
+                    undamaged = read_truth(request.tile) if truth and scale_log2 == 0 else None
+                    yield RealTile(ordinal, each, judged, undamaged)
                 requests = steps.send([engine.fill(stack_tiles([each]))[0] for each in inputs])
         except StopIteration:
             pass
+
+
+def _inside(tile: Tile, size: tuple[int, int]) -> FloatArray:
+    """(1, s, s): 1 where the tile lies on the image of that size (height, width)."""
+    inside = np.zeros((1, tile.side_px, tile.side_px), np.float32)
+    rows, columns = tile.box.intersect(Box(0, 0, *size)).shift(-tile.box.top, -tile.box.left).slices
+    inside[:, rows, columns] = 1
+    return inside
