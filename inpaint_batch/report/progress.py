@@ -226,14 +226,14 @@ class BarProgress(Progress):
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """One line of what runs, then the bar."""
         self._started_s = time.monotonic()
-        self._console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+        self._console.print(", ".join(f"{name} {value}" for name, value in about.items()), soft_wrap=True)
         self._task = self._bar.add_task("rows", total=num_rows, pace="", failed="")
         self._bar.start()
 
     def row(self, report: RowReport, tally: Tally) -> None:
         """Move the bar; failures in words above it."""
         for words in self._words.of_row(report):
-            self._console.print(words)
+            self._console.print(words, soft_wrap=True)
         if self._task is not None:
             failed = f"{tally.num_all_failed} failed" if tally.num_all_failed else ""
             pace = _pace(tally, time.monotonic() - self._started_s)
@@ -241,12 +241,12 @@ class BarProgress(Progress):
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
     def finish(self, tally: Tally, exit_code: int) -> None:
         """Stop the bar; the closing sentence."""
         self._bar.stop()
-        self._console.print(closing_sentence(tally, exit_code, time.monotonic() - self._started_s))
+        self._console.print(closing_sentence(tally, exit_code, time.monotonic() - self._started_s), soft_wrap=True)
 
     def close(self) -> None:
         """Stop the bar."""
