@@ -107,7 +107,17 @@ def write_failures(state: Path, failures: Sequence[FailedRow]) -> None:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size this process has had."""
+    """The largest resident size this program has had.
+
+    Linux keeps `ru_maxrss` across fork and exec, so that a small program started by a large one would seem large; the
+    high-water mark of the present memory map (VmHWM) is the program's own.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass  # not Linux, or no /proc
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
