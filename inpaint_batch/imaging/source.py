@@ -141,8 +141,9 @@ def verifying(path: Path) -> Iterator[None]:
 
 
 def refuse(path: Path, kind: str, advice: str, what: str = "image") -> RowError:
-    """The error for a file that is sound but of a kind that cannot be kept exactly."""
-    return RowError(FailureCode.READ, f"The {what} {path} is {kind}, which cannot be kept exactly; {advice}.")
+    """The error for a file that is sound but of a kind that cannot be kept exactly (an image) or used (a mask)."""
+    reason = "cannot be kept exactly" if what == "image" else f"cannot serve as a {what}"
+    return RowError(FailureCode.READ, f"The {what} {path} is {kind}, which {reason}; {advice}.")
 
 
 def damaged(path: Path, detail: str, what: str = "image") -> RowError:

@@ -7,6 +7,7 @@ from pathlib import Path
 import imaging_cases as cases
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from PIL import Image
 
@@ -48,6 +49,11 @@ def _few_bits(depth: int):
     return save
 
 
+def _interlaced(samples: np.ndarray):
+    depth = 8 * samples.dtype.itemsize
+    return lambda path: pyvips.Image.new_from_array(samples).pngsave(str(path), interlace=True, bitdepth=depth)
+
+
 def _tiff(samples: np.ndarray, **options: object):
     return lambda path: tifffile.imwrite(path, samples, **options)
 
@@ -74,7 +80,20 @@ MASKS = {
     "tiff min-is-white": _tiff(255 - GREY, photometric="miniswhite"),
     "tiff rgb planar": _tiff(np.stack([GREY] * 3), photometric="rgb", planarconfig="separate"),
     "tiff palette": _tiff(WHITE.astype(np.uint8), photometric="palette", colormap=COLOURMAP),
+    "tiff zstd": _tiff(GREY, compression="zstd"),
+    "tiff zstd 16 bit predicted": _tiff(GREY.astype(np.uint16) * 257, compression="zstd", predictor=True),
+    "tiff zstd bilevel min-is-white": _tiff(~WHITE, photometric="miniswhite", compression="zstd"),
+    "tiff zstd palette": _tiff(WHITE.astype(np.uint8), photometric="palette", colormap=COLOURMAP, compression="zstd"),
+    "tiff lzma planar": _tiff(np.stack([GREY] * 3), photometric="rgb", planarconfig="separate", compression="lzma"),
+    "tiff rgba": _tiff(np.dstack([GREY, GREY, GREY, GREY // 2]), photometric="rgb", extrasamples=["unassalpha"]),
+    "tiff tiled": _tiff(GREY, tile=(16, 16)),
+    "tiff tiled deflate": _tiff(np.dstack([GREY] * 3), photometric="rgb", tile=(16, 32), compression="zlib"),
+    "tiff tiled bilevel": _tiff(~WHITE, photometric="miniswhite", tile=(16, 16), compression="packbits"),
+    "tiff tiled 4 bit": _tiff(GREY // 17, photometric="minisblack", bitspersample=4, tile=(16, 16)),
+    "tiff jpeg": lambda path: Image.fromarray(GREY).convert("RGB").save(path, "TIFF", compression="jpeg", quality=100),
     "tiff fax 4": lambda path: Image.fromarray(GREY).convert("1").save(path, "TIFF", compression="group4"),
+    "png interlaced": _interlaced(GREY),
+    "png 16 bit interlaced": _interlaced(GREY.astype(np.uint16) * 257),
     "jpeg grey": lambda path: Image.fromarray(GREY).save(path, "JPEG", quality=100),
     "jpeg rgb": lambda path: Image.fromarray(GREY).convert("RGB").save(path, "JPEG", quality=100),
     "webp": lambda path: Image.fromarray(GREY).convert("RGB").save(path, "WEBP", lossless=True),
@@ -104,6 +123,36 @@ def test_orientation_is_told(tmp_path: Path, format: str) -> None:
     assert samples.shape == GREY.shape
 
 
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_orientation_and_upper_byte_of_any_tiff(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "mask.tif"
+    samples = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 255
+    tag = (274, 3, 1, 6, True)
+    tifffile.imwrite(path, samples, photometric="minisblack", compression=compression, extratags=[tag])
+    grey, orientation = read_mask_samples(path, max_bytes=1 << 24)
+    assert orientation == 6
+    np.testing.assert_array_equal(grey, np.arange(256).reshape(16, 16))
+    assert grey.flags.writeable
+    assert grey.flags.c_contiguous
+
+
+def test_profile_and_gamma_are_not_applied(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    samples = cases.picture("grey")
+    data = cases.encoded(Image.fromarray(samples), "PNG", icc_profile=cases.icc_profile())
+    path.write_bytes(data[:33] + cases.png_chunk(b"gAMA", (100_000).to_bytes(4, "big")) + data[33:])
+    np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], samples)
+    Image.fromarray(samples).save(path, "TIFF", icc_profile=cases.icc_profile())
+    np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], samples)
+
+
+def test_an_overwritten_mask_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "mask.tif"
+    for value in (3, 200):
+        tifffile.imwrite(path, np.full((40, 50), value, np.uint8), photometric="minisblack")
+        assert (read_mask_samples(path, max_bytes=1 << 24)[0] == value).all()
+
+
 def test_colours_become_luminance(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     samples = cases.picture("rgb")
@@ -128,6 +177,75 @@ def test_bad_masks_are_named_as_masks(tmp_path: Path) -> None:
         assert caught.value.code == FailureCode.READ
         assert words in caught.value.message
         assert "The mask" in caught.value.message
+
+
+def _pages(path: Path, format: str) -> None:
+    picture = Image.fromarray(cases.picture("rgb"))
+    picture.save(path, format, save_all=True, append_images=[Image.fromarray(cases.picture("rgb", seed=1))])
+
+
+UNUSABLE = {
+    "frames": lambda path: _pages(path, "WEBP"),
+    "pages": lambda path: _pages(path, "TIFF"),
+    "animated": lambda path: _pages(path, "PNG"),
+    "float": _tiff(GREY.astype(np.float32), photometric="minisblack"),
+    "type uint": _tiff(GREY.astype(np.uint32), photometric="minisblack"),
+    "type short": _tiff(GREY.astype(np.int16), photometric="minisblack"),
+    "cmyk": lambda path: Image.fromarray(GREY).convert("CMYK").save(path, "JPEG"),
+    "5 bands": _tiff(np.dstack([GREY] * 5), photometric="rgb", extrasamples=[0, 0]),
+}
+
+
+@pytest.mark.parametrize("words", UNUSABLE)
+def test_what_cannot_be_a_mask_is_refused(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "mask"
+    UNUSABLE[words](path)
+    with pytest.raises(RowError, match=words) as caught:
+        read_mask_samples(path, max_bytes=1 << 24)
+    assert caught.value.code == FailureCode.READ
+    assert "cannot serve as a mask" in caught.value.message
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits", "jpeg", "zstd"])
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_a_truncated_tiff_is_not_read_as_black(tmp_path: Path, compression: str, tile: tuple[int, int] | None) -> None:
+    path = tmp_path / "mask.tif"
+    samples = cases.picture("grey")
+    tifffile.imwrite(path, samples, photometric="minisblack", compression=compression, tile=tile, metadata=None)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(RowError, match=r"truncated|torn|damaged") as caught:
+        read_mask_samples(path, max_bytes=1 << 24)
+    assert caught.value.code == FailureCode.READ
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
+def test_torn_pixels_within_a_tiff_are_noticed(tmp_path: Path, compression: str, tile: tuple[int, int] | None) -> None:
+    path = tmp_path / "mask.tif"
+    rows = {"tile": tile} if tile else {"rowsperstrip": 16}
+    tifffile.imwrite(path, cases.picture("grey"), photometric="minisblack", compression=compression, **rows)
+    with tifffile.TiffFile(path) as file:
+        middle = len(file.pages.first.dataoffsets) // 2
+        start, length = file.pages.first.dataoffsets[middle], file.pages.first.databytecounts[middle]
+    data = bytearray(path.read_bytes())
+    torn = slice(start + length // 3, start + 2 * length // 3)
+    data[torn] = bytes(value ^ 0x5A for value in data[torn])
+    path.write_bytes(data)
+    with pytest.raises(RowError, match=r"truncated|torn|damaged") as caught:
+        read_mask_samples(path, max_bytes=1 << 24)
+    assert caught.value.code == FailureCode.READ
+
+
+@pytest.mark.parametrize("format", ["WEBP", "JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+def test_half_a_file_is_not_half_a_mask(tmp_path: Path, format: str, kept: float) -> None:
+    path = tmp_path / "mask"
+    data = cases.encoded(Image.fromarray(cases.picture("rgb")), format)
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(RowError) as caught:
+        read_mask_samples(path, max_bytes=1 << 24)
+    assert caught.value.code == FailureCode.READ
+    assert not caught.value.retryable
 
 
 def test_a_truncated_jpeg_mask_is_not_padded_with_grey(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""libvips, set up once: which loaders it may use, and what its complaints mean for the person who owns the file.
+
+The only module that imports pyvips. Importing it sets up the libvips of the whole process: one thread per image (the
+work is spread over rows, not within one), no cache of past results (it would give the old pixels of a file that was
+written anew), and no loader but the four formats that are read here. A process that has used libvips must not fork;
+its child would hang.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.source import damaged
+from inpaint_batch.types import SampleArray
+
+os.environ.setdefault("VIPS_CONCURRENCY", "1")  # read once, when libvips is loaded
+import pyvips
+
+pyvips.cache_set_max(0)
+pyvips.operation_block_set("VipsForeignLoad", True)
+for _format in ("Jpeg", "Png", "Tiff", "Webp"):
+    pyvips.operation_block_set(f"VipsForeignLoad{_format}", False)
+
+Image = Any
+"""A `pyvips.Image`; pyvips has no types."""
+
+_DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
+# From top to bottom, and an exception where the default would be black pixels and silence.
+_OPTIONS = {"access": "sequential", "fail_on": "error"}
+_NO_LOADER = ("is not a known file format", "is not in a known format", "not found")
+_NO_CODEC = ("compression support is not configured", "decoding is not implemented")
+_CUT_SHORT = ("premature end", "expected", "truncated", "read error", "end of file", "unable to parse")
+_NO_MEMORY = ("out of memory",)
+_SYSTEM = ("unix error", "system error", "unable to open", "does not exist")
+
+
+def open_file(path: Path, what: str = "image") -> Image:
+    """The header of a JPEG, PNG, TIFF or WebP; pixels follow with `samples`. Raises `RowError`."""
+    with explaining(path, what):
+        return pyvips.Image.new_from_file(os.fspath(path), **_OPTIONS)
+
+
+def open_bytes(data: bytes | memoryview, path: Path, what: str = "image") -> Image:
+    """Like `open_file`, of the file in `data`, which is not copied. `path` is what errors speak of."""
+    with explaining(path, what):
+        return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **_OPTIONS)
+
+
+def samples(image: Image, path: Path, what: str = "image") -> SampleArray:
+    """Run the pipeline that ends in `image`: (h, w, bands) uint8 or uint16, in memory of its own. Raises `RowError`.
+
+    This is where a damaged file shows.
+    """
+    with explaining(path, what):
+        pixels = image.write_to_memory()
+    return np.frombuffer(pixels, _DTYPES[image.format]).reshape(image.height, image.width, image.bands)
+
+
+@contextmanager
+def explaining(path: Path, what: str) -> Iterator[None]:
+    """Turn the one error class of pyvips into `RowError`s (read, memory) about `path`."""
+    pyvips.vips_lib.vips_error_clear()  # what libvips noted and went on from would stand in front of the next error
+    try:
+        yield
+    except pyvips.Error as error:
+        raise _row_error(str(error), path, what) from None
+
+
+def _row_error(text: str, path: Path, what: str) -> RowError:
+    """libvips names the operation first, then what went wrong, often once for every strip of the file."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    detail = lines[min(1, len(lines) - 1)] if lines else "no reason given"
+    lower = text.lower()
+    if any(words in lower for words in _NO_CODEC):
+        advice = "save it with LZW or Deflate, or use the libvips of the system (Debian: apt install libvips42)"
+        return RowError(FailureCode.READ, f"libvips lacks a codec for the {what} {path} ({detail}); {advice}.")
+    if any(words in lower for words in _SYSTEM):
+        message = f"The {what} {path} could not be read ({detail}); check the disk or share it lies on, then run again."
+        return RowError(FailureCode.READ, message, retryable=True)
+    if any(words in lower for words in _NO_LOADER):
+        advice = "install pyvips[binary], which brings JPEG, PNG, TIFF and WebP, if it is sound"
+        return RowError(FailureCode.READ, f"The {what} {path} is not an image that libvips knows ({detail}); {advice}.")
+    if any(words in lower for words in _NO_MEMORY):
+        message = f"There was no memory left to decode the {what} {path}; use fewer workers or a larger machine."
+        return RowError(FailureCode.MEMORY, message, retryable=True)
+    if any(words in lower for words in _CUT_SHORT):
+        return damaged(path, f"it is truncated or torn ({detail})", what)
+    return RowError(
+        FailureCode.READ,
+        f"The {what} {path} is damaged or of an unusual kind ({detail}); replace it, or save it as PNG.",
+    )
