@@ -109,12 +109,18 @@ def make_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def decode(data: bytes) -> SampleArray:
+def decode(path: Path, info: PngInfo) -> SampleArray:
     """(h, w, bands) samples of a PNG as stored: no transparency applied; palettes and 1, 2, 4 bits become 8-bit
     colours.
     """
-    pixels_only = [chunk for kind, chunk in split_chunks(data) if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND")]
-    samples: SampleArray = imagecodecs.png_decode(SIGNATURE + b"".join(pixels_only))
+    pixels = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+    plain = SIGNATURE + b"".join(chunk for kind, chunk in split_chunks(path.read_bytes()) if kind in pixels)
+    if info.is_interlaced:
+        # The other decoder prints a warning for each such file.
+        from inpaint_batch.imaging import vips
+
+        return vips.samples(vips.open_bytes(plain, path), path)
+    samples: SampleArray = imagecodecs.png_decode(plain)
     return samples.reshape(*samples.shape[:2], -1)
 
 
@@ -134,7 +140,7 @@ class PngSource(WholeRasterSource):
         self.info = info
 
     def _decode(self) -> SampleArray:
-        return decode(self.path.read_bytes())
+        return decode(self.path, self.info)
 
     def admissible(self, samples: SampleArray) -> SampleArray:
         """Keep the fill clear of a transparent key colour: one step of the last band, where it would hit it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import imaging_cases as cases
 import numpy as np
 import pytest
+import pyvips
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
@@ -85,20 +86,31 @@ def test_png_keeps_every_chunk_in_its_place(tmp_path: Path) -> None:
         assert one.getexif() == two.getexif()
 
 
-def test_interlaced_png_becomes_plain_and_says_so(tmp_path: Path) -> None:
-    # No encoder at hand writes Adam7; a 1 x 1 image has one pass and is the same stream either way.
+@pytest.mark.parametrize("size", [(97, 131), (1, 1), (3, 5), (9, 2)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("kind", cases.BANDS)
+def test_interlaced_png_becomes_plain(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, dtype: str, size: tuple[int, int]
+) -> None:
+    """Small sizes leave some of the seven passes empty."""
     path, out = tmp_path / "a.png", tmp_path / "b.png"
-    Image.fromarray(np.full((1, 1, 3), 7, np.uint8)).save(path)
-    data = bytearray(path.read_bytes())
-    data[28] = 1
-    data[8:33] = cases.png_chunk(b"IHDR", bytes(data[16:29]))
-    path.write_bytes(data)
+    samples = cases.picture(kind, *size, dtype=dtype)
+    colours = ("grey16" if "grey" in kind else "rgb16") if dtype == "uint16" else ("b-w" if "grey" in kind else "srgb")
+    pyvips.Image.new_from_array(samples, interpretation=colours).pngsave(str(path), interlace=True)
+    assert path.read_bytes()[28] == 1
     source = open_image(path, max_bytes=cases.NO_LIMIT)
-    patch = Patch(Box(0, 0, 1, 1), np.full((1, 1, 3), 9, np.uint8), np.ones((1, 1), np.bool_))
+    samples = samples.reshape(*size, -1)
+    np.testing.assert_array_equal(source.read(source.header.box), samples)
+    box = Box(size[0] // 2, size[1] // 2, size[0] - size[0] // 2, size[1] - size[1] // 2)
+    fill = np.full((box.height, box.width, samples.shape[2]), 9, dtype)
+    patch = Patch(box, fill, np.ones((box.height, box.width), np.bool_))
     write_filled(source, [patch], out, jpeg="patch")
     verify_written(source, [patch], out, jpeg="patch")
-    assert out.read_bytes()[28] == 0
-    assert cases.decode_elsewhere(out).tolist() == [[[9, 9, 9]]]
+    data = out.read_bytes()
+    assert data[28] == 0
+    now = cases.png16_samples(data) if dtype == "uint16" else cases.decode_elsewhere(out)
+    np.testing.assert_array_equal(now, cases.filled(samples, source, [patch]))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", ["grey", "rgb"])
