@@ -142,6 +142,27 @@ def test_fill_is_visible_where_the_hole_was(tmp_path: Path, subsampling: str, qu
     assert np.abs(now - cases.decode_elsewhere(path))[inner].mean() > 40
 
 
+@pytest.mark.parametrize("quality", [60, 75, 95])
+def test_coefficients_are_the_old_ones_plus_the_transformed_change(tmp_path: Path, quality: int) -> None:
+    """No detour over decoded 8-bit pixels: in double precision, nothing but the change is transformed and quantised."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    Image.fromarray(cases.picture("grey", 96, 128)).save(path, quality=quality)
+    fill = cases.picture("grey", 96, 128, seed=1)[::-1]
+    hole = np.random.default_rng(quality).random((96, 128)) < 0.03
+    restore(path, out, [Patch(Box(0, 0, 96, 128), fill[..., None].copy(), hole)])
+    (before,), (after,) = coefficients(path), coefficients(out)
+    table = jpeglib.read_dct(str(path)).qt[0].astype(np.float64)
+    frequency, position = np.mgrid[0:8, 0:8]
+    basis = np.cos((2 * position + 1) * frequency * np.pi / 16) * np.where(frequency == 0, np.sqrt(1 / 8), 0.5)
+    held = basis.T @ (before * table) @ basis + 128
+    change = np.where(hole, fill - held.transpose(0, 2, 1, 3).reshape(96, 128), 0)
+    change = change.reshape(12, 8, 16, 8).transpose(0, 2, 1, 3)
+    exact = before + basis @ change @ basis.T / table
+    is_tie = np.abs(exact - np.floor(exact) - 0.5) < 1e-3
+    assert is_tie.mean() < 0.01
+    np.testing.assert_array_equal(after[~is_tie], np.rint(exact)[~is_tie])
+
+
 def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save_jpeg(path, cases.picture("rgb"), "444", quality=95)
