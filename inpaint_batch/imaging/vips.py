@@ -44,13 +44,18 @@ _SYSTEM = ("unix error", "system error", "unable to open", "does not exist")
 def open_file(path: Path, what: str = "image") -> Image:
     """The header of a JPEG, PNG, TIFF or WebP; pixels follow with `samples`. Raises `RowError`."""
     with explaining(path, what):
-        return pyvips.Image.new_from_file(os.fspath(path), **_OPTIONS)
+        return _open(pyvips.Source.new_from_file(os.fsencode(path)))
 
 
 def open_bytes(data: bytes | memoryview, path: Path, what: str = "image") -> Image:
     """Like `open_file`, of the file in `data`, which is not copied. `path` is what errors speak of."""
     with explaining(path, what):
-        return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **_OPTIONS)
+        return _open(pyvips.Source.new_from_memory(data))
+
+
+def _open(source: Any) -> Image:
+    # By way of a source, because libvips takes a file name that ends in [1] for options.
+    return pyvips.Image.new_from_source(source, "", **_OPTIONS)
 
 
 def samples(image: Image, path: Path, what: str = "image") -> SampleArray:

@@ -146,6 +146,15 @@ def test_profile_and_gamma_are_not_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], samples)
 
 
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_alpha_that_was_multiplied_in_is_taken_out(tmp_path: Path, compression: str | None) -> None:
+    path = tmp_path / "mask.tif"
+    alpha = np.full_like(GREY, 51)
+    stored = np.dstack([GREY // 5] * 3 + [alpha])
+    tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["assocalpha"], compression=compression)
+    np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], GREY)
+
+
 def test_an_overwritten_mask_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
     for value in (3, 200):

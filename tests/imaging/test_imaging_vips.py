@@ -36,6 +36,14 @@ def test_samples_keep_their_bands(tmp_path: Path, shape: tuple[int, int, int], d
         np.testing.assert_array_equal(vips.samples(image, path), pixels)
 
 
+@pytest.mark.parametrize("name", ["mask[1]", "mask[page=3].png", "m\udcffask.png", "ma sk.png[n=-1]"])
+def test_any_file_name_is_only_a_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    path.write_bytes(pyvips.Image.new_from_array(pixels).pngsave_buffer())
+    np.testing.assert_array_equal(vips.samples(vips.open_file(path), path), pixels)
+
+
 @pytest.mark.parametrize(
     ("text", "code", "retryable", "words"),
     [
