@@ -1,5 +1,7 @@
 """Synthetic holes, for training and for evaluation: strokes, boxes, and real elements of film and scan damage.
 
+Polygons, text and silhouettes are in `shapes.py`.
+
 Each function takes its own random generator and returns a boolean map (height, width), true where a pixel is
 missing. The share of missing pixels lies in `area`, a (low, high) pair of fractions; a hole is never empty and
 never the whole image.
@@ -30,7 +32,7 @@ def stroke_hole(
     Widths scale with the image: 1.5 % to 10 % of its shorter side, so that a hole looks alike at 64 and at 256
     pixels.
     """
-    target = _target(rng, area, height, width)
+    target = target_pixels(rng, area, height, width)
     canvas = np.zeros((height, width), np.uint8)
     shorter = min(height, width)
     for _ in range(MAX_DRAWS):
@@ -52,12 +54,12 @@ def stroke_hole(
             canvas = before  # this stroke took too much: draw another one
         if np.count_nonzero(canvas) >= min(target, area[1] * canvas.size):
             break
-    return _never_trivial(canvas > 0, rng)
+    return never_trivial(canvas > 0, rng)
 
 
 def box_hole(rng: np.random.Generator, height: int, width: int, area: tuple[float, float] = (0.05, 0.20)) -> BoolArray:
     """One to four upright rectangles, sides between 1:2 and 2:1; they may overlap and touch the border."""
-    target = _target(rng, area, height, width)
+    target = target_pixels(rng, area, height, width)
     hole = np.zeros((height, width), bool)
     num_boxes = int(rng.integers(1, 5))
     for _ in range(MAX_DRAWS):
@@ -71,7 +73,7 @@ def box_hole(rng: np.random.Generator, height: int, width: int, area: tuple[floa
         top = int(rng.integers(0, height - box_height + 1))
         left = int(rng.integers(0, width - box_width + 1))
         hole[top : top + box_height, left : left + box_width] = True
-    return _never_trivial(hole, rng)
+    return never_trivial(hole, rng)
 
 
 class DamageLibrary:
@@ -89,7 +91,7 @@ class DamageLibrary:
         self, rng: np.random.Generator, height: int, width: int, area: tuple[float, float] = (0.01, 0.08)
     ) -> BoolArray:
         """Elements turned, flipped, scaled (0.4 to 1.5) and strewn until the target share is reached."""
-        target = _target(rng, area, height, width)
+        target = target_pixels(rng, area, height, width)
         hole = np.zeros((height, width), bool)
         for _ in range(MAX_DRAWS):
             if hole.sum() >= target:
@@ -107,7 +109,7 @@ class DamageLibrary:
             keep = np.cumsum(hole.sum(axis=1)) <= limit
             keep[rows[0]] = True
             hole &= keep[:, None]
-        return _never_trivial(hole, rng)
+        return never_trivial(hole, rng)
 
     def _element(self, index: int) -> BoolArray:
         if index not in self._elements:
@@ -150,14 +152,16 @@ def _placed(
     return canvas
 
 
-def _target(rng: np.random.Generator, area: tuple[float, float], height: int, width: int) -> int:
+def target_pixels(rng: np.random.Generator, area: tuple[float, float], height: int, width: int) -> int:
+    """Number of pixels to take away, drawn from the shares of `area`; ConfigError where those cannot be."""
     low, high = area
     if not 0 < low <= high < 1:
         raise ConfigError(f"area must be two fractions, 0 < low <= high < 1, not {area}")
     return max(1, round(float(rng.uniform(low, high)) * height * width))
 
 
-def _never_trivial(hole: BoolArray, rng: np.random.Generator) -> BoolArray:
+def never_trivial(hole: BoolArray, rng: np.random.Generator) -> BoolArray:
+    """`hole` itself, with one pixel set where it has none, or one cleared where it has all."""
     if not hole.any():
         hole[int(rng.integers(hole.shape[0])), int(rng.integers(hole.shape[1]))] = True
     if hole.all():
