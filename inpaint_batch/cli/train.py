@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of photographs; subfolders are searched too.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of photographs; subfolders are searched too. With train/ and val/ in it, val/ is held out.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run: checkpoints and log.")],
     damage: Annotated[
         Path | None,
@@ -27,7 +32,9 @@ def train(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="TOML file of hyper-parameters. Default: engines/README.md."),
+        typer.Option(
+            "--config", metavar="FILE", help="TOML file of hyper-parameters. Default: those of docs/training.md."
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Optimiser steps in all. Default: 6000.", min=1)
@@ -38,19 +45,42 @@ def train(
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", help="Threads of torch; 0: its own choice. Default: 0.", min=0)
     ] = 0,
+    loaders: Annotated[
+        int,
+        typer.Option(
+            "--loaders", metavar="N", help="Threads that prepare crops; changes nothing else. Default: 2.", min=1
+        ),
+    ] = 2,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", metavar="NAME", help="cpu, cuda, cuda:N, or auto: a GPU where there is one. Default: auto."
+        ),
+    ] = "auto",
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init",
+            metavar="MODEL",
+            help="Weights to start from (safetensors); their sizes are taken over too. Default: none.",
+        ),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN, bit-exactly. Default: off.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in RUN, bit-exactly, with its settings unless given. Default: off."
+        ),
     ] = False,
 ) -> None:
     """Train the DCF generator on photographs and write checkpoints to RUN.
 
     The best one, `RUN/model.safetensors`, is what `inpaint-batch compile` takes. SIGTERM saves and exits 75;
-    --resume goes on.
+    --resume goes on. Under torchrun the processes share every batch.
     """
     try:
         import torch
 
-        from inpaint_batch.training.config import TrainConfig, load_train_config
+        from inpaint_batch.training.settings import settings_of_run
         from inpaint_batch.training.trainer import train as run_training
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
@@ -61,12 +91,10 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if threads:
         torch.set_num_threads(threads)
-    settings = load_train_config(config) if config else TrainConfig()
-    if steps is not None:
-        settings = replace(settings, steps=steps)
-    if seed is not None:
-        settings = replace(settings, seed=seed)
-    best = run_training(settings, data, output, damage=damage, resume=resume)
+    settings = settings_of_run(output, config, init=init, resume=resume, steps=steps, seed=seed)
+    best = run_training(
+        settings, data, output, damage=damage, resume=resume, init=init, device=device, num_loaders=loaders
+    )
     typer.echo(
         f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.checkpoint import FORMAT, read_tensors, write_tensors
+
+GROUPS = ("weights", "average", "optimizer", "adversary")
+"""Prefixes of the tensors of a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -25,15 +28,19 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     """State tensors by `optimiser index/parameter index/name`."""
     best_psnr: float
+    adversary: dict[str, Tensor] = field(default_factory=dict)
+    """Discriminator and its optimiser; empty in a run without."""
+    loss_scale: tuple[float, int] | None = None
+    """Scale and number of good steps since it changed, of half precision."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically."""
     tensors: dict[str, Tensor] = {}
-    groups = (("weights", checkpoint.weights), ("average", checkpoint.average), ("optimizer", checkpoint.optimizer))
-    for prefix, values in groups:
+    for prefix in GROUPS:
+        values: dict[str, Tensor] = getattr(checkpoint, prefix)
         tensors.update({f"{prefix}/{name}": value.detach().contiguous() for name, value in values.items()})
-    progress = {"step": checkpoint.step, "config": checkpoint.config, "best_psnr": checkpoint.best_psnr}
+    progress = {name: getattr(checkpoint, name) for name in ("step", "config", "best_psnr", "loss_scale")}
     write_tensors(path, tensors, {"format": FORMAT, "kind": "training", "progress": json.dumps(progress)})
 
 
@@ -43,11 +50,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if metadata.get("kind") != "training":
         raise EngineError(f"{path} is not a training checkpoint; give the folder of a training run")
     progress = json.loads(metadata["progress"])
-    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in GROUPS}
     for name, value in tensors.items():
         prefix, _, rest = name.partition("/")
         parts[prefix][rest] = value
-    return Checkpoint(progress["step"], progress["config"], best_psnr=progress["best_psnr"], **parts)
+    scale = progress.get("loss_scale")  # older checkpoints have none
+    return Checkpoint(
+        progress["step"],
+        progress["config"],
+        best_psnr=progress["best_psnr"],
+        loss_scale=tuple(scale) if scale else None,
+        **parts,
+    )
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -6,10 +6,14 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.spec import MULTIPLE_OF_PX, DcfSpec
+from inpaint_batch.training.losses.weights import LossWeights
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Jitter = Literal["none", "lab", "hsv"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,17 +21,25 @@ class TrainConfig:
     """One training run. Everything here is part of its identity: the same settings and seed give the same weights."""
 
     model: DcfSpec = field(default_factory=DcfSpec)
-    """Sizes of the network."""
+    """Sizes of the network, the table `[model]`."""
+    losses: LossWeights = field(default_factory=LossWeights)
+    """How much each loss counts, the table `[losses]`."""
     seed: int = 0
     """Seed of crops, holes and initial weights."""
     steps: int = 6000
     """Optimiser steps in all; the learning rate falls to zero along a cosine over them."""
     batch_size: int = 16
     """128-pixel crops a step; steps on other sides hold as many pixels."""
+    micro_batches: int = 1
+    """Pieces in which a batch is learned one after the other (gradient accumulation): less memory, same batch."""
+    max_samples: int | None = None
+    """Learn from so many photographs only, the first in the order of a hash of their names. Unset: from all."""
     sides_px: tuple[int, ...] = (64, 128, 256)
     """Sides of the square crops."""
     side_shares: tuple[float, ...] = (0.1, 0.7, 0.2)
     """How often each side is drawn; sums to one."""
+    progressive: bool = False
+    """Begin with the smallest side alone and let in the next larger one in each equal part of the run."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "muon"
@@ -43,23 +55,47 @@ class TrainConfig:
     """Decay of the moving average of the weights, a step; the average is what is validated and exported."""
     charbonnier_epsilon: float = 1e-2
     """Error (of a colour in 0..1) below which the Charbonnier loss turns quadratic."""
-    boundary_weight: float = 0.1
-    """Weight of the boundary loss (gradients near the rim of the hole) against the Charbonnier loss."""
+    vgg_weights: str | None = None
+    """File of VGG16 or VGG19 weights (safetensors, or a torch file of tensors, in torchvision's naming) for the
+    perceptual and style losses. Unset: both are left out, and the log says so."""
+    discriminator_width: int = 48
+    """Channels of the discriminator's first layer; doubled at each further one."""
+    discriminator_learning_rate: float = 2e-4
+    """Learning rate of the discriminator (Adam); it does not change over the run."""
+    discriminator_every: int = 2
+    """Steps of the generator for each one of the discriminator."""
     prior_share: float = 0.25
     """Share of steps in which the start is the network's own enlarged fill at half resolution, as the quadtree
     gives it."""
-    hole_shares: tuple[float, float, float, float] = (0.40, 0.20, 0.25, 0.15)
-    """How often strokes, boxes, damage elements, and mixtures of two of them are drawn."""
+    hole_shares: tuple[float, ...] = (0.40, 0.20, 0.25, 0.15)
+    """How often strokes, boxes, damage elements, mixtures of two kinds, polygons, text, and silhouettes are drawn;
+    kinds left out at the end are not drawn."""
     stroke_area: tuple[float, float] = (0.03, 0.30)
     """Share of the crop that strokes cover."""
     box_area: tuple[float, float] = (0.03, 0.25)
     """Share of the crop that boxes cover."""
     damage_area: tuple[float, float] = (0.01, 0.12)
     """Share of the crop that damage elements cover."""
+    shape_area: tuple[float, float] = (0.03, 0.25)
+    """Share of the crop that polygons, text and silhouettes cover."""
+    curriculum: tuple[tuple[float, float], ...] = ()
+    """Share of the crop that holes of any kind cover, for each equal part of the run, such as [[0.05, 0.10],
+    [0.10, 0.15], [0.15, 0.25], [0.25, 0.50]]. Empty: the shares above throughout."""
     smallest_scale: float = 0.6
     """Photographs are shrunk by a factor between this and 1 before cropping, where they are large enough."""
-    bf16: bool = False
-    """Autocast to bfloat16. Pays only on processors with bfloat16 units."""
+    jpeg_share: float = 0.0
+    """Share of the crops whose known pixels went through a JPEG file of quality 30 to 95."""
+    grain_share: float = 0.0
+    """Share of the crops whose known pixels get film grain with a standard deviation of up to 0.05."""
+    colour_jitter: Jitter = "none"
+    """Colour space in which crops are shifted, if any."""
+    jitter_strength: float = 0.1
+    """Largest shift, as a share of the range of a channel; contrast or saturation change by twice that share."""
+    precision: Precision = "fp32"
+    """What the forward pass computes in (autocast). `bf16` pays on processors with bfloat16 units and on GPUs; `fp16`
+    on GPUs, with a loss scale that follows overflows."""
+    torch_compile: bool = False
+    """Compile the network with torch.compile: needs a compiler, costs minutes at the start."""
     num_validation: int = 96
     """Photographs held out for validation (the last ones in the order of a hash of their names)."""
     validate_every: int = 500
@@ -72,12 +108,29 @@ class TrainConfig:
             raise ConfigError("sides_px and side_shares must have the same length")
         if any(side % MULTIPLE_OF_PX or side <= 0 for side in self.sides_px):
             raise ConfigError(f"sides_px must be positive multiples of {MULTIPLE_OF_PX}, not {self.sides_px}")
+        if not 1 <= len(self.hole_shares) <= 7:
+            raise ConfigError(f"hole_shares must be one to seven fractions, not {self.hole_shares}")
         for name in ("side_shares", "hole_shares"):
             shares = getattr(self, name)
             if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
                 raise ConfigError(f"{name} must be fractions that sum to 1, not {shares}")
-        if min(self.steps, self.batch_size, self.validate_every, self.checkpoint_every) < 1:
-            raise ConfigError("steps, batch_size, validate_every and checkpoint_every must be at least 1")
+        for low, high in (self.stroke_area, self.box_area, self.damage_area, self.shape_area, *self.curriculum):
+            if not 0 < low <= high < 1:
+                raise ConfigError(f"an area must be two fractions, 0 < low <= high < 1, not {(low, high)}")
+        at_least_one = ("steps", "batch_size", "micro_batches", "discriminator_every", "validate_every")
+        for name in (*at_least_one, "checkpoint_every", "discriminator_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ConfigError(f"max_samples must be at least 1, not {self.max_samples}")
+        for name in ("prior_share", "jpeg_share", "grain_share", "jitter_strength"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        for name, choices in (("precision", get_args(Precision)), ("colour_jitter", get_args(Jitter))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer must be adamw or muon, not {self.optimizer!r}")
         if not 0 < self.smallest_scale <= 1:
             raise ConfigError(f"smallest_scale must lie in (0, 1], not {self.smallest_scale}")
         if not 0 <= self.ema_decay < 1:
@@ -90,23 +143,48 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_dict`; raises ConfigError that names an unknown key and the nearest known one."""
-        known = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"unknown training setting {name!r}{hint}")
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        plain = {name: _tuples(value) for name, value in _from_older_versions(values).items()}
+        _check_names(plain, cls, "training setting")
         if "model" in plain:
             plain["model"] = DcfSpec.from_dict(dict(plain["model"]))
         try:
+            if "losses" in plain:
+                losses = dict(plain["losses"])
+                _check_names(losses, LossWeights, "loss")
+                plain["losses"] = LossWeights(**losses)
             return cls(**plain)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"a training setting has the wrong type: {error}") from error
 
 
+def _from_older_versions(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings under their present names: `boundary_weight` moved to `losses`, and `bf16` became `precision`."""
+    plain = dict(values)
+    if "boundary_weight" in plain:
+        plain["losses"] = {"boundary": plain.pop("boundary_weight"), **plain.get("losses", {})}
+    if "bf16" in plain:
+        plain.setdefault("precision", "bf16" if plain["bf16"] else "fp32")
+        del plain["bf16"]
+    return plain
+
+
+def _check_names(values: dict[str, Any], kind: type[TrainConfig | LossWeights], what: str) -> None:
+    known = [f.name for f in fields(kind)]
+    for name in values:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unknown {what} {name!r}{hint}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value
+
+
 def load_train_config(path: Path) -> TrainConfig:
-    """Read a TOML file of TrainConfig fields, with the network's sizes in a table `[model]`."""
+    """Read a TOML file of TrainConfig fields, with tables `[model]` and `[losses]`."""
     try:
         return TrainConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

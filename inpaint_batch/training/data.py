@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,9 +17,11 @@ import cv2
 import numpy as np
 
 from inpaint_batch.errors import ConfigError
-from inpaint_batch.holes.synthesise import DamageLibrary, box_hole, stroke_hole
+from inpaint_batch.training.augment import augmented
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.training.curriculum import hole_area, side_shares
+from inpaint_batch.training.holes import HoleMaker
+from inpaint_batch.types import FloatArray
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 REFERENCE_SIDE_PX = 128
@@ -42,6 +44,8 @@ class Batch:
     """(B, 1, side, side), 1 where missing."""
     with_prior: bool
     """Whether this step starts from the network's own fill at half resolution."""
+    num_images: int
+    """Images of the whole batch; `image` holds fewer where several processes share it."""
 
 
 def list_photographs(folder: Path) -> list[Path]:
@@ -54,6 +58,20 @@ def list_photographs(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda p: hashlib.sha256(p.relative_to(folder).as_posix().encode()).digest())
 
 
+def split_photographs(data: Path, config: TrainConfig) -> tuple[list[Path], list[Path]]:
+    """Photographs to learn from, and those held out for validation.
+
+    From `data/train` and `data/val` where both exist; else the last `num_validation` of all are held out.
+    """
+    if (data / "train").is_dir() and (data / "val").is_dir():
+        learned, held_out = list_photographs(data / "train"), list_photographs(data / "val")[: config.num_validation]
+    else:
+        photographs = list_photographs(data)
+        num = min(config.num_validation, len(photographs) // 2)
+        learned, held_out = photographs[: -num or None], photographs[len(photographs) - num :]
+    return learned[: config.max_samples], held_out
+
+
 def read_rgb(path: Path) -> FloatArray | None:
     """(height, width, 3) float32 in [0, 1], or None where the file cannot be decoded."""
     decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -62,57 +80,43 @@ def read_rgb(path: Path) -> FloatArray | None:
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
 
 
-class HoleMaker:
-    """Draws a hole of a random kind, by the shares of the settings."""
-
-    def __init__(self, config: TrainConfig, damage: Path | None) -> None:
-        self.config = config
-        self.damage = DamageLibrary(damage) if damage else None
-        strokes, boxes, elements, mixtures = config.hole_shares
-        if self.damage is None:  # without elements their share goes to strokes
-            strokes, elements = strokes + elements, 0.0
-        self.shares = np.array([strokes, boxes, elements, mixtures])
-
-    def draw(self, rng: np.random.Generator, side: int) -> BoolArray:
-        """(side, side), true where missing."""
-        kind = int(rng.choice(4, p=self.shares / self.shares.sum()))
-        if kind < 3:
-            return self._one(rng, side, kind)
-        simple = [0, 1, 2] if self.damage else [0, 1]
-        first, second = rng.choice(simple, 2)
-        mixed = self._one(rng, side, int(first)) | self._one(rng, side, int(second))
-        return mixed if not mixed.all() else self._one(rng, side, 0)
-
-    def _one(self, rng: np.random.Generator, side: int, kind: int) -> BoolArray:
-        if kind == 0:
-            return stroke_hole(rng, side, side, self.config.stroke_area)
-        if kind == 1 or self.damage is None:
-            return box_hole(rng, side, side, self.config.box_area)
-        return self.damage.hole(rng, side, side, self.config.damage_area)
-
-
 class Crops:
     """Batches of random crops with random holes."""
 
-    def __init__(self, photographs: list[Path], config: TrainConfig, damage: Path | None) -> None:
+    def __init__(
+        self,
+        photographs: list[Path],
+        config: TrainConfig,
+        damage: Path | None,
+        share: Callable[[int], range] = range,
+    ) -> None:
+        """`share` tells, for the number of samples in a batch, which of them this process prepares."""
         self.photographs = photographs
         self.config = config
         self.holes = HoleMaker(config, damage)
+        self.share = share
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`. Unreadable photographs are replaced by the next readable ones and logged."""
+        """This process's share of the batch of `step`.
+
+        Unreadable photographs are replaced by other ones and logged.
+        """
         config = self.config
         rng = np.random.default_rng([config.seed, step])
-        side = int(rng.choice(config.sides_px, p=config.side_shares))
+        side = int(rng.choice(config.sides_px, p=side_shares(step, config)))
         with_prior = bool(rng.random() < config.prior_share) and side > min(config.sides_px)
         num = max(1, round(config.batch_size * (REFERENCE_SIDE_PX / side) ** 2))
-        crops, holes = [], []
-        for index in range(num):
+        area = hole_area(step, config)
+        image = np.empty((len(share := self.share(num)), 3, side, side), np.float32)
+        holes = np.empty((len(share), 1, side, side), np.float32)
+        for place, index in enumerate(share):
             sample_rng = np.random.default_rng([config.seed, step, index])
-            crops.append(self._crop(sample_rng, side))
-            holes.append(self.holes.draw(sample_rng, side))
-        image = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
-        return Batch(step, image, np.stack(holes)[:, None].astype(np.float32), with_prior)
+            crop = self._crop(sample_rng, side)
+            hole = self.holes.draw(sample_rng, side, area)
+            # A generator of its own: what is switched on here changes neither crops nor holes.
+            crop = augmented(np.random.default_rng([config.seed, step, index, 1]), crop, hole, config)
+            image[place], holes[place] = crop.transpose(2, 0, 1), hole
+        return Batch(step, image, holes, with_prior, num)
 
     def _crop(self, rng: np.random.Generator, side: int) -> FloatArray:
         for _ in range(MAX_REPLACEMENTS):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.data import HoleMaker, random_crop, read_rgb
+from inpaint_batch.training.data import random_crop, read_rgb
+from inpaint_batch.training.holes import HoleMaker
 from inpaint_batch.types import FloatArray
 
 SIDE_PX = 128
@@ -45,12 +47,21 @@ class ValidationSet:
 
 
 @torch.no_grad()
+def fill(generator: DcfGenerator, image: Tensor, hole: Tensor) -> Tensor:
+    """(B, 3, H, W) and (B, 1, H, W) -> the image with its hole filled, on the CPU."""
+    device = next(generator.parameters()).device
+    image, hole = image.to(device), hole.to(device)
+    no_weight = torch.zeros(len(image), 1, 1, 1, device=device)
+    filled: Tensor = generator(image * (1 - hole), hole, torch.zeros_like(image), no_weight)
+    return filled.cpu()
+
+
 def mean_hole_psnr(generator: DcfGenerator, validation: ValidationSet) -> float:
     """Mean over photographs of the PSNR (dB) inside the hole."""
     values = []
     for start in range(0, len(validation.images), BATCH):
         image, hole = validation.images[start : start + BATCH], validation.holes[start : start + BATCH]
-        filled = generator(image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(len(image), 1, 1, 1))
+        filled = fill(generator, image, hole)
         squared = ((filled - image) ** 2 * hole).sum(dim=(1, 2, 3)) / (3 * hole.sum(dim=(1, 2, 3)))
         values.append(-10 * torch.log10(squared.clamp(min=1e-10)))
     return float(torch.cat(values).mean())

@@ -25,7 +25,8 @@ from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
 from inpaint_batch.training.data import Crops, list_photographs
 from inpaint_batch.training.muon import orthogonalise
-from inpaint_batch.training.trainer import BEST, EXPORT, LAST, TrainingState, train
+from inpaint_batch.training.state import TrainingState
+from inpaint_batch.training.trainer import BEST, EXPORT, LAST, train
 from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
 
 SMALL = DcfSpec(
@@ -119,7 +120,7 @@ def test_a_step_that_is_not_finite_is_left_out(photographs: Path) -> None:
     batch = Crops(list_photographs(photographs), CONFIG, None).batch(0)
     before = {name: value.clone() for name, value in state.generator.state_dict().items()}
     batch.image[0, 0, 0, 0] = np.nan
-    assert math.isnan(state.learn(batch))
+    assert math.isnan(state.learn(batch)["loss"])
     assert all(torch.equal(before[n], v) for n, v in state.generator.state_dict().items())
     assert state.step == 1
     assert state.num_bad_steps == 1
@@ -150,7 +151,7 @@ def test_learning_one_batch_by_heart_halves_its_loss(photographs: Path) -> None:
     config = replace(config, sides_px=(64,), side_shares=(1.0,), prior_share=0.0)
     state = TrainingState(config)
     batch = Crops(list_photographs(photographs), config, None).batch(0)
-    losses = [state.learn(batch) for _ in range(80)]
+    losses = [state.learn(batch)["loss"] for _ in range(80)]
     assert min(losses[-5:]) < 0.5 * losses[0]
 
 

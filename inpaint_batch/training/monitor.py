@@ -1,0 +1,120 @@
+"""What a person watches: the log, pictures of what the network does, a plot, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.training.plot import draw_plot
+from inpaint_batch.training.validation import ValidationSet, fill
+
+LOG = "log.jsonl"
+PLOT = "plot.png"
+SAMPLES = "samples"
+NUM_SAMPLES = 8
+"""Columns of a grid."""
+HOLE_GREY = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Writes into the folder of a run. A full disk costs lines and pictures, never the run."""
+
+    def __init__(self, run: Path, first_step: int, steps: int, silent: bool = False) -> None:
+        """`silent`: write nothing at all, as all processes of a team but the first."""
+        self.run = run
+        self.silent = silent
+        self.first_step, self.steps = first_step, steps
+        self.started = time.monotonic()
+        self.num_images = 0
+        self.board = None if silent else _tensorboard(run)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def pace(self, step: int) -> dict[str, float]:
+        """Images a second and seconds left, by the steps since this process began."""
+        elapsed = time.monotonic() - self.started
+        left = elapsed / max(1, step - self.first_step) * (self.steps - step)
+        return {"images_per_s": self.num_images / elapsed, "left_s": round(left)}
+
+    def line(self, step: int, **values: float) -> None:
+        """One line to the log on screen, to `log.jsonl`, and to TensorBoard."""
+        if self.silent:
+            return
+        rounded = {"step": step} | {k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in values.items()}
+        log.info(" ".join(f"{k}={_clock(v) if k == 'left_s' else v}" for k, v in rounded.items()))
+        try:
+            with (self.run / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rounded) + "\n")
+            if self.board is not None:
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
+        except OSError as error:
+            log.warning("the log could not be written: %s", error)
+
+    def samples(self, step: int, generator: DcfGenerator, validation: ValidationSet) -> None:
+        """`samples/step-NNNNNN.png`: rows input, output, truth; one column for each of the first photographs."""
+        image, hole = validation.images[:NUM_SAMPLES], validation.holes[:NUM_SAMPLES]
+        rows = [image * (1 - hole) + HOLE_GREY * hole, fill(generator, image, hole), image]
+        _write_png(self.run / SAMPLES / f"step-{step:06}.png", np.concatenate([_strip(row) for row in rows]))
+
+    def plot(self) -> None:
+        """`plot.png`: losses and the watched metric over steps, from the whole log of the run."""
+        if self.silent:
+            return
+        try:
+            lines = (self.run / LOG).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            log.warning("no plot: %s", error)
+            return
+        records = []
+        for line in lines:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue  # a line torn by a kill
+        _write_png(self.run / PLOT, draw_plot(records))
+
+
+def _strip(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [0, 1] -> (H, B·W, 3) uint8, RGB."""
+    samples = (images.clamp(0, 1) * 255).round().byte().numpy()
+    return np.ascontiguousarray(np.concatenate(list(samples.transpose(0, 2, 3, 1)), axis=1))
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    done, encoded = cv2.imencode(".png", picture[..., ::-1])
+    assert done
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        log.warning("%s could not be written: %s", path, error)
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run / "tensorboard"))
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
