@@ -6,6 +6,8 @@ the fields of `RowConfig` only). Training keeps its own settings in `inpaint_bat
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -60,7 +62,7 @@ class TilingConfig:
     """Tile sides to choose from, ascending, each a multiple of 32."""
     margin_px: int = 24
     """Known context wanted around a hole inside its tile, at the tile's own resolution, where the image has it."""
-    bridge_depth_px: float = 48.0
+    bridge_depth_px: float = 24.0
     """Deepest hole (distance to the nearest known pixel) that is filled at full resolution at once; deeper ones start
     at the first halving where this holds."""
 
@@ -73,6 +75,41 @@ class TilingConfig:
             raise ConfigError(f"margin_px must lie in 0..{self.buckets_px[-1] // 2 - 1}, not {self.margin_px}")
         if self.bridge_depth_px < 1:
             raise ConfigError(f"bridge_depth_px must be at least 1, not {self.bridge_depth_px}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` parts of a manifest; which part a row belongs to depends on its id alone."""
+
+    index: int
+    """1..count."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From `2/3`. Raises ConfigError where that is not a part of a whole."""
+        match = re.fullmatch(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(f"shard must be i/n with i from 1 to n, such as 2/3, not {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def name(self) -> str:
+        """As it stands in the names of files: `2-of-3`."""
+        return f"{self.index}-of-{self.count}"
+
+    def has(self, row_id: str) -> bool:
+        """Whether the row belongs to this part."""
+        return self.index_of(row_id, self.count) == self.index
+
+    @staticmethod
+    def index_of(row_id: str, count: int) -> int:
+        """Which of `count` parts, from 1, the row belongs to; the same on every machine."""
+        digest = hashlib.blake2b(row_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % count + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +140,8 @@ class RunConfig:
     """Forget the ledger and do every row again."""
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     """Refuse an image whose decoded samples are larger than this."""
+    shard: str = ""
+    """`i/n`: do only the i-th of n parts of the manifest; empty or `1/1`: do all of it."""
     log_format: LogFormat = "text"
     """`text`: progress bar on a terminal, plain lines elsewhere. `json`: one JSON object a line."""
 
@@ -119,3 +158,11 @@ class RunConfig:
             raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
         if self.max_image_bytes < 1:
             raise ConfigError(f"max_image_bytes must be positive, not {self.max_image_bytes}")
+        if self.shard:
+            Shard.parse(self.shard)
+
+    @property
+    def part(self) -> Shard | None:
+        """The shard, or None where the whole manifest is to be done."""
+        shard = Shard.parse(self.shard) if self.shard else None
+        return shard if shard is not None and shard.count > 1 else None

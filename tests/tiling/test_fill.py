@@ -15,7 +15,7 @@ from inpaint_batch.tiling.fill import TileInput, TileRequest, fill_window, run_f
 from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.types import BoolArray, Box, FloatArray
 
-CONFIG = TilingConfig()
+CONFIG = TilingConfig(bridge_depth_px=48)
 SMALL = TilingConfig(buckets_px=(32, 64), margin_px=10, bridge_depth_px=6)
 
 

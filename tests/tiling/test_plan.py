@@ -13,7 +13,7 @@ from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.types import BoolArray, Box
 
-CONFIG = TilingConfig()
+CONFIG = TilingConfig(bridge_depth_px=48)
 CONFIGS = st.sampled_from(
     [CONFIG, TilingConfig(margin_px=0), TilingConfig(buckets_px=(32, 64), margin_px=12, bridge_depth_px=9)]
 )
