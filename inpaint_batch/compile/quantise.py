@@ -1,8 +1,9 @@
-"""INT8 for ONNX Runtime on CPUs: explicit Q/DQ around convolutions, from the ranges seen on real tiles.
+"""INT8 from one calibration on real tiles, in two forms: one for ONNX Runtime on CPUs, one for TensorRT.
 
-Weights are int8 with one scale per output channel, activations uint8 with one scale per tensor. The first and the
-last convolution, the match of the attention, softmax, push-pull and blending stay in float: they are cheap, and
-errors there are seen.
+Both are explicit Q/DQ with int8 weights, one scale per output channel. For CPUs activations are uint8 and stay so
+through residual sums, relus and enlargements; for TensorRT they are int8, symmetric, quantised where a convolution
+reads them, and biases stay in float, because its parser refuses anything else. The first and the last convolution,
+the match of the attention, softmax, push-pull and blending stay in float: they are cheap, and errors there are seen.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -25,11 +26,23 @@ from inpaint_batch.errors import EngineError
 FLOAT_LAYERS = ("stem", "head", "match.query", "match.key")
 """Layers (by the name of their weights) that stay in float."""
 
+Form = Literal["cpu", "tensorrt"]
+"""Which engine the file is for."""
+CPU_OPERATORS = ("Conv", "Relu", "Resize", "Add")
+"""What ONNX Runtime's CPU kernels do on uint8."""
+TENSORRT_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": ["Conv"],
+}
+"""What its parser takes: zero points of 0, no int32 biases; outputs are quantised by whoever reads them."""
+
 Feed = dict[str, NDArray[np.float32]]
 """One batch for the graph, by input name."""
 
 
-def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed]) -> int:
+def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed], form: Form = "cpu") -> int:
     """Write an INT8 twin of `fp32`; return the number of quantised convolutions.
 
     `feeds`: batches of real tiles, at least one; sides may differ between batches. Raises EngineError where there
@@ -41,8 +54,10 @@ def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed]) -> int:
         prepared, temporary = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         # Shapes are free, so symbolic inference finds little; what counts here is that Relu and constants are folded.
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-        names = quantisable_convolutions(onnx.load(prepared))
-        if not names:
+        prepared_model = onnx.load(prepared)
+        convolutions = quantisable_convolutions(prepared_model)
+        names = quantisable_nodes(prepared_model) if form == "cpu" else convolutions
+        if not convolutions:
             raise EngineError(f"{fp32} has no convolution that may be quantised")
         root_log = logging.getLogger()
         level = root_log.level
@@ -54,26 +69,43 @@ def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed]) -> int:
                 _Reader(feeds),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QUInt8 if form == "cpu" else QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=names,
-                extra_options={"CalibMovingAverage": False},
+                op_types_to_quantize=list(CPU_OPERATORS if form == "cpu" else CPU_OPERATORS[:1]),
+                extra_options={} if form == "cpu" else TENSORRT_OPTIONS,
             )
         finally:
             root_log.setLevel(level)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(destination)
-    return len(names)
+    return len(convolutions)
 
 
 def quantisable_convolutions(model: onnx.ModelProto) -> list[str]:
     """Names of the Conv nodes whose weights are not those of FLOAT_LAYERS."""
-    names = []
-    for node in model.graph.node:
-        if node.op_type == "Conv" and not any(node.input[1].startswith(f"{layer}.") for layer in FLOAT_LAYERS):
+    return [node.name for node in model.graph.node if _is_quantisable(node)]
+
+
+def quantisable_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of those convolutions and of every Relu, Resize and Add that reads nothing but what they make.
+
+    Push-pull and blending have such operators too, on colours; no quantised convolution comes before them.
+    """
+    names: list[str] = []
+    features: set[str] = set()
+    for node in model.graph.node:  # in the order of their use
+        sources = [node.input[0]] if node.op_type == "Resize" else list(node.input)
+        carries_on = node.op_type in CPU_OPERATORS[1:] and features.issuperset(sources)
+        if _is_quantisable(node) or carries_on:
             names.append(node.name)
+            features.add(node.output[0])
     return names
+
+
+def _is_quantisable(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and not any(node.input[1].startswith(f"{layer}.") for layer in FLOAT_LAYERS)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
