@@ -116,6 +116,15 @@ MaxImageMegabytes = Annotated[
         help="Refuse an image whose decoded samples need more, in MiB. Default: 2048.",
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do only the I-th of N parts, by row id; several may run at a time. Default: from a Slurm job array or a "
+        "Kubernetes Indexed Job, else 1/1, all rows.",
+    ),
+]
 LogFormat = Annotated[
     str | None,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 
 from inpaint_batch.cli import options
 from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.pipeline.shards import shard_from_environment
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -31,6 +32,7 @@ def run(
     retry_failed: options.RetryFailed = None,
     fresh: options.Fresh = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
+    shard: options.Shard = None,
     log_format: options.LogFormat = None,
     config: options.Config = None,
 ) -> None:
@@ -40,7 +42,10 @@ def run(
     DIR/.inpaint-batch/failures.csv, which is itself a manifest; DIR/.inpaint-batch/summary.json tells the rest.
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
-    settings = run_config(gather(flags, config, os.environ))
+    values, shard_from = gather(flags, config, os.environ), ""
+    if "shard" not in values and (told := shard_from_environment(os.environ)) is not None:
+        values["shard"], shard_from = told
+    settings = run_config(values)
 
     from inpaint_batch.pipeline.stop import stop_on_signals
 
@@ -49,4 +54,4 @@ def run(
         from inpaint_batch.report.progress import make_progress
 
         with make_progress(settings.log_format) as progress:
-            run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop)
+            run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop, shard_from=shard_from)

@@ -17,8 +17,9 @@ from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
 
 ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
-NOT_SETTINGS = frozenset({"CONFIG", "DATA"})
-"""Variables with the prefix that are no settings of a run: the TOML file itself, and the photographs for tests."""
+NOT_SETTINGS = frozenset({"CONFIG", "DATA", "SHARD_COUNT"})
+"""Variables with the prefix that are no settings of a run: the TOML file itself, the photographs for tests, and the
+number of pods of a Kubernetes job."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -49,6 +50,7 @@ SETTINGS: Mapping[str, Setting] = {
     "retry_failed": Setting("run", "retry_failed", bool),
     "fresh": Setting("run", "fresh", bool),
     "max_image_megabytes": Setting("run", "max_image_bytes", int, factor=1 << 20),
+    "shard": Setting("run", "shard", str),
     "log_format": Setting("run", "log_format", str),
     "mask_polarity": Setting("row", "mask_polarity", str),
     "mask_threshold": Setting("row", "mask_threshold", int),

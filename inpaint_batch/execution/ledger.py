@@ -1,8 +1,8 @@
 """The ledger: one JSON line for each row that was begun, done or failed, appended and never changed.
 
-It lives in `DIR/.inpaint-batch/ledger/` as numbered parts, `000001.jsonl` and so on. Each run writes a part of its
-own, so the torn last line of a killed run is never continued by the next one. Parts are read in order and the last line
-about a row counts. Plain lines work on any file system, and `grep` reads them.
+It lives in `DIR/.inpaint-batch/ledger/` as numbered parts, `000001.jsonl` and so on. Each run (of several shards, each
+one) writes a part of its own, so the torn last line of a killed run is never continued by the next one. Parts are read
+in order and the last line about a row counts. Plain lines work on any file system, and `grep` reads them.
 
 A row's `started` line is written before its output can appear, and its `done` line after the output is visible under
 its final name. So what has no `done` line is redone, and an output that a killed run left without one is known to be
@@ -16,10 +16,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+from inpaint_batch.config import Shard
 from inpaint_batch.errors import FailureCode
 
 Status = Literal["started", "dropped", "done", "failed"]
@@ -97,19 +99,23 @@ class Known(NamedTuple):
 
 
 class Ledger:
-    """The memory of an output folder. One process at a time may hold it open (see `lock.RunLock`)."""
+    """The memory of an output folder. One process at a time may do the same rows (see `lock.hold_folder`)."""
 
-    def __init__(self, state: Path, *, fresh: bool = False, read_only: bool = False) -> None:
+    def __init__(
+        self, state: Path, *, fresh: bool = False, read_only: bool = False, shard: Shard | None = None
+    ) -> None:
         """Read what is known. `state` is `DIR/.inpaint-batch`; with `fresh` all parts are archived first.
 
-        With `read_only` nothing is made or written, and the folder need not exist. Raises `OSError` where the folder
+        With `read_only` nothing is made or written, and the folder need not exist. With `shard` only the its rows
+        are remembered, and `fresh` forgets only those. Raises `OSError` where the folder
         cannot be read or made.
         """
         self._folder = state / "ledger"
         self._archive = state / "ledger-archive"
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
-        if fresh:
+        self._shard = shard
+        if fresh and shard is None:
             self._archive_parts()
         self._rows: dict[str, Known] = {}
         self.num_damaged = 0
@@ -121,6 +127,9 @@ class Ledger:
         self._unsynced = 0
         self._synced_at_s = time.monotonic()
         self._owned: set[int] | None = None
+        if fresh and shard is not None:  # the parts belong to the other shards as well
+            for row_id, known in list(self._rows.items()):
+                self.append(LedgerEntry(id=row_id, key=known.key, status="dropped"))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -188,7 +197,12 @@ class Ledger:
     def _new_part(self) -> BinaryIO:
         parts = _parts(self._folder)
         number = int(parts[-1].stem) + 1 if parts else 1
-        file = (self._folder / f"{number:06d}.jsonl").open("xb")
+        while True:
+            try:
+                file = (self._folder / f"{number:06d}.jsonl").open("xb")
+                break
+            except FileExistsError:  # another shard was quicker
+                number += 1
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)  # the name of the part, not only its content
@@ -227,7 +241,19 @@ class Ledger:
             message=str(line.get("message", "")),
             retryable=bool(line.get("retryable", False)),
         )
-        self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
+        if self._shard is None or self._shard.has(entry.id):
+            self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
+
+
+def read_lines(state: Path) -> Iterator[dict[str, Any]]:
+    """Every sound line of the ledger of `state`, part by part, also while runs are adding to it."""
+    for part in _parts(state / "ledger"):
+        with part.open("rb") as file:
+            for text in file:
+                with suppress(ValueError):
+                    line = json.loads(text.decode("utf-8", "surrogatepass"))
+                    if _is_sound(line):
+                        yield line
 
 
 def _is_sound(line: object) -> bool:

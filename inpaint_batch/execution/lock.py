@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""One run at a time in an output folder, or one for each shard of a manifest."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import contextlib
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
 
 
 class RunLock:
     """A lock that the kernel holds for this process, so that it is gone when the process is, however it ended."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """With `shared`, others may hold it shared at the same time, and nothing is said of who does."""
         self._path = path
+        self._shared = shared
         self._descriptor = -1
         self.last_run_was_killed = False
         """Whether the last holder did not give the lock back itself, so that it may have left temporary files."""
@@ -25,7 +29,7 @@ class RunLock:
         """Take the lock, or raise `StorageError` where another process holds it."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
             os.close(descriptor)
@@ -40,7 +44,8 @@ class RunLock:
             ) from error
         self.last_run_was_killed = os.fstat(descriptor).st_size > 0
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if not self._shared:
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self._descriptor = descriptor
         return self
 
@@ -49,6 +54,35 @@ class RunLock:
     ) -> None:
         """Give it back."""
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, 0)
+            if not self._shared:
+                os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def holder_of(path: Path) -> str:
+    """Who took the lock and has not given it back, alive or not: `process 4711 on node3`; empty where nobody did."""
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def hold_folder(state: Path, shard: Shard | None) -> Iterator[list[str]]:
+    """Hold the output folder for a run of `shard`, or of the whole manifest; yields the writers that were killed.
+
+    Shards of one n run side by side, anything else runs alone: rows of 2/3 are also rows of some shard of four. A
+    writer is the name of a shard, or empty for a run of the whole. Raises StorageError where another run is in the way.
+    """
+    with RunLock(state / "lock", shared=shard is not None) as whole, contextlib.ExitStack() as own:
+        killed = [""] if whole.last_run_was_killed else []
+        if shard is not None and own.enter_context(RunLock(state / f"lock-{shard.name}")).last_run_was_killed:
+            killed.append(shard.name)
+        # Ours is taken before the others are looked at: of two runs that start together at least one sees the other.
+        for path in state.glob("lock-*-of-*"):
+            if shard is None or not path.name.endswith(f"-of-{shard.count}"):
+                with RunLock(path) as other:
+                    if other.last_run_was_killed:
+                        killed.append(path.name.removeprefix("lock-"))
+        yield killed

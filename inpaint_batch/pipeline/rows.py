@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,14 @@ class OutputNames:
         """Take a name that an earlier run gave, if the result is still there."""
         return os.path.exists(f"{self._config.output}/{name}") and self._taken.add(name)  # noqa: PTH110  (a million times)
 
+    def reserve(self, name: str) -> None:
+        """Take the name that a row of another shard will have, so that conflicts end as they do without shards."""
+        if self._taken.add(name) or self._config.on_conflict != "suffix":
+            return
+        path, number = Path(name), 1
+        while not self._taken.add(path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()):
+            number += 1
+
     def claim(self, row: Row, name: str) -> tuple[str, Path] | None:
         """The name and path for the row's result, conflicts settled; None where it shall be left out.
 
@@ -113,6 +122,12 @@ class RowPlanner:
             return self._plan(row, known)
         except RowError as error:
             return _refused(error, known)
+
+    def pass_over(self, row: Row | RowProblem) -> None:
+        """A row of another shard: only its name counts."""
+        if isinstance(row, Row):
+            with suppress(RowError):
+                self._names.reserve(output_name(row, row_config(row, self._config.row)))
 
     def _plan(self, row: Row, known: Known | None) -> RowTask | Skip | Refused:
         config = row_config(row, self._config.row)

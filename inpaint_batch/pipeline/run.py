@@ -21,18 +21,19 @@ from inpaint_batch.errors import (
 from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.local import LocalExecutor
-from inpaint_batch.execution.lock import RunLock
+from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.execution.tasks import Executor, RowOutcome, RowTask
 from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, to_cells
 from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
+from inpaint_batch.pipeline.status import begin_run_file
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.progress import Progress
-from inpaint_batch.report.summary import Summary, write_failures
+from inpaint_batch.report.summary import Summary, state_ending, write_failures
 from inpaint_batch.report.tally import FailedRow, RowReport
 from inpaint_batch.runtime.select import select_engine
-from inpaint_batch.storage.atomic import remove_stale_temporaries, storage_error
+from inpaint_batch.storage.atomic import remove_stale_temporaries, storage_error, temporaries_of
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.types import Row
 
@@ -49,23 +50,35 @@ def num_workers(config: RunConfig) -> int:
     return min(usable, MAX_AUTOMATIC_WORKERS)
 
 
-def run_manifest(config: RunConfig, manifest: Path, *, masks: Path | None, progress: Progress, stop: Stop) -> Summary:
+def run_manifest(
+    config: RunConfig, manifest: Path, *, masks: Path | None, progress: Progress, stop: Stop, shard_from: str = ""
+) -> Summary:
     """Do every row of the manifest that is not done yet; returns the summary if all is done.
+
+    `shard_from` tells where the shard comes from, if it was not the user who named it.
 
     Whatever happens once the output folder is ours, `summary.json` tells it. Raises the run-level error that the
     program ends with: RowsFailedError if rows failed, FailureLimitError, StopRequestedError or KeyboardInterrupt if it
     was stopped, and ManifestError, UsageError, EngineError, StorageError as they come.
     """
     started_s = time.time()
-    num_rows = sum(1 for _ in read_manifest(manifest, masks=masks))
+    part = config.part
+    num_rows = sum(1 for row in read_manifest(manifest, masks=masks) if part is None or part.has(row.id))
     check_output_root(config.output, [folder for folder in (manifest, masks) if folder is not None and folder.is_dir()])
     state = config.output / STATE_FOLDER
     with _disk_errors(state):
         state.mkdir(exist_ok=True)
-        with RunLock(state / "lock") as lock, _log_file(state / "run.log"):
-            if lock.last_run_was_killed:
-                remove_stale_temporaries(config.output)
+        with (
+            hold_folder(state, part) as killed,
+            _log_file(state / f"run{state_ending(part)}.log"),
+            temporaries_of(part.name if part else ""),
+        ):
+            if killed:
+                remove_stale_temporaries(config.output, killed)
             summary = Summary(config, str(manifest), started_s)
+            if part is not None and shard_from:
+                summary.notes.append(f"this does shard {part} only, by {shard_from}; --shard 1/1 does all rows")
+            begin_run_file(state, summary, num_rows)
             run = _Run(config, state, summary, progress, stop)
             try:
                 with _disk_errors(state):
@@ -102,7 +115,11 @@ class _Run:
         engine = select_engine(config.engine, model=config.model, precision=config.precision)
         summary.engine, summary.model, summary.precision = engine.name, engine.model, engine.precision
         about = {"engine": engine.name, "model": engine.model, "precision": engine.precision}
+        if config.part:
+            about["shard"] = str(config.part)
         self._progress.start(num_rows, {**about, "output": str(config.output)})
+        for note in summary.notes:
+            self._progress.note(note)
         for note in engine.notes:
             self._note(note)
         if unfit := sorted(set(config.tiling.buckets_px) - set(engine.buckets_px)):
@@ -110,7 +127,7 @@ class _Run:
         executor = LocalExecutor(
             EngineRunner(engine), config.tiling, workers=num_workers(config), max_image_bytes=config.max_image_bytes
         )
-        ledger = Ledger(self._state, fresh=config.fresh)
+        ledger = Ledger(self._state, fresh=config.fresh, shard=config.part)
         try:
             if ledger.num_damaged:
                 self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
@@ -122,18 +139,17 @@ class _Run:
         finally:
             engine.close()
             ledger.close()
-            write_failures(self._state, self._failures)
+            write_failures(self._state, self._failures, config.part)
+        failures = self._state / f"failures{state_ending(config.part)}.csv"
         if self._limit_reached():
             raise FailureLimitError(
-                f"{self._tally.num_failed} rows failed, more than --max-failures {config.max_failures}; "
-                f"see {self._state / 'failures.csv'}"
+                f"{self._tally.num_failed} rows failed, more than --max-failures {config.max_failures}; see {failures}"
             )
         if self._tally.num_rows < num_rows and self._stop():
             raise self._stop.error()
         if self._tally.num_all_failed:
             raise RowsFailedError(
-                f"{self._tally.num_all_failed} of {num_rows} rows failed; they are listed, with reasons, in "
-                f"{self._state / 'failures.csv'}"
+                f"{self._tally.num_all_failed} of {num_rows} rows failed; they are listed, with reasons, in {failures}"
             )
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
@@ -188,6 +204,9 @@ class _Run:
         for row in read_manifest(manifest, masks=masks):
             if self._shall_end():
                 return
+            if self._config.part is not None and not self._config.part.has(row.id):
+                planner.pass_over(row)
+                continue
             ledger.tick()
             plan = planner.plan(row)
             match plan:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inpaint_batch import __version__
-from inpaint_batch.config import RunConfig
+from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.manifest.read import LOCATION_COLUMNS
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.report.tally import FailedRow, Tally
@@ -69,6 +69,7 @@ class Summary:
             "model": self.model,
             "precision": self.precision,
             "notes": self.notes,
+            "shard": self.config.shard or None,
             "manifest": self.manifest,
             "options": _plain(asdict(self.config)),
             "started": _iso(self.started_s),
@@ -79,14 +80,19 @@ class Summary:
         }
 
     def write(self, state: Path, exit_code: int, error: str = "") -> None:
-        """Write `summary.json` into the state folder, whole or not at all."""
+        """Write `summary.json` (of a shard `summary-i-of-n.json`) into the state folder, whole or not at all."""
         text = json.dumps(self.to_json(exit_code, error), indent=2, ensure_ascii=True)
-        with atomic_write(state / "summary.json") as temporary:
+        with atomic_write(state / f"summary{state_ending(self.config.part)}.json") as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def write_failures(state: Path, failures: Sequence[FailedRow]) -> None:
-    """Write `failures.csv` into the state folder: a manifest of the failed rows, with the columns code and message.
+def state_ending(part: Shard | None) -> str:
+    """What a shard adds to the names of its files in the state folder, before the suffix."""
+    return f"-{part.name}" if part is not None else ""
+
+
+def write_failures(state: Path, failures: Sequence[FailedRow], part: Shard | None = None) -> None:
+    """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder: a manifest of the failed rows, with the columns code and message.
 
     Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
     those rows again. It is there after every run; without failures it holds only the header.
@@ -94,7 +100,7 @@ def write_failures(state: Path, failures: Sequence[FailedRow]) -> None:
     given = {name for failed in failures for name in failed.cells}
     columns = [name for name in COLUMNS if name in given or name in ("id", "image", "mask", "output")]
     with (
-        atomic_write(state / "failures.csv") as temporary,
+        atomic_write(state / f"failures{state_ending(part)}.csv") as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

@@ -3,7 +3,9 @@
 The bytes go to a temporary file in the same folder, are synced, and are renamed over the destination. What a killed
 run leaves behind is a temporary with a name that `remove_stale_temporaries` knows::
 
-    .scan-0017.jpg.inpaint-batch-4711-3f9c0d1e2a5b.tmp      pid 4711; 4 digits of the host's name, 8 random ones
+    .scan-0017.jpg.inpaint-batch-4711-3f9c0d1e2a5b.tmp      pid 4711; 4 digits of host and writer, 8 random ones
+
+A *writer* is one of several runs that share an output folder, such as a shard; the only run of a folder has no name.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,7 +28,15 @@ STALE_AFTER_S = 24 * 3600.0
 
 MAX_NAME_BYTES = 255
 _TEMPORARY = re.compile(r"\..*\.inpaint-batch-(?P<pid>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}\.tmp", re.DOTALL)
-_HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=2).hexdigest()
+
+
+def _digits(writer: str) -> str:
+    name = f"{socket.gethostname()}\0{writer}" if writer else socket.gethostname()
+    return hashlib.blake2b(name.encode(), digest_size=2).hexdigest()
+
+
+_HOST = _digits("")
+_signed_as = ""  # what signs our temporaries, where it is not our own pid and host
 _in_flight: set[str] = set()  # names of the temporaries that this process is writing now
 
 _STORE_ERRORS = {
@@ -92,20 +102,39 @@ def atomic_write(destination: Path) -> Iterator[Path]:
             _in_flight.discard(temporary.name)
 
 
-def remove_stale_temporaries(root: Path) -> int:
-    """Delete what killed runs left below `root`; returns how many files that were.
+@contextmanager
+def temporaries_of(writer: str) -> Iterator[str]:
+    """Within it, temporaries carry the name of this writer; yields the signature, for helpers of this process."""
+    with signing_as(f"{os.getpid()}-{_digits(writer)}" if writer else ""):
+        yield _signed_as or f"{os.getpid()}-{_HOST}"
+
+
+@contextmanager
+def signing_as(signature: str) -> Iterator[None]:
+    """Within it, temporaries look as if the process with this signature wrote them, and go stale when it ends."""
+    global _signed_as
+    before, _signed_as = _signed_as, signature
+    try:
+        yield
+    finally:
+        _signed_as = before
+
+
+def remove_stale_temporaries(root: Path, writers: Iterable[str] = ("",)) -> int:
+    """Delete what killed runs of `writers` left below `root`; returns how many files that were.
 
     Removes temporaries of processes of this host that are gone, of this process where it is not writing them now (a
     container starts with the same pid again), and any that is older than STALE_AFTER_S. Those of other hosts are
     younger than that while in use, so shards that share an output folder do not disturb each other. Follows no links.
     """
     removed = 0
+    ours = {_digits(writer) for writer in writers}
     for folder, _, names in os.walk(root):
         for name in names:
             if name.endswith(".tmp") and (match := _TEMPORARY.fullmatch(name)) is not None:
                 path = Path(folder, name)
                 with suppress(OSError):
-                    if _is_stale(path, int(match["pid"]), match["host"]):
+                    if _is_stale(path, int(match["pid"]), match["host"] in ours):
                         path.unlink()
                         removed += 1
     return removed
@@ -126,10 +155,10 @@ def probe_folder(folder: Path) -> None:
         raise known or StorageError(f"the output folder {folder} cannot be used: {error.strerror}") from error
 
 
-def _is_stale(path: Path, pid: int, host: str) -> bool:
+def _is_stale(path: Path, pid: int, is_ours: bool) -> bool:
     if time.time() - path.stat().st_mtime > STALE_AFTER_S:
         return True
-    if host != _HOST:
+    if not is_ours:
         return False
     if pid == os.getpid():
         return path.name not in _in_flight
@@ -143,7 +172,7 @@ def _is_stale(path: Path, pid: int, host: str) -> bool:
 
 
 def _new_temporary(destination: Path) -> Path:
-    ending = f".inpaint-batch-{os.getpid()}-{_HOST}{secrets.token_hex(4)}.tmp"
+    ending = f".inpaint-batch-{_signed_as or f'{os.getpid()}-{_HOST}'}{secrets.token_hex(4)}.tmp"
     stem = os.fsencode(destination.name)[: MAX_NAME_BYTES - 1 - len(ending)]  # the destination itself may be 255 bytes
     temporary = destination.with_name("." + stem.decode("utf-8", "ignore") + ending)
     _in_flight.add(temporary.name)

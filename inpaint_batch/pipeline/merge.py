@@ -1,0 +1,130 @@
+"""`merge`: one summary and one list of failures out of those of all shards."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from inpaint_batch import errors
+from inpaint_batch.config import Shard
+from inpaint_batch.errors import InpaintBatchError, StopRequestedError, StorageError
+from inpaint_batch.execution.lock import hold_folder
+from inpaint_batch.manifest.schema import COLUMNS
+from inpaint_batch.pipeline.status import latest_shards, read_json
+from inpaint_batch.report.summary import state_ending
+from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
+from inpaint_batch.storage.paths import STATE_FOLDER
+
+_GRAVEST_FIRST = (1, 2, 3, 4, 5, 6, 7, 10, 9, 75, 8, 0)
+_BY_CODE: dict[int, type[InpaintBatchError]] = {
+    one.exit_code: one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, InpaintBatchError)
+}
+
+
+def merge_shards(output: Path) -> dict[str, Any]:
+    """Write `summary.json` and `failures.csv` for all shards of the last n; returns the summary if all rows are done.
+
+    Raises StorageError where there are no shards, or one still runs; otherwise, once the files are written, the error
+    that a run of the whole would have ended with: that of the gravest exit code of a shard, and StopRequestedError
+    where one did not run or was killed.
+    """
+    state = output / STATE_FOLDER
+    shards = latest_shards(state)
+    if len(shards) < 2:
+        raise StorageError(
+            f"there are no shards in {output}; name the folder that was given to run --shard as --output"
+        )
+    with hold_folder(state, None) as killed:
+        remove_stale_temporaries(output, killed)
+        summaries = {shard: read_json(state / f"summary{state_ending(shard)}.json") for shard in shards}
+        ended = {shard: summary for shard, summary in summaries.items() if summary is not None}
+        missing = [shard for shard in shards if shard not in ended]
+        merged = _merged(ended, missing)
+        _write_failures(state, ended)
+        with atomic_write(state / "summary.json") as temporary:
+            temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+    if merged["exit_code"]:
+        raise _BY_CODE[merged["exit_code"]](merged["error"])
+    return merged
+
+
+def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> dict[str, Any]:
+    parts = list(ended.values())
+    rows = {name: sum(part["rows"][name] for part in parts) for name in ("done", "skipped", "failed", "failed_now")}
+    exit_code, error = _gravest(ended, missing)
+    first = parts[0] if parts else {}
+    return {
+        "exit_code": exit_code,
+        "error": error,
+        "rows": {
+            **rows,
+            "failed_by_code": _sums(part["rows"]["failed_by_code"] for part in parts),
+            "warnings": sum(part["rows"]["warnings"] for part in parts),
+        },
+        "megapixels": round(sum(part["megapixels"] for part in parts), 6),
+        "tiles_by_side_px": _sums(part["tiles_by_side_px"] for part in parts),
+        "batches": sum(part["batches"] for part in parts),
+        "seconds_by_stage": _sums(part["seconds_by_stage"] for part in parts),
+        **{name: first.get(name, "") for name in ("engine", "model", "precision", "manifest")},
+        "notes": list(
+            dict.fromkeys(f"shard {shard}: {note}" for shard, part in ended.items() for note in part["notes"])
+        ),
+        "started": min((part["started"] for part in parts), default=""),
+        "ended": max((part["ended"] for part in parts), default=""),
+        "peak_memory_bytes": max((part["peak_memory_bytes"] for part in parts), default=0),
+        "shards": [
+            {"shard": str(shard), **{name: part[name] for name in ("exit_code", "error", "rows", "started", "ended")}}
+            for shard, part in ended.items()
+        ],
+        "missing_shards": [str(shard) for shard in missing],
+    }
+
+
+def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> tuple[int, str]:
+    """The exit code of all, and its sentence."""
+    codes: dict[int, list[Shard]] = {}
+    for shard, part in ended.items():
+        code = StopRequestedError.exit_code if part["exit_code"] == 130 else part["exit_code"]
+        codes.setdefault(code, []).append(shard)
+    if missing:
+        codes.setdefault(StopRequestedError.exit_code, []).extend(missing)
+    code = min(codes, key=lambda code: _GRAVEST_FIRST.index(code) if code in _GRAVEST_FIRST else -1, default=0)
+    if code == 0:
+        return 0, ""
+    who = ", ".join(map(str, sorted(codes[code], key=lambda shard: shard.index)))
+    if code == StopRequestedError.exit_code:
+        return code, f"not all is done: shard {who} did not end or was stopped; run it again, then merge again"
+    if code == errors.RowsFailedError.exit_code:
+        failed = sum(part["rows"]["failed"] for part in ended.values())
+        return code, f"{failed} rows failed; they are listed, with reasons, in {STATE_FOLDER}/failures.csv"
+    return code, f"shard {who} ended with exit code {code}: {ended[codes[code][0]]['error']}"
+
+
+def _sums(counts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        for name, value in one.items():
+            total[name] += value  # type: ignore[assignment]  # a Counter adds up floats as well
+    return {name: round(value, 4) for name, value in sorted(total.items())}
+
+
+def _write_failures(state: Path, ended: Iterable[Shard]) -> None:
+    lines: list[dict[str, str]] = []
+    for shard in ended:
+        path = state / f"failures{state_ending(shard)}.csv"
+        if path.exists():
+            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                lines += csv.DictReader(file)
+    given = {name for line in lines for name in line}
+    columns = [name for name in COLUMNS if name in given or name in ("id", "image", "mask", "output")]
+    with (
+        atomic_write(state / "failures.csv") as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, [*columns, "code", "message"], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)

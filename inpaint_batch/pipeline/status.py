@@ -1,0 +1,186 @@
+"""How far the runs of an output folder are, told from its files alone, while they run or after.
+
+Every run leaves a small file when it begins, `run.json` or `run-i-of-n.json`, and takes away the summary of the run
+before it; so a summary that is there is that of a run that ended. What happened in between stands in the ledger, where
+the id of a row tells its shard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from inpaint_batch.config import Shard
+from inpaint_batch.errors import StorageError
+from inpaint_batch.execution.ledger import read_lines
+from inpaint_batch.execution.lock import holder_of
+from inpaint_batch.report.summary import Summary, state_ending
+from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.paths import STATE_FOLDER
+
+RATE_WINDOW_S = 600.0
+"""The pace is that of the last ten minutes: the rows before may have been of another kind."""
+
+ShardState = Literal["absent", "running", "killed", "ended"]
+
+
+@dataclass(slots=True)
+class ShardStatus:
+    """One shard, or the whole where there are none."""
+
+    shard: str
+    """`i/n`; `1/1` for a run of the whole manifest."""
+    state: ShardState = "absent"
+    """`absent`: not begun. `killed`: its process is gone, and left no summary. `running` is what a process on another
+    machine said when it began."""
+    process: str = ""
+    """Who runs it: `process 4711 on node3`."""
+    exit_code: int | None = None
+    """Of a run that ended."""
+    num_rows: int | None = None
+    """Rows of its part of the manifest; None while it has not begun."""
+    num_done: int = 0
+    """Rows that need not be done any more, by this run or an earlier one."""
+    by_code: Counter[str] = field(default_factory=Counter)
+    """Failed rows by code."""
+    num_in_flight: int = 0
+    started_s: float = 0.0
+    """When its run began, in seconds since 1970."""
+    last_s: float = 0.0
+    """When it last wrote a line into the ledger."""
+    num_recent: int = 0
+    """Rows done by this run within RATE_WINDOW_S."""
+
+    @property
+    def num_failed(self) -> int:
+        """Rows that failed."""
+        return sum(self.by_code.values())
+
+    @property
+    def num_waiting(self) -> int:
+        """Rows that no run has brought to an end yet."""
+        return max(0, (self.num_rows or 0) - self.num_done - self.num_failed)
+
+    def rate(self, now_s: float) -> float:
+        """Rows done per second, lately; 0 where it does not run."""
+        since_s = min(RATE_WINDOW_S, now_s - self.started_s)
+        return self.num_recent / since_s if self.state == "running" and since_s > 0 else 0.0
+
+
+def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
+    """Say that a run of `num_rows` rows begins; the summary of the one before goes."""
+    part = summary.config.part
+    about = {
+        "shard": str(part or Shard(1, 1)),
+        "manifest": summary.manifest,
+        "rows": num_rows,
+        "at": summary.started_s,
+        "process": f"process {os.getpid()} on {socket.gethostname()}",
+    }
+    (state / f"summary{state_ending(part)}.json").unlink(missing_ok=True)
+    with atomic_write(state / f"run{state_ending(part)}.json") as temporary:
+        temporary.write_text(json.dumps(about, ensure_ascii=True) + "\n", encoding="utf-8")
+
+
+def latest_shards(state: Path) -> list[Shard]:
+    """The shards 1/n to n/n, for the n of the run that began last; [1/1] where that had none, [] before any run."""
+    begun: dict[int, float] = {}
+    for path in state.glob("run*.json"):
+        about = read_json(path)
+        if about is not None:
+            count = Shard.parse(about["shard"]).count
+            begun[count] = max(begun.get(count, 0.0), about["at"])
+    if not begun:
+        return []
+    count = max(begun, key=lambda count: begun[count])
+    return [Shard(index, count) for index in range(1, count + 1)]
+
+
+def folder_status(output: Path) -> list[ShardStatus]:
+    """What is known of every shard of the runs that began last. Raises StorageError where there was never one."""
+    state = output / STATE_FOLDER
+    shards = latest_shards(state)
+    if not shards:
+        raise StorageError(f"no run has begun in {output}; name the folder that was given to run with --output")
+    found = {shard: _begun(state, shard) for shard in shards}
+    _count_ledger(state, found)
+    for shard, status in found.items():
+        summary = read_json(state / f"summary{_ending(shard)}.json")
+        if summary is not None:
+            rows = summary["rows"]
+            status.state, status.exit_code = "ended", summary["exit_code"]
+            status.num_done, status.by_code = rows["done"] + rows["skipped"], Counter(rows["failed_by_code"])
+            status.num_in_flight = 0
+    return list(found.values())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object in a file, or None where there is none (any more)."""
+    with suppress(OSError, ValueError):
+        value = json.loads(path.read_text("utf-8"))
+        if isinstance(value, dict):
+            return value
+    return None
+
+
+def _begun(state: Path, shard: Shard) -> ShardStatus:
+    about = read_json(state / f"run{_ending(shard)}.json")
+    if about is None:
+        return ShardStatus(str(shard))
+    alive = holder_of(state / f"lock{_ending(shard)}") == about["process"] and _may_live(about["process"])
+    return ShardStatus(
+        str(shard),
+        state="running" if alive else "killed",
+        process=about["process"],
+        num_rows=about["rows"],
+        started_s=about["at"],
+    )
+
+
+def _may_live(process: str) -> bool:
+    """False where the process is one of this machine and gone."""
+    words = process.split()
+    if len(words) == 4 and words[3] == socket.gethostname() and words[1].isdigit():
+        try:
+            os.kill(int(words[1]), 0)
+        except ProcessLookupError:
+            return False
+        except OSError:  # alive, under another user
+            return True
+    return True
+
+
+def _count_ledger(state: Path, found: dict[Shard, ShardStatus]) -> None:
+    shards = list(found)
+    last: dict[str, str] = {}  # id -> last word: a code for failed rows, else the status
+    since_s = time.time() - RATE_WINDOW_S
+    for line in read_lines(state):
+        row_id, status = str(line["id"]), line["status"]
+        shard = found[_shard_of(row_id, shards)]
+        last[row_id] = line.get("code", "") if status == "failed" else status
+        at_s = float(line.get("at", 0.0))
+        shard.last_s = max(shard.last_s, at_s)
+        shard.num_recent += status == "done" and at_s >= max(since_s, shard.started_s)
+    for row_id, word in last.items():
+        shard = found[_shard_of(row_id, shards)]
+        if word == "done":
+            shard.num_done += 1
+        elif word == "started":
+            shard.num_in_flight += shard.state == "running"
+        elif word != "dropped":
+            shard.by_code[word] += 1
+
+
+def _shard_of(row_id: str, shards: list[Shard]) -> Shard:
+    return shards[Shard.index_of(row_id, len(shards)) - 1]
+
+
+def _ending(shard: Shard) -> str:
+    return state_ending(shard if shard.count > 1 else None)
