@@ -115,6 +115,8 @@ class StopRequestedError(InpaintBatchError):
 
 
 MAX_MESSAGE_CHARS = 300
+MESSAGE_HEAD_CHARS = 80
+"""Of a message that is too long, so much is kept from its beginning, the rest from its end."""
 
 
 class RowError(Exception):
@@ -127,7 +129,8 @@ class RowError(Exception):
     def __init__(self, code: FailureCode, message: str, *, retryable: bool = False) -> None:
         one_line = " ".join(message.split())
         if len(one_line) > MAX_MESSAGE_CHARS:
-            one_line = one_line[: MAX_MESSAGE_CHARS - 1] + "…"
+            # A long path stands in the middle; what happened and what to do stand at the end.
+            one_line = f"{one_line[:MESSAGE_HEAD_CHARS]}…{one_line[MESSAGE_HEAD_CHARS + 1 - MAX_MESSAGE_CHARS :]}"
         super().__init__(code, one_line, retryable)  # all arguments, so that it pickles
         self.code = code
         self.message = one_line

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says how much a container may take, in its two generations."""
+
+
+@cache
+def machine_memory_bytes() -> int:
+    """Memory that this machine, or the container on it, can give to a process; a very large number where unknown."""
+    limits = [1 << 62]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # ValueError: "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limit for limit in limits if limit > 0)
 
 
 class MemoryBudget:

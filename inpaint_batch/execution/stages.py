@@ -15,6 +15,7 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
+from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.execution.tasks import Failure, RowTask
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
@@ -43,6 +44,8 @@ FORMAT_SUFFIXES: dict[str, ImageFormat] = {
 }
 """What a file name promises about its format."""
 
+_USUAL_SUFFIX: dict[ImageFormat, str] = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp"}
+
 RowFill = Generator[Sequence[TileRequest], Sequence[FloatArray], list[Patch]]
 
 
@@ -67,6 +70,21 @@ def needed_bytes(header: Header) -> int:
     return 3 * header.decoded_bytes + 8 * header.num_pixels
 
 
+def check_memory(image: str, header: Header, machine_bytes: int | None = None) -> None:
+    """Raise RowError(MEMORY) where one image would take more than the machine has: the kernel would end the run.
+
+    `machine_bytes` stands in for what the machine says.
+    """
+    machine_bytes = machine_memory_bytes() if machine_bytes is None else machine_bytes
+    if needed_bytes(header) > machine_bytes:
+        raise RowError(
+            FailureCode.MEMORY,
+            f"the image {image} is {header.width_px} × {header.height_px} px and would take about "
+            f"{needed_bytes(header) / 1e9:.1f} GB of memory, of which {machine_bytes / 1e9:.1f} GB are there; restore it "
+            "on a larger machine, or cut it in parts",
+        )
+
+
 def prepare_row(
     task: RowTask, tiling: TilingConfig, *, max_image_bytes: int, reserve: Callable[[int], bool]
 ) -> PreparedRow | None:
@@ -80,6 +98,7 @@ def prepare_row(
     waited_s = 0.0
     try:
         check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
+        check_memory(task.row.image, source.header)
         asked = time.perf_counter()
         if not reserve(needed_bytes(source.header)):
             source.close()
@@ -119,7 +138,7 @@ def check_output_name(image: str, output: str, header: Header, *, lossless: bool
     raise RowError(
         FailureCode.WRITE,
         f"the output {output} would hold a {written.upper()} file, since results keep the format of their source; "
-        f"give it a name that ends so",
+        f"give it a name that ends in .{_USUAL_SUFFIX[written]}",
     )
 
 

@@ -4,6 +4,7 @@ here.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def open_image(path: Path, *, max_bytes: int) -> ImageSource:
 
 def sniff(path: Path, what: str = "image") -> ImageFormat:
     """Format by the first bytes, whatever the name says; raises `RowError` (read) for anything else."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for ever
+        raise RowError(
+            FailureCode.READ, f"The {what} {path} is a pipe or a device, not a file; save it as a file first."
+        )
     with path.open("rb") as file:
         head = file.read(16)
     if head.startswith(b"\xff\xd8\xff"):
@@ -62,4 +68,4 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
     if head[4:8] == b"ftyp":
         kind = "an AVIF or HEIC"
     found = f"is {kind}" if kind else "is not an image"
-    raise RowError(FailureCode.READ, f"The {what} {path} {found}; JPEG, PNG, TIFF and WebP can be restored.")
+    raise RowError(FailureCode.READ, f"The {what} {path} {found}; only JPEG, PNG, TIFF and WebP can be read.")

@@ -6,6 +6,7 @@ writing: a min-is-white TIFF is read (and patched) as black-is-zero, so that nob
 
 from __future__ import annotations
 
+import errno
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,12 @@ from inpaint_batch.types import Box, Header, Patch, SampleArray
 
 BAND_OF_ROWS_PIXELS = 1 << 20
 """Pixels that comparisons look at in one go, so that they cost a few megabytes whatever the image."""
+
+
+_BAD_PATHS = {
+    errno.ELOOP: "is a link that leads back to itself; mend the link or name another file",
+    errno.ENAMETOOLONG: "has a name that is too long for this file system; correct the path in the manifest",
+}
 
 
 class ImageSource(ABC):
@@ -90,15 +97,20 @@ def reading(path: Path, what: str = "image") -> Iterator[None]:
     except RowError:
         raise
     except FileNotFoundError:
-        raise RowError(
-            FailureCode.READ, f"The {what} {path} does not exist; correct the path in the manifest."
-        ) from None
+        raise RowError(FailureCode.READ, f"The {what} {path} {_why_missing(path)}.") from None
+    except NotADirectoryError:
+        message = f"The {what} {path} lies below a file, not a folder; correct the path in the manifest."
+        raise RowError(FailureCode.READ, message) from None
     except IsADirectoryError:
         raise RowError(FailureCode.READ, f"The {what} {path} is a folder; name a file in the manifest.") from None
     except PermissionError:
         raise RowError(FailureCode.READ, f"The {what} {path} may not be read; check its permissions.") from None
     except OSError as error:
-        message = f"The {what} {path} could not be read: {error}; check the disk or share it lies on, then run again."
+        if error.errno in _BAD_PATHS:
+            message = f"The {what} {path} {_BAD_PATHS[error.errno]}."
+            raise RowError(FailureCode.READ, message) from None
+        reason = error.strerror or error
+        message = f"The {what} {path} could not be read: {reason}; check the disk or share it lies on, then run again."
         raise RowError(FailureCode.READ, message, retryable=True) from error
     except MemoryError:
         message = f"There was no memory left to decode the {what} {path}; use fewer workers or a larger machine."
@@ -140,6 +152,15 @@ def verifying(path: Path) -> Iterator[None]:
             raise
 
 
+def _why_missing(path: Path) -> str:
+    """What to say of a path where there is nothing, and what to do about it."""
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which does not exist; mend the link or name another file"
+    if "\\" in path.name:
+        return "does not exist; write the paths in the manifest with forward slashes, and as they are on this machine"
+    return "does not exist; correct the path in the manifest"
+
+
 def refuse(path: Path, kind: str, advice: str, what: str = "image") -> RowError:
     """The error for a file that is sound but of a kind that cannot be kept exactly (an image) or used (a mask)."""
     reason = "cannot be kept exactly" if what == "image" else f"cannot serve as a {what}"
@@ -165,7 +186,7 @@ def check_budget(
     if needed_bytes > max_bytes:
         message = (
             f"The {what} {path} is {width_px} x {height_px} px and takes {needed_bytes / 2**20:.0f} MiB decoded, over "
-            f"the limit of {max_bytes / 2**20:.0f} MiB; raise the limit if the file can be trusted."
+            f"the limit of {max_bytes / 2**20:.0f} MiB; raise --max-image-megabytes if the file can be trusted."
         )
         raise RowError(FailureCode.MEMORY, message)
 
@@ -173,7 +194,10 @@ def check_budget(
 def check_file_size(path: Path, num_bytes: int, max_bytes: int, what: str = "image") -> None:
     """Raise `RowError` (memory) for a file that is itself larger than the budget for its samples."""
     if num_bytes > max_bytes:
-        message = f"The {what} {path} is {num_bytes >> 20} MiB on disk, over the limit of {max_bytes >> 20} MiB."
+        message = (
+            f"The {what} {path} is {num_bytes >> 20} MiB on disk, over the limit of {max_bytes >> 20} MiB; raise "
+            "--max-image-megabytes if the file can be trusted."
+        )
         raise RowError(FailureCode.MEMORY, message)
 
 

@@ -197,7 +197,7 @@ def _refuse_unkeepable(path: Path, page: tifffile.TiffPage, num_pages: int, dept
     if int(page.fillorder) != 1:
         raise refuse(path, "a TIFF with reversed bit order", "save it again with any current program")
     if compression not in CODECS:
-        name = getattr(page.compression, "name", str(compression))
+        name = getattr(page.compression, "name", f"unknown ({compression})")
         raise refuse(path, f"a TIFF with {name} compression", "save it with LZW, Deflate or ZSTD")
     codec = CODECS[compression]
     if not codec.is_available():

@@ -37,6 +37,8 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
         return read_folder(path, masks)
     if masks is not None:
         raise UsageError("--masks goes with a folder of images; a manifest file names the mask of each row itself")
+    if path.exists() and not path.is_file():
+        raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
     if path.suffix.lower() in _OTHER_KINDS:
         raise ManifestError(f"{path} is not a CSV file; this version reads CSV manifests and folders")
     records = _records(path)
@@ -128,9 +130,11 @@ class _RowReader:
         together = f"{image}\n{mask}\n{truth}"
         if "\0" in together or "://" in together or not image.strip() or not mask.strip():
             _check_locations(image, mask, truth)
+        is_named = bool(output)
         output = output.removeprefix("./") if output else self._mirrored(image)
         if (problem := output_problem(output)) is not None:
-            raise RowError(FailureCode.WRITE, f"output {output!r} {problem}")
+            origin = "" if is_named else " (the image's own path, mirrored)"
+            raise RowError(FailureCode.WRITE, f"output '{output}'{origin} {problem}")
         if not self._outputs.add(output):
             raise RowError(
                 FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
@@ -177,11 +181,10 @@ def _check_locations(image: str, mask: str, truth: str) -> None:
         if "\0" in cell:
             raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
         if is_uri(cell):
-            scheme = cell.partition("://")[0]
             raise RowError(
                 FailureCode.READ,
-                f"{column} {cell!r} is in a {scheme}:// store; the object-store extra is not in this version: "
-                "copy the file to a disk and name its path",
+                f"the {column} {cell} lies in an object store, which this version cannot read; copy the file to a disk "
+                "and name its path",
             )
 
 

@@ -235,7 +235,7 @@ class _Run:
         self._tally.add(report)
         if report.status == "failed":
             cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
-            self._failures.append(FailedRow(cells, report.code, report.message))
+            self._failures.append(FailedRow(cells, report.code, report.message, report.line))
         self._progress.row(report, self._tally)
 
     def _shall_end(self) -> bool:

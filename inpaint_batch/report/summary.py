@@ -105,7 +105,7 @@ def write_failures(state: Path, failures: Sequence[FailedRow], part: Shard | Non
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, "code", "message"])
-        for failed in failures:
+        for failed in sorted(failures, key=lambda failed: failed.line):  # rows end in any order
             cells = {**failed.cells}
             for name in LOCATION_COLUMNS:
                 cells[name] = _from(state, cells.get(name, ""))

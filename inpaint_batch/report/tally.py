@@ -40,6 +40,8 @@ class FailedRow:
     """The row as cells of a manifest, by column, its paths absolute."""
     code: str
     message: str
+    line: int = 0
+    """Line in the manifest."""
 
 
 @dataclass(slots=True)

@@ -14,6 +14,9 @@ from inpaint_batch.types import Row
 STATE_FOLDER = ".inpaint-batch"
 """Folder inside the output root that holds ledger, summary and `failures.csv`; no row may write there."""
 
+MAX_PART_BYTES = 255
+"""Of one name in a path, on every file system in use."""
+
 _PLAIN = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")  # nearly all names; nothing below can object to one of these
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -29,7 +32,7 @@ def output_problem(relative: str) -> str | None:
 
     Looks at the text only. Backslashes are refused everywhere: one manifest means the same files on every system.
     """
-    if _PLAIN.fullmatch(relative):
+    if len(relative) <= MAX_PART_BYTES // 4 and _PLAIN.fullmatch(relative):  # a character has 4 bytes at most
         return None
     parts = relative.split("/")
     if not relative.strip():
@@ -37,13 +40,15 @@ def output_problem(relative: str) -> str | None:
     if "\0" in relative:
         return "contains a NUL character"
     if "\\" in relative:
-        return "contains a backslash; write output paths with forward slashes"
+        return "contains a backslash; write paths with forward slashes"
     if relative.startswith("/") or _DRIVE.match(relative):
         return "is an absolute path; write it relative to the output folder"
     if ".." in parts:
         return "leaves the output folder through '..'; name a path inside it"
     if "" in parts or "." in parts:
         return "has an empty or '.' part; write it as folder/name.jpg"
+    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_PART_BYTES for part in parts):
+        return f"has a name of more than {MAX_PART_BYTES} bytes; give it a shorter one in the output column"
     if parts[0].casefold() == STATE_FOLDER:
         return f"lies in {STATE_FOLDER}/, where the run keeps its own state; choose another folder"
     if is_temporary(parts[-1]):

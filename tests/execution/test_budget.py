@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import threading
 
-from inpaint_batch.execution.budget import MemoryBudget
+import pytest
+
+from inpaint_batch.errors import RowError
+from inpaint_batch.execution.budget import MemoryBudget, machine_memory_bytes
+from inpaint_batch.execution.stages import check_memory
+from inpaint_batch.types import Header
 
 
 def test_what_fits_gets_in_and_the_rest_waits():
@@ -50,3 +55,12 @@ def test_never_over_under_contention():
         thread.join()
     assert 0 < peak <= 10
     assert budget.used_bytes == 0
+
+
+def test_an_image_that_the_machine_cannot_hold_is_refused_before_its_pixels_are_read():
+    header = Header("png", 100_000, 20_000, 1, "uint8", False)
+    with pytest.raises(RowError, match=r"22\.0 GB of memory, of which 16\.0 GB") as caught:
+        check_memory("bomb.png", header, machine_bytes=16_000_000_000)
+    assert caught.value.code == "memory"
+    check_memory("bomb.png", header, machine_bytes=22_000_000_000)
+    assert machine_memory_bytes() > 1 << 20

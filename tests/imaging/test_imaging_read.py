@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from pathlib import Path
@@ -264,3 +265,28 @@ def test_box_outside_the_image_is_a_bug_of_the_caller(tmp_path: Path) -> None:
     Image.fromarray(cases.picture("rgb")).save(path)
     with pytest.raises(ValueError, match="leaves the image"):
         open_image(path, max_bytes=cases.NO_LIMIT).read(Box(0, 0, 98, 131))
+
+
+def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "dangling").symlink_to("gone.png")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (
+        ("gone", "does not exist; correct"),
+        ("dangling", "is a link to gone.png, which does not exist"),
+        ("loop", "leads back to itself"),
+        ("file/x.png", "below a file"),
+        ("x" * 300, "name that is too long"),
+        (r"C:\scans\x.png", "forward slashes"),
+        ("pipe", "is a pipe"),
+    ):
+        error = refusal(tmp_path / name)
+        assert (error.code, error.retryable) == (FailureCode.READ, False)
+        assert said in error.message
+
+
+def test_a_long_path_does_not_push_out_what_to_do(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "/".join(["x" * 200] * 3)).message
+    assert len(message) == 300
+    assert message.endswith("does not exist; correct the path in the manifest.")

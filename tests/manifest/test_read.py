@@ -175,8 +175,12 @@ def test_masks_go_with_folders_only(tmp_path: Path) -> None:
         (",m.png,,", "read", "image cell is empty"),
         ("a.jpg,  ,,", "read", "mask cell is empty"),
         ("a\0.jpg,m.png,,", "read", "NUL"),
-        ("s3://bucket/a.jpg,m.png,,", "read", "s3:// store; the object-store extra is not in this version"),
-        ("a.jpg,gs://bucket/m.png,,", "read", "gs:// store"),
+        (
+            "s3://bucket/a.jpg,m.png,,",
+            "read",
+            "s3://bucket/a.jpg lies in an object store, which this version cannot read",
+        ),
+        ("a.jpg,gs://bucket/m.png,,", "read", "gs://bucket/m.png lies in an object store"),
         ("x.jpg,m.png,,good", "read", "id 'good' is already"),
         ("x.jpg,m.png,good.jpg,", "write", "output 'good.jpg' is already"),
         ("x.jpg,m.png,./good.jpg,", "write", "output 'good.jpg' is already"),
@@ -187,7 +191,7 @@ def test_masks_go_with_folders_only(tmp_path: Path) -> None:
         ("x.jpg,m.png,../x.jpg,", "write", "leaves the output folder"),
         ("x.jpg,m.png,a/../../x.jpg,", "write", "leaves the output folder"),
         ("x.jpg,m.png,..\\x.jpg,", "write", "backslash"),
-        ("x\\y.jpg,m.png,,", "write", "backslash"),
+        ("x\\y.jpg,m.png,,", "write", r"output 'x\y.jpg' (the image's own path, mirrored) contains a backslash"),
         ("x.jpg,m.png,a//x.jpg,", "write", "empty"),
         ("x.jpg,m.png,a\0.jpg,", "write", "NUL"),
         ("x.jpg,m.png,.inpaint-batch/x.jpg,", "write", "own state"),
@@ -271,3 +275,9 @@ def test_any_bytes_give_rows_or_a_manifest_error(tmp_path: Path, data: bytes, he
         if isinstance(row, Row):
             assert os.path.isabs(row.image)  # noqa: PTH117
             assert ".." not in row.output.split("/")
+
+
+def test_a_manifest_that_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="is a pipe"):
+        read_manifest(tmp_path / "m.csv")

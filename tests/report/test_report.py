@@ -148,3 +148,10 @@ def test_failures_are_a_manifest_of_paths_from_their_own_folder(tmp_path):
     write_failures(state, [])
     assert (state / "failures.csv").read_text() == "id,image,mask,output,code,message\n"
     assert sorted(path.name for path in Path(state).iterdir()) == ["failures.csv"]
+
+
+def test_failures_stand_in_the_order_of_the_manifest(tmp_path: Path):
+    failed = [FailedRow({"id": f"{line}", "image": "a.png", "mask": "m.png"}, "read", "no", line) for line in (9, 2, 5)]
+    write_failures(tmp_path, failed)
+    with (tmp_path / "failures.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["2", "5", "9"]

@@ -13,6 +13,7 @@ BAD_OUTPUTS = [
     "", "  ", "/etc/passwd", "../a.jpg", "a/../../b.jpg", "a/..", "..", "a\\b.jpg", "..\\a.jpg", "\\\\server\\a.jpg",
     "C:/a.jpg", "c:a.jpg", "a\0b.jpg", "a//b.jpg", "a/", "./a.jpg", "a/./b.jpg", ".inpaint-batch/ledger.jsonl",
     ".inpaint-batch", ".Inpaint-Batch/x.jpg", "x/.a.jpg.inpaint-batch-12-0123456789ab.tmp",
+    "x" * 252 + ".jpg", "ü" * 126 + ".jpg/a.jpg",
 ]  # fmt: skip
 
 
@@ -25,7 +26,8 @@ def test_bad_outputs_are_refused(tmp_path: Path, relative: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "relative", ["a.jpg", "a/b/c.jpg", "..a.jpg", "a..b/c", "ü/é 1.tif", ".hidden/a.png", "ab:c.jpg"]
+    "relative",
+    ["a.jpg", "a/b/c.jpg", "..a.jpg", "a..b/c", "ü/é 1.tif", ".hidden/a.png", "ab:c.jpg", "x" * 251 + ".jpg"],
 )
 def test_good_outputs_are_joined(tmp_path: Path, relative: str) -> None:
     assert safe_join(tmp_path, relative) == tmp_path / relative
