@@ -13,14 +13,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from small_training import CONFIG, SMALL, weights_of
 
 from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.models.checkpoint import load_generator
-from inpaint_batch.models.spec import DcfSpec
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
 from inpaint_batch.training.data import Crops, list_photographs
@@ -28,47 +27,6 @@ from inpaint_batch.training.muon import orthogonalise
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.trainer import BEST, EXPORT, LAST, train
 from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
-
-SMALL = DcfSpec(
-    width=8,
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(0, 0, 0),
-    bottleneck_hidden=8,
-    stage_widths=(8, 8, 8),
-    key_channels=8,
-    value_channels=(8, 4, 4),
-)
-CONFIG = TrainConfig(
-    model=SMALL,
-    steps=8,
-    batch_size=2,
-    sides_px=(64, 128),
-    side_shares=(0.5, 0.5),
-    warmup_steps=2,
-    num_validation=4,
-    validate_every=4,
-    checkpoint_every=2,
-)
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures with structure: straight-edged stripes of a few widths and directions, in colour."""
-    folder = tmp_path_factory.mktemp("photographs")
-    y, x = np.mgrid[0:150, 0:160]
-    for index in range(16):
-        rng = np.random.default_rng(index)
-        picture = np.zeros((150, 160, 3))
-        for _ in range(4):
-            wave = np.sin(y * rng.uniform(-0.1, 0.1) + x * rng.uniform(-0.1, 0.1) + rng.uniform(0, 6))
-            picture += np.sign(wave)[..., None] * rng.uniform(0.2, 1, 3)
-        cv2.imwrite(str(folder / f"{index:02}.png"), np.clip(128 + 30 * picture, 0, 255).astype(np.uint8))
-    return folder
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    checkpoint = load_checkpoint(run / LAST)
-    return {**checkpoint.weights, **{f"average/{k}": v for k, v in checkpoint.average.items()}}
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -194,16 +152,18 @@ def test_settings_from_toml(tmp_path: Path) -> None:
 
 def test_sigterm_saves_and_exits_75(photographs: Path, tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
-    config.write_text("steps = 100000\nbatch_size = 1\nnum_validation = 2\n[model]\nwidth = 8\nbottleneck_hidden = 8\n")
+    sizes = "width = 8\nbottleneck_hidden = 8\nstage_widths = [8, 8, 8]\nvalue_channels = [8, 4, 4]\n"
+    settings = "steps = 100000\nbatch_size = 1\nnum_validation = 2\ncheckpoint_every = 1\nsides_px = [64]\n"
+    config.write_text(f"{settings}side_shares = [1.0]\n[model]\n{sizes}")
     command = [sys.executable, "-m", "inpaint_batch.cli.main", "train", str(photographs), "--output"]
     command += [str(tmp_path / "run"), "--config", str(config), "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
-    log = tmp_path / "run" / "log.jsonl"
+    last = tmp_path / "run" / LAST
     deadline = time.monotonic() + 120
-    while not log.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stderr
-    assert load_checkpoint(tmp_path / "run" / LAST).step > 0
+    assert load_checkpoint(last).step > 0
     assert "--resume" in stderr

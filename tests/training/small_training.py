@@ -1,0 +1,41 @@
+"""A network and a run so small that a step takes a tenth of a second, for all tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from inpaint_batch.models.spec import DcfSpec
+from inpaint_batch.training.checkpoint import load_checkpoint
+from inpaint_batch.training.config import TrainConfig
+from inpaint_batch.training.trainer import LAST
+
+SMALL = DcfSpec(
+    width=8,
+    encoder_blocks=(1, 1, 1, 1),
+    decoder_blocks=(0, 0, 0),
+    bottleneck_hidden=8,
+    stage_widths=(8, 8, 8),
+    key_channels=8,
+    value_channels=(8, 4, 4),
+)
+CONFIG = TrainConfig(
+    model=SMALL,
+    steps=8,
+    batch_size=2,
+    sides_px=(64, 128),
+    side_shares=(0.5, 0.5),
+    warmup_steps=2,
+    num_validation=4,
+    validate_every=4,
+    checkpoint_every=2,
+)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    """All that a run has learned, its average and its discriminator included."""
+    checkpoint = load_checkpoint(run / LAST)
+    groups = {"average": checkpoint.average, "adversary": checkpoint.adversary, "optimizer": checkpoint.optimizer}
+    rest = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+    return {**checkpoint.weights, **rest}
