@@ -48,7 +48,10 @@ def polygon_hole(
 
 
 def text_hole(rng: np.random.Generator, height: int, width: int, area: tuple[float, float] = (0.03, 0.15)) -> BoolArray:
-    """Lines of letters in several faces, sizes and weights: captions, stamps, watermarks."""
+    """Lines of letters in several faces, sizes and weights: captions, stamps, watermarks.
+
+    The faces are those that OpenCV brings, and look different in its versions 4 and 5.
+    """
     target = target_pixels(rng, area, height, width)
     shorter = min(height, width)
 
