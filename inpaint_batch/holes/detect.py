@@ -1,0 +1,264 @@
+"""Find scratches, dust and stains in an image by itself: classical filters, rather too little than too much.
+
+What counts is how much a mark stands out against the texture around it, measured in the other polarity: a bright
+scratch against what is darker than its surroundings there. Photographs have both, damage is mostly of one kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inpaint_batch.errors import ConfigError
+from inpaint_batch.holes.distance import grow
+from inpaint_batch.holes.lines import MARGIN_PX, find_lines
+from inpaint_batch.holes.specks import RING_PX, TEXTURE_PX, SpeckLimits, find_specks
+from inpaint_batch.types import BoolArray, FloatArray
+
+KINDS = ("scratches", "dust", "stains")
+"""Everything that can be found."""
+POLARITIES = ("bright", "dark", "both")
+Polarity = Literal["bright", "dark", "both"]
+
+MIN_CONTRAST = 0.006
+"""Texture and noise below this count as this, 0..1."""
+NOISE_OF_LINES = 0.25
+"""Standard deviation of a line filter's response to white noise of 1."""
+MAD_TO_SIGMA = 1.4826
+WEAK = 0.6
+"""A scratch goes on as far as this part of the threshold."""
+MIN_ELONGATION = 5.0
+"""Length over mean width, for scratches."""
+MAX_OTHERS = 0.3
+"""Lines of the other polarity that score as high, in length, over the lines that are taken."""
+SPECK_FACTOR = 1.0
+"""Threshold of specks over that of lines."""
+MIN_DUST_AREA_PX = 4
+STAIN_STEP = 4
+"""Stains are sought at this part of the resolution, up to so many times the size of dust."""
+PEAK_PART = 0.4
+"""A pixel beside the middle of a scratch belongs to it if it has this part of its contrast."""
+PEAK_REACH_PX = 9
+GROUND_WINDOW_PX = 31
+BORDER_PX = 4
+STRIP_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DetectConfig:
+    """What to look for. Raises ConfigError for values that cannot be."""
+
+    kinds: tuple[str, ...] = ("scratches", "dust")
+    """Some of KINDS."""
+    threshold: float = 7.0
+    """How often the contrast of a mark exceeds the texture and noise around it; higher finds less."""
+    max_size_px: int = 12
+    """Longest side of a speck of dust; stains are from this to four times as long."""
+    min_length_px: int = 24
+    """Length of the shortest scratch."""
+    polarity: Polarity = "both"
+    """Marks brighter than their surroundings, darker, or both."""
+    dilate_px: int = 1
+    """Grow what was found by so many pixels: marks have soft rims."""
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise ConfigError(f"kinds must be some of {', '.join(KINDS)}, not {', '.join(unknown) or 'nothing'}")
+        if self.polarity not in POLARITIES:
+            raise ConfigError(f"polarity must be one of {', '.join(POLARITIES)}, not {self.polarity!r}")
+        for name, low, high in (
+            ("threshold", 1, 100),
+            ("max_size_px", 3, 60),
+            ("min_length_px", 8, 10_000),
+            ("dilate_px", 0, 64),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name.removesuffix('_px')} must be in {low}..{high}, not {value}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """What was found in one image."""
+
+    hole: BoolArray
+    """(h, w): everything found, grown by `dilate_px`."""
+    num_px: dict[str, int]
+    """Pixels of each kind that was looked for, before growing."""
+
+    @property
+    def coverage(self) -> float:
+        """Share of the image in `hole`, 0..1."""
+        return float(np.count_nonzero(self.hole)) / self.hole.size
+
+
+def detect(grey: FloatArray, config: DetectConfig) -> Detection:
+    """Find damage in `grey` (h, w), float32 0..1.
+
+    Works in strips of 1024 rows; the maps that it keeps for the whole image take about 15 bytes a pixel.
+    """
+    found = {}
+    for kind in config.kinds:
+        if kind == "scratches":
+            found[kind] = _scratches(grey, config)
+        elif kind == "dust":
+            found[kind] = _dust(grey, config)
+        else:
+            found[kind] = _stains(grey, config)
+    hole = np.logical_or.reduce(list(found.values()))
+    if config.dilate_px:
+        hole = grow(hole, config.dilate_px)
+    return Detection(hole, {kind: int(np.count_nonzero(each)) for kind, each in found.items()})
+
+
+def noise_sigma(grey: FloatArray) -> float:
+    """Standard deviation of the noise of `grey` (h, w), by the median absolute second difference; 0 if it is tiny."""
+    if min(grey.shape) < 3:
+        return 0.0
+    step = max(1, grey.shape[0] // 1000)
+    rows = grey[::step]
+    second = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
+    return float(MAD_TO_SIGMA * np.median(np.abs(second)) / np.sqrt(6))
+
+
+def _scratches(grey: FloatArray, config: DetectConfig) -> BoolArray:
+    floor = max(MIN_CONTRAST, NOISE_OF_LINES * noise_sigma(grey))
+    step = 255 / (4 * config.threshold)  # maps of 8 bits, so that those of the whole image stay small
+    prominences = [np.zeros(grey.shape, np.uint8) for _ in range(2)]
+    ridges = [np.zeros(grey.shape, np.bool_) for _ in range(2)]
+    for strip, rows, inner in _strips(grey, MARGIN_PX):
+        for number, lines in enumerate(find_lines(strip, floor, min(grey.shape))):
+            prominences[number][rows] = np.minimum(lines.prominence[inner] * step, 255)
+            ridges[number][rows] = lines.ridge[inner]
+    for ridge in ridges:  # at the border only one side of a line is known
+        _clear_border(ridge, BORDER_PX)
+    bright, dark = (
+        _candidates(prominence, ridge, config.threshold * step, config.min_length_px)
+        for prominence, ridge in zip(prominences, ridges, strict=True)
+    )
+    ground = cv2.medianBlur(np.rint(grey * 255).astype(np.uint8), GROUND_WINDOW_PX)
+    found = np.zeros(grey.shape, np.bool_)
+    for number in _polarities(config):
+        long = _credible(*((bright, dark), (dark, bright))[number])
+        if long.any():
+            found |= _trimmed(long, ridges[number], grey, ground, bright=number == 0)
+    return found
+
+
+def _clear_border(ridge: BoolArray, width_px: int) -> None:
+    ridge[:width_px] = ridge[-width_px:] = False
+    ridge[:, :width_px] = ridge[:, -width_px:] = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidates:
+    """Lines of one polarity, each a label from 1 on."""
+
+    labels: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    """0 where a label is not a line."""
+
+
+def _candidates(
+    prominence: NDArray[np.uint8], ridge: BoolArray, threshold: float, min_length_px: int
+) -> _Candidates:
+    """Hysteresis: connected pixels above the weak threshold that are long, thin, and in part above the threshold."""
+    weak = prominence >= WEAK * threshold
+    num, labels = cv2.connectedComponents(weak.view(np.uint8), connectivity=8)
+    spine = weak & ridge
+    areas, lengths, strong_lengths = (
+        np.bincount(labels[pixels], minlength=num) for pixels in (weak, spine, ridge & (prominence >= threshold))
+    )
+    sums = np.bincount(labels[spine], prominence[spine], minlength=num)
+    wanted = (
+        (lengths >= min_length_px)
+        & (strong_lengths >= min_length_px / 2)
+        & (lengths * lengths >= MIN_ELONGATION * areas)
+    )
+    wanted[0] = False
+    scores = np.where(wanted, sums / np.sqrt(np.maximum(lengths, 1)), 0)  # mean prominence times root of length
+    return _Candidates(np.asarray(labels, np.int32), lengths, scores)
+
+
+def _credible(own: _Candidates, other: _Candidates) -> BoolArray:
+    """The pixels of the lines in `own` that `other` cannot explain.
+
+    Branches, wires and wrinkles come bright and dark. So lines of the other polarity tell how many of ours are no
+    damage: as many of ours are taken, best first, as leave the others a part of MAX_OTHERS in length.
+    """
+    order = np.argsort(-own.scores, kind="stable")
+    order = order[own.scores[order] > 0]
+    num_own_px = np.cumsum(own.lengths[order])
+    by_score = np.sort(other.scores)
+    rank = np.argsort(other.scores, kind="stable")
+    others_px = np.concatenate([np.cumsum(other.lengths[rank][::-1])[::-1], [0]])
+    num_other_px = others_px[np.searchsorted(by_score, own.scores[order])]
+    good = np.flatnonzero(num_other_px <= MAX_OTHERS * num_own_px)
+    wanted = np.zeros(len(own.scores), np.bool_)
+    if good.size:
+        wanted[order[: good[-1] + 1]] = True
+    return np.asarray(wanted[own.labels], np.bool_)
+
+
+def _trimmed(
+    long: BoolArray, ridge: BoolArray, grey: FloatArray, ground: NDArray[np.uint8], *, bright: bool
+) -> BoolArray:
+    """The pixels of and beside `long` that have enough of its contrast. The filters are wider than what they find."""
+    kernel = np.ones((PEAK_REACH_PX, PEAK_REACH_PX), np.uint8)
+    near = cv2.dilate(long.view(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+    contrast = grey - ground.astype(np.float32) / np.float32(255)
+    if not bright:
+        np.negative(contrast, out=contrast)
+    middle = long & ridge
+    peak = cv2.dilate(np.where(middle, contrast, np.float32(-1)), kernel)
+    trimmed = (near & (contrast >= PEAK_PART * peak) & (peak > 0)) | middle
+    closed = cv2.morphologyEx(trimmed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    return closed.astype(np.bool_)
+
+
+def _dust(grey: FloatArray, config: DetectConfig) -> BoolArray:
+    floor = max(MIN_CONTRAST, noise_sigma(grey))
+    limits = SpeckLimits(SPECK_FACTOR * config.threshold, floor, MIN_DUST_AREA_PX, 1, config.max_size_px)
+    return _specks(grey, config, limits)
+
+
+def _stains(grey: FloatArray, config: DetectConfig) -> BoolArray:
+    size = (max(1, grey.shape[1] // STAIN_STEP), max(1, grey.shape[0] // STAIN_STEP))
+    small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.float32)
+    least_px = max(2, config.max_size_px // STAIN_STEP)
+    limits = SpeckLimits(
+        SPECK_FACTOR * config.threshold, MIN_CONTRAST, least_px * least_px // 2, least_px, config.max_size_px
+    )
+    found = _specks(small, config, limits).astype(np.float32)
+    return np.asarray(cv2.resize(found, grey.shape[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5, np.bool_)
+
+
+def _specks(grey: FloatArray, config: DetectConfig, limits: SpeckLimits) -> BoolArray:
+    found = np.zeros(grey.shape, np.bool_)
+    margin_px = int(3 * TEXTURE_PX) + 2 * limits.max_size_px + RING_PX[1]
+    for strip, rows, inner in _strips(grey, margin_px):
+        specks = find_specks(strip, limits)
+        for number in _polarities(config):
+            found[rows] |= specks[number][inner]
+    return found
+
+
+def _polarities(config: DetectConfig) -> tuple[int, ...]:
+    return {"bright": (0,), "dark": (1,), "both": (0, 1)}[config.polarity]
+
+
+def _strips(grey: FloatArray, margin_px: int) -> Iterator[tuple[FloatArray, slice, slice]]:
+    """Strips of `grey` with `margin_px` more rows on either side, where each belongs, and where in it that lies."""
+    height = grey.shape[0]
+    margin_px += -margin_px % STAIN_STEP  # halving twice must meet the same pixels in every strip
+    for top in range(0, height, STRIP_ROWS):
+        bottom = min(height, top + STRIP_ROWS)
+        first = max(0, top - margin_px)
+        yield grey[first : bottom + margin_px], slice(top, bottom), slice(top - first, bottom - first)
