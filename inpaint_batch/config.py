@@ -18,6 +18,7 @@ MaskPolarity = Literal["white", "black"]
 JpegMode = Literal["patch", "lossless"]
 OnConflict = Literal["error", "skip", "overwrite", "suffix"]
 LogFormat = Literal["text", "json"]
+ExecutorName = Literal["auto", "local", "ray"]
 
 DEFAULT_MAX_IMAGE_BYTES = 2 << 30
 BUCKETS_PX = (64, 128, 256)
@@ -140,6 +141,13 @@ class RunConfig:
     """Forget the ledger and do every row again."""
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     """Refuse an image whose decoded samples are larger than this."""
+    executor: ExecutorName = "auto"
+    """`local`: in this process. `ray`: in the actors of a Ray cluster. `auto`: Ray where RAY_ADDRESS is set or several
+    GPUs are there, else local."""
+    actors: int = 0
+    """Ray actors; 0 means one per GPU where there are any, else one per node."""
+    row_timeout_s: int = 0
+    """With Ray: a row that takes longer fails (`timeout`); 0 means never."""
     shard: str = ""
     """`i/n`: do only the i-th of n parts of the manifest; empty or `1/1`: do all of it."""
     log_format: LogFormat = "text"
@@ -158,6 +166,12 @@ class RunConfig:
             raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
         if self.max_image_bytes < 1:
             raise ConfigError(f"max_image_bytes must be positive, not {self.max_image_bytes}")
+        if self.executor not in ("auto", "local", "ray"):
+            raise ConfigError(f"executor must be auto, local or ray, not {self.executor!r}")
+        if not 0 <= self.actors <= 10_000:
+            raise ConfigError(f"actors must lie in 0..10000, not {self.actors}")
+        if self.row_timeout_s < 0:
+            raise ConfigError(f"row_timeout must be 0 (never) or more seconds, not {self.row_timeout_s}")
         if self.shard:
             Shard.parse(self.shard)
 

@@ -116,6 +116,24 @@ MaxImageMegabytes = Annotated[
         help="Refuse an image whose decoded samples need more, in MiB. Default: 2048.",
     ),
 ]
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="local, ray, or auto: ray where RAY_ADDRESS is set or there are several GPUs. Default: auto.",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option("--actors", metavar="N", help="Ray actors; 0: one per GPU, or one per node without. Default: 0."),
+]
+RowTimeout = Annotated[
+    int | None,
+    typer.Option(
+        "--row-timeout", metavar="S", help="With Ray: fail a row after so many seconds; 0: never. Default: 0."
+    ),
+]
 Shard = Annotated[
     str | None,
     typer.Option(

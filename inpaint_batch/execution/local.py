@@ -72,6 +72,7 @@ class LocalExecutor:
         self._begin()
         self.num_batches = 0
         """Batches that the engine has run."""
+        self.isolates_rows = False
 
     def _begin(self) -> None:
         self._tasks: queue.SimpleQueue[RowTask | None] = queue.SimpleQueue()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.types import Row
 
 
@@ -63,8 +64,33 @@ class RowOutcome:
     """Sentences for the person who owns the file; the row is done nevertheless."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What a run needs to know of an engine that may be loaded elsewhere."""
+
+    name: str
+    model: str
+    precision: str
+    identity: str
+    """See `Engine.identity`."""
+    buckets_px: tuple[int, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineFacts:
+        """Those of a loaded engine."""
+        return cls(
+            engine.name, engine.model, engine.precision, engine.identity, tuple(engine.buckets_px), tuple(engine.notes)
+        )
+
+
 class Executor(Protocol):
     """Does rows. Where and how is its own affair; the outcome of a row must not depend on it."""
+
+    num_batches: int
+    """Batches that the engine has run."""
+    isolates_rows: bool
+    """Whether this process survives a row that kills what works on it."""
 
     def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield one outcome for each task, in the order in which they end.

@@ -20,19 +20,17 @@ from inpaint_batch.errors import (
 )
 from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
-from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.lock import hold_folder
-from inpaint_batch.execution.tasks import Executor, RowOutcome, RowTask
-from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, to_cells
+from inpaint_batch.pipeline.executors import open_executor
 from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
 from inpaint_batch.pipeline.status import begin_run_file
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.progress import Progress
 from inpaint_batch.report.summary import Summary, state_ending, write_failures
 from inpaint_batch.report.tally import FailedRow, RowReport
-from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import remove_stale_temporaries, storage_error, temporaries_of
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.types import Row
@@ -71,7 +69,7 @@ def run_manifest(
         with (
             hold_folder(state, part) as killed,
             _log_file(state / f"run{state_ending(part)}.log"),
-            temporaries_of(part.name if part else ""),
+            temporaries_of(part.name if part else "") as signature,
         ):
             if killed:
                 remove_stale_temporaries(config.output, killed)
@@ -79,7 +77,7 @@ def run_manifest(
             if part is not None and shard_from:
                 summary.notes.append(f"this does shard {part} only, by {shard_from}; --shard 1/1 does all rows")
             begin_run_file(state, summary, num_rows)
-            run = _Run(config, state, summary, progress, stop)
+            run = _Run(config, state, summary, progress, stop, signature)
             try:
                 with _disk_errors(state):
                     run.do(manifest, masks, num_rows)
@@ -99,20 +97,33 @@ def run_manifest(
 class _Run:
     """One run: what several of its steps share."""
 
-    def __init__(self, config: RunConfig, state: Path, summary: Summary, progress: Progress, stop: Stop) -> None:
+    def __init__(
+        self, config: RunConfig, state: Path, summary: Summary, progress: Progress, stop: Stop, signature: str
+    ) -> None:
         self._config = config
         self._state = state
         self._summary = summary
         self._tally = summary.tally
         self._progress = progress
         self._stop = stop
+        self._signature = signature
         self._failures: list[FailedRow] = []
         self._begun: dict[str, RowTask] = {}  # rows in flight, by id
         self._suspects: list[RowTask] = []
+        self._isolated = False
 
     def do(self, manifest: Path, masks: Path | None, num_rows: int) -> None:
+        config = self._config
+        writer = config.part.name if config.part else ""
+        with open_executor(config, workers=num_workers(config), signature=self._signature, writer=writer) as (
+            engine,
+            executor,
+        ):
+            self._do(engine, executor, manifest, masks, num_rows)
+
+    def _do(self, engine: EngineFacts, executor: Executor, manifest: Path, masks: Path | None, num_rows: int) -> None:
         config, summary = self._config, self._summary
-        engine = select_engine(config.engine, model=config.model, precision=config.precision)
+        self._isolated = executor.isolates_rows
         summary.engine, summary.model, summary.precision = engine.name, engine.model, engine.precision
         about = {"engine": engine.name, "model": engine.model, "precision": engine.precision}
         if config.part:
@@ -124,9 +135,6 @@ class _Run:
             self._note(note)
         if unfit := sorted(set(config.tiling.buckets_px) - set(engine.buckets_px)):
             raise EngineError(f"{engine.name} does not take tiles of {unfit} px; take those out of tiling.buckets_px")
-        executor = LocalExecutor(
-            EngineRunner(engine), config.tiling, workers=num_workers(config), max_image_bytes=config.max_image_bytes
-        )
         ledger = Ledger(self._state, fresh=config.fresh, shard=config.part)
         try:
             if ledger.num_damaged:
@@ -137,7 +145,6 @@ class _Run:
                 self._note(f"{planner.num_redone} rows were done again: their files, settings or model had changed")
             summary.num_batches = executor.num_batches
         finally:
-            engine.close()
             ledger.close()
             write_failures(self._state, self._failures, config.part)
         failures = self._state / f"failures{state_ending(config.part)}.csv"
@@ -210,7 +217,7 @@ class _Run:
             ledger.tick()
             plan = planner.plan(row)
             match plan:
-                case RowTask() if ledger.in_flight_at_death(row.id):
+                case RowTask() if ledger.in_flight_at_death(row.id) and not self._isolated:
                     self._suspects.append(plan)  # one of these may have killed it: they come last, one at a time
                 case RowTask():
                     yield self._begin(plan, ledger)

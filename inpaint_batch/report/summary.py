@@ -92,7 +92,9 @@ def state_ending(part: Shard | None) -> str:
 
 
 def write_failures(state: Path, failures: Sequence[FailedRow], part: Shard | None = None) -> None:
-    """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder: a manifest of the failed rows, with the columns code and message.
+    """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder.
+
+    It is a manifest of the failed rows, with the columns code and message.
 
     Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
     those rows again. It is there after every run; without failures it holds only the header.

@@ -1,0 +1,105 @@
+"""What runs in each Ray actor: an engine and the local executor, one chunk of rows after the other.
+
+It knows nothing of Ray; the class becomes an actor in `ray_executor`. Rows come and outcomes go as plain data.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.errors import EngineError
+from inpaint_batch.execution.local import LocalExecutor
+from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
+from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.runtime.engine import Engine
+from inpaint_batch.runtime.select import select_engine
+from inpaint_batch.storage.atomic import signing_as
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """All that a worker needs to know; pickles."""
+
+    engine: str
+    model: str
+    """`default`, or an absolute path that every node can read."""
+    precision: str
+    tiling: TilingConfig
+    threads: int
+    """Tiles that the engine fills at a time."""
+    workers: int
+    """Threads that read, and as many that write."""
+    max_image_bytes: int
+    signature: str
+    """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What became of a chunk of rows."""
+
+    outcomes: list[RowOutcome]
+    """One for each row, or fewer where the worker was told to leave."""
+    num_batches: int
+    """Batches that the engine ran for them."""
+    log: list[tuple[int, str]]
+    """(level, text) of what was logged, tracebacks included: the log file is where the driver is."""
+
+
+class RayWorker:
+    """One worker. Its making does nothing that can fail; `start` loads the engine."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._executor: LocalExecutor | None = None
+        self._left = -1
+        self._log = _Lines()
+        self._life = ExitStack()
+        self._life.enter_context(signing_as(settings.signature))
+        logging.getLogger("inpaint_batch").addHandler(self._log)
+
+    def start(self) -> EngineFacts:
+        """Load the engine if it is not loaded, and tell what it is; raises EngineError and UsageError as it does."""
+        settings = self._settings
+        if self._engine is None:
+            self._engine = select_engine(
+                settings.engine, model=settings.model, precision=settings.precision, threads=settings.threads
+            )
+            self._executor = LocalExecutor(
+                EngineRunner(self._engine),
+                settings.tiling,
+                workers=settings.workers,
+                max_image_bytes=settings.max_image_bytes,
+            )
+        return EngineFacts.of(self._engine)
+
+    def do(self, round_number: int, tasks: list[RowTask]) -> ChunkResult:
+        """Bring the rows to their end. Run-level errors pass."""
+        if self._executor is None:
+            raise EngineError("a worker was given rows before it had an engine; this is a fault in the program")
+        num_before = self._executor.num_batches
+        outcomes = list(self._executor.run(tasks, lambda: self._left >= round_number))
+        return ChunkResult(outcomes, self._executor.num_batches - num_before, self._log.take())
+
+    def leave(self, round_number: int) -> None:
+        """Begin no row of that round any more. It comes while `do` works, from another thread."""
+        self._left = round_number
+
+
+class _Lines(logging.Handler):
+    """Keeps what is logged until somebody takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append((record.levelno, self.format(record)))
+
+    def take(self) -> list[tuple[int, str]]:
+        lines, self._lines = self._lines, []
+        return lines
