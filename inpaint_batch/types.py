@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 """float32, RGB in [0, 1] unless said otherwise."""
 BoolArray = NDArray[np.bool_]
-SampleArray = NDArray[np.uint8] | NDArray[np.uint16]
-"""(height, width, bands) in the dtype of the file."""
+SampleArray = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.int32] | NDArray[np.float32]
+"""(height, width, bands) in the dtype of the file; fewer than 8 bits and palette indices as uint8, never scaled."""
 
 
 class Box(NamedTuple):
@@ -112,6 +112,9 @@ class Row:
 
 
 ImageFormat = Literal["jpeg", "png", "tiff", "webp"]
+SampleType = Literal["uint8", "uint16", "uint32", "int32", "float32"]
+ColourModel = Literal["light", "ink", "palette"]
+"""What the colour bands hold: light (grey or RGB), ink (CMYK, 0 is bare paper), or one index into a palette."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +126,24 @@ class Header:
     height_px: int
     num_bands: int
     """Samples per pixel in the file, alpha included."""
-    dtype: Literal["uint8", "uint16"]
+    dtype: SampleType
     has_alpha: bool
     """Whether the last band is alpha. Alpha is never filled: it leaves as it came."""
     orientation: int = 1
     """EXIF orientation 1..8. Pixels are never rotated; a mask drawn on the upright view is turned back instead."""
+    model: ColourModel = "light"
+    levels: tuple[float, float] | None = None
+    """Sample values that stand for RGB 0 and 1; None means 0 and the largest value of `dtype`. Known samples may lie
+    beyond them, fills may not.
+    """
+    palette: bytes = b""
+    """Red, green, blue and alpha of every entry, 8 bits each; empty unless `model` is "palette"."""
+    ink_profile: bytes = field(default=b"", repr=False)
+    """ICC profile that says what the inks look like; empty where there is none, and unless `model` is "ink"."""
 
     @property
     def num_colours(self) -> int:
-        """1 for grey, 3 for RGB."""
+        """1 for grey and palette indices, 3 for RGB, 4 for CMYK."""
         return self.num_bands - int(self.has_alpha)
 
     @property
@@ -147,7 +159,7 @@ class Header:
     @property
     def decoded_bytes(self) -> int:
         """Size of all samples in memory."""
-        return self.num_pixels * self.num_bands * (1 if self.dtype == "uint8" else 2)
+        return self.num_pixels * self.num_bands * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)

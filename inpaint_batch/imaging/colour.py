@@ -1,18 +1,41 @@
-"""Between the samples of a file and the RGB that engines see. Exact there and back, for every 8- and 16-bit value."""
+"""Between the samples of a file and the RGB that engines see.
+
+Grey and RGB of 8 and 16 bits are exact there and back, for every value. Elsewhere only the fill is ever translated
+back: a palette index is the nearest opaque entry, ink is what the profile of the file or, without one, the simplest
+separation says, and 32-bit samples lie between the levels that were found in the image.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.types import FloatArray, Header, SampleArray
 
+_CHUNK_PIXELS = 1 << 13
+"""Pixels compared with a whole palette at once: 256 entries then take 8 MiB."""
+_MAX_ENTRIES = 256
+_OPAQUE = 255
+
 
 def samples_to_rgb(samples: SampleArray, header: Header) -> FloatArray:
-    """RGB float32 (h, w, 3) in [0, 1] of file samples (h, w, bands): grey is replicated, alpha left out."""
+    """RGB float32 (h, w, 3) in [0, 1] of file samples (h, w, bands): grey is replicated, alpha left out.
+
+    Samples beyond `header.levels` are clipped, and NaN is black: a hole in the data must not reach an engine.
+    """
     colours = samples[..., : header.num_colours]
+    if header.model == "palette":
+        return _palette_colours(header)[np.minimum(colours[..., 0], _MAX_ENTRIES - 1)]
+    if header.model == "ink":
+        return _ink_to_rgb(colours, header)
     rgb = np.empty((*samples.shape[:2], 3), np.float32)
-    np.divide(colours, np.float32(_white(header)), out=rgb, dtype=np.float32)
+    if header.levels is None:
+        np.divide(colours, np.float32(_white(header)), out=rgb, dtype=np.float32)
+        return rgb
+    black, white = header.levels
+    # In double precision: 32-bit integers have more digits than float32, and float32 may overflow on the way.
+    rgb[...] = np.clip(np.nan_to_num((colours.astype(np.float64) - black) / (white - black)), 0.0, 1.0)
     return rgb
 
 
@@ -26,12 +49,100 @@ def rgb_to_samples(rgb: FloatArray, original_samples: SampleArray, header: Heade
         raise RowError(
             FailureCode.NONFINITE, "The engine returned NaN or infinity; try --precision fp32 or another engine."
         )
-    colours = rgb.mean(axis=2, keepdims=True) if header.num_colours == 1 else rgb
     samples = original_samples.copy()
-    steps = np.rint(np.clip(colours, 0.0, 1.0) * np.float32(_white(header)))
+    if header.model == "palette":
+        samples[..., 0] = _nearest_entry(rgb, header)
+        return samples
+    if header.model == "ink":
+        samples[..., : header.num_colours] = _rgb_to_ink(rgb, header)
+        return samples
+    colours = rgb.mean(axis=2, keepdims=True) if header.num_colours == 1 else rgb
+    colours = np.clip(colours, 0.0, 1.0)
+    if header.levels is None:
+        steps = np.rint(colours * np.float32(_white(header)))
+    else:
+        black, white = header.levels
+        steps = black + colours.astype(np.float64) * (white - black)
+        if samples.dtype.kind != "f":
+            steps = np.rint(steps)
     samples[..., : header.num_colours] = steps.astype(samples.dtype)
     return samples
 
 
+def robust_levels(samples: SampleArray, known: NDArray[np.bool_] | None = None) -> tuple[float, float]:
+    """Values that stand for black and white in samples (h, w, colour bands) of no fixed range, such as 32-bit floats.
+
+    All finite samples (where `known` (h, w) is true, if given) but the outermost thousandth on each side lie between
+    them. Both differ, whatever the samples.
+    """
+    chosen = samples if known is None else samples[known]
+    finite = chosen[np.isfinite(chosen)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.quantile(finite.astype(np.float64), [0.001, 0.999], method="nearest"))
+    if low < high:
+        return low, high
+    step = max(1.0, abs(low))  # towards zero, where the type has room
+    return (low - step, low) if low > 0 else (low, low + step)
+
+
 def _white(header: Header) -> int:
     return 255 if header.dtype == "uint8" else 65535
+
+
+def _palette_entries(header: Header) -> NDArray[np.uint8]:
+    return np.frombuffer(header.palette, np.uint8).reshape(-1, 4)
+
+
+def _palette_colours(header: Header) -> FloatArray:
+    """(256, 3) RGB in [0, 1]; entries that the file does not define are black."""
+    entries = _palette_entries(header)
+    table = np.zeros((_MAX_ENTRIES, 3), np.float32)
+    table[: len(entries)] = entries[:, :3] / np.float32(255)
+    return table
+
+
+def _nearest_entry(rgb: FloatArray, header: Header) -> NDArray[np.uint8]:
+    """(h, w) indices of the entries closest to `rgb` in sRGB, the first of equals; transparent ones only if all are."""
+    entries = _palette_entries(header)
+    (usable,) = np.nonzero(entries[:, 3] == _OPAQUE)
+    if not usable.size:
+        usable = np.arange(len(entries))
+    # Whole numbers, so that ties are ties on every machine.
+    colours = entries[usable, :3].astype(np.int32)
+    pixels = np.rint(np.clip(rgb, 0.0, 1.0) * np.float32(255)).astype(np.int32).reshape(-1, 3)
+    nearest = np.empty(len(pixels), np.uint8)
+    for start in range(0, len(pixels), _CHUNK_PIXELS):
+        chunk = pixels[start : start + _CHUNK_PIXELS]
+        distance = np.zeros((len(chunk), len(colours)), np.int32)
+        for band in range(3):
+            distance += (chunk[:, band, None] - colours[:, band]) ** 2
+        nearest[start : start + len(chunk)] = usable[distance.argmin(axis=1)]
+    return nearest.reshape(rgb.shape[:2])
+
+
+def _ink_to_rgb(inks: SampleArray, header: Header) -> FloatArray:
+    if header.ink_profile:
+        from inpaint_batch.imaging import ink_profile  # brings libvips, which few files need
+
+        if ink_profile.is_usable(header.ink_profile):
+            return ink_profile.ink_to_rgb(inks, header.ink_profile)
+    amounts = np.asarray(inks / np.float32(_white(header)), np.float32)
+    return (1 - amounts[..., :3]) * (1 - amounts[..., 3:])
+
+
+def _rgb_to_ink(rgb: FloatArray, header: Header) -> SampleArray:
+    """Without a profile: as much black as possible, so that grey is printed with black ink alone."""
+    clipped = np.clip(rgb, np.float32(0), np.float32(1))
+    if header.ink_profile:
+        from inpaint_batch.imaging import ink_profile
+
+        if ink_profile.is_usable(header.ink_profile):
+            return ink_profile.rgb_to_ink(clipped, header.ink_profile, header.dtype)
+    light = clipped.max(axis=2, keepdims=True)
+    inks = np.ones((*rgb.shape[:2], 4), np.float32)
+    np.divide(clipped, light, out=inks[..., :3], where=light > 0)
+    inks[..., :3] = 1 - inks[..., :3]
+    inks[..., 3:] = 1 - light
+    steps = np.rint(inks * np.float32(_white(header)))
+    return steps.astype(np.uint8) if header.dtype == "uint8" else steps.astype(np.uint16)

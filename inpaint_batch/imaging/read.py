@@ -29,20 +29,27 @@ _OTHERS = {
 _OPENERS: dict[ImageFormat, Callable[[Path, int], ImageSource]] = {
     "jpeg": open_jpeg,
     "png": open_png,
-    "tiff": open_tiff,
     "webp": open_webp,
 }
 
 
-def open_image(path: Path, *, max_bytes: int) -> ImageSource:
+def open_image(path: Path, *, max_bytes: int, page: int | None = None) -> ImageSource:
     """Open an image by its header.
+
+    `page` counts from 1. Without it, a file of several pages is refused; with it, only that page is read and patched.
 
     Raises `RowError`: memory, if the decoded samples would take more than `max_bytes`; read, if the file is missing,
     empty, not a JPEG, PNG, TIFF or WebP, damaged, or of a kind that cannot be written back exactly (the message names
     it).
     """
     with reading(path):
-        return _OPENERS[sniff(path)](path, max_bytes)
+        kind = sniff(path)
+        if kind == "tiff":
+            return open_tiff(path, max_bytes, page)
+        if page not in (None, 1):
+            message = f"The image {path} has no page {page}; only a TIFF can have several."
+            raise RowError(FailureCode.READ, message)
+        return _OPENERS[kind](path, max_bytes)
 
 
 def sniff(path: Path, what: str = "image") -> ImageFormat:

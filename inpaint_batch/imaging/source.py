@@ -221,6 +221,14 @@ def bands_of_rows(header: Header) -> Iterator[Box]:
         yield Box(top, 0, min(step_px, header.height_px - top), header.width_px)
 
 
+def same_samples(one: SampleArray, other: SampleArray) -> bool:
+    """Whether two arrays are equal bit by bit: NaN equals itself, and zero is not minus zero."""
+    if one.dtype != other.dtype:
+        return False
+    unsigned = f"u{one.dtype.itemsize}"
+    return np.array_equal(np.ascontiguousarray(one).view(unsigned), np.ascontiguousarray(other).view(unsigned))
+
+
 def verify_samples(source: ImageSource, patches: Sequence[Patch], written: ImageSource) -> None:
     """Raise `RowError` (write) unless `written` holds the samples of `source` with `patches` in place, and nothing
     else.
@@ -238,6 +246,6 @@ def verify_samples(source: ImageSource, patches: Sequence[Patch], written: Image
         expected = source.read(box).copy()
         apply_patches(source, expected, box, patches)
         found = written.read(box)
-        if not np.array_equal(expected, found):
+        if not same_samples(expected, found):
             num_wrong = int(np.count_nonzero((expected != found).any(axis=2)))
             raise spoiled(written.path, f"{num_wrong} pixels in rows {box.top} to {box.bottom} are wrong")

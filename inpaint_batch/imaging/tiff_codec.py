@@ -8,11 +8,14 @@ from typing import cast
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.types import SampleArray
 
 _DEFLATE_LEVEL = 6
 _ZSTD_LEVEL = 9
+_HORIZONTAL, _FLOATING = 2, 3
+"""Values of the Predictor tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +75,98 @@ CODECS = {
 """By the number in the Compression tag."""
 
 
+FileType = np.dtype[np.uint8] | np.dtype[np.uint16] | np.dtype[np.uint32] | np.dtype[np.int32] | np.dtype[np.float32]
+"""Sample type with the byte order of the file."""
+
+
 def unpack_segment(
     packed: bytes,
     compression: int,
     predictor: int,
-    dtype: np.dtype[np.uint8] | np.dtype[np.uint16],
+    dtype: FileType,
     full_shape: tuple[int, int, int],
     shape: tuple[int, int, int],
+    depth: int = 8,
 ) -> SampleArray:
     """Samples (h, w, bands) in native byte order of one packed segment.
 
     `dtype` is that of the file, byte order included; `shape` is what is needed, `full_shape` what some writers pad
-    the last strip to. Raises `ValueError` or a codec's own error where the segment is damaged or short.
+    the last strip to. A `depth` of 1, 2 or 4 bits says how many samples share a byte. Raises `ValueError` or a codec's
+    own error where the segment is damaged or short.
     """
-    full_bytes, wanted_bytes = (int(np.prod(size)) * dtype.itemsize for size in (full_shape, shape))
-    raw = CODECS[compression].unpack(packed, full_bytes)
+    row_bytes = _row_bytes(shape, dtype, depth)
+    wanted_bytes = shape[0] * row_bytes
+    raw = CODECS[compression].unpack(packed, full_shape[0] * row_bytes)
     if len(raw) < wanted_bytes:
         raise ValueError(f"a segment unpacks to {len(raw)} bytes instead of {wanted_bytes}")
-    stored = np.frombuffer(raw, dtype, int(np.prod(shape))).reshape(shape)
-    samples = cast(SampleArray, stored.astype(dtype.newbyteorder("=")))
-    if predictor == 2:
-        np.cumsum(samples, axis=1, dtype=samples.dtype, out=samples)
+    stored = np.frombuffer(raw, np.uint8, wanted_bytes).reshape(shape[0], row_bytes)
+    if depth < 8:
+        return split_bytes(stored, shape[1] * shape[2], depth).reshape(shape)
+    if predictor == _FLOATING:
+        return _undo_floating(stored, shape, dtype)
+    samples = cast(SampleArray, stored.view(dtype).reshape(shape).astype(dtype.newbyteorder("=")))
+    if predictor == _HORIZONTAL:
+        bits = _as_bits(samples)
+        np.cumsum(bits, axis=1, dtype=bits.dtype, out=bits)
     return samples
 
 
-def pack_segment(
-    samples: SampleArray, compression: int, predictor: int, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
-) -> bytes:
+def pack_segment(samples: SampleArray, compression: int, predictor: int, dtype: FileType, depth: int = 8) -> bytes:
     """One packed segment of samples (h, w, bands): what `unpack_segment` turns back into exactly these."""
-    stored = samples
-    if predictor == 2:
-        stored = samples.copy()
-        stored[:, 1:] -= samples[:, :-1]
-    row_bytes = samples.shape[1] * samples.shape[2] * dtype.itemsize
-    return CODECS[compression].pack(np.ascontiguousarray(stored).astype(dtype).tobytes(), row_bytes)
+    row_bytes = _row_bytes(samples.shape, dtype, depth)
+    if depth < 8:
+        raw = join_bytes(samples.reshape(len(samples), -1).astype(np.uint8, copy=False), depth).tobytes()
+    elif predictor == _FLOATING:
+        raw = _do_floating(samples, dtype)
+    else:
+        stored = samples
+        if predictor == _HORIZONTAL:
+            stored = samples.copy()
+            _as_bits(stored)[:, 1:] -= _as_bits(samples)[:, :-1]
+        raw = np.ascontiguousarray(stored).astype(dtype).tobytes()
+    return CODECS[compression].pack(raw, row_bytes)
+
+
+def split_bytes(packed: NDArray[np.uint8], num_samples: int, depth: int) -> NDArray[np.uint8]:
+    """(rows, num_samples) of 1, 2 or 4 bits each, from rows of bytes that begin with the highest bits."""
+    shifts = np.arange(8 - depth, -1, -depth, dtype=np.uint8)
+    samples = packed[:, :, None] >> shifts & np.uint8((1 << depth) - 1)
+    return samples.reshape(len(packed), -1)[:, :num_samples].copy()
+
+
+def join_bytes(samples: NDArray[np.uint8], depth: int) -> NDArray[np.uint8]:
+    """Undo `split_bytes`; bits that pad the end of a row are 0."""
+    per_byte = 8 // depth
+    padded = np.pad(samples, ((0, 0), (0, -samples.shape[1] % per_byte))).reshape(len(samples), -1, per_byte)
+    shifts = np.arange(8 - depth, -1, -depth, dtype=np.uint8)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(padded << shifts, axis=2)
+    return packed
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: FileType, depth: int) -> int:
+    bits = depth if depth < 8 else 8 * dtype.itemsize
+    return -(-shape[1] * shape[2] * bits // 8)
+
+
+def _as_bits(samples: SampleArray) -> NDArray[np.unsignedinteger]:
+    """The same memory as unsigned integers, in which differences wrap around."""
+    return samples.view(f"u{samples.dtype.itemsize}")
+
+
+def _undo_floating(stored: NDArray[np.uint8], shape: tuple[int, int, int], dtype: FileType) -> SampleArray:
+    """Predictor 3: each row is split into planes of like bytes, highest first, and each byte is a difference."""
+    height, width, bands = shape
+    summed = np.cumsum(stored.reshape(height, -1, bands), axis=1, dtype=np.uint8)
+    planes = summed.reshape(height, dtype.itemsize, width * bands).transpose(0, 2, 1)
+    big_endian = np.ascontiguousarray(planes).view(dtype.newbyteorder(">"))
+    return cast(SampleArray, big_endian.reshape(shape).astype(dtype.newbyteorder("=")))
+
+
+def _do_floating(samples: SampleArray, dtype: FileType) -> bytes:
+    height, _, bands = samples.shape
+    big_endian = np.ascontiguousarray(samples).astype(dtype.newbyteorder(">")).view(np.uint8)
+    planes = big_endian.reshape(height, -1, dtype.itemsize).transpose(0, 2, 1)
+    summed = np.ascontiguousarray(planes).reshape(height, -1, bands)
+    stored = summed.copy()
+    stored[:, 1:] -= summed[:, :-1]
+    return stored.tobytes()

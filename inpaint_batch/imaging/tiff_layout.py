@@ -1,4 +1,4 @@
-"""Where the segments (strips or tiles) of a TIFF lie, how they are packed, and which TIFFs can be patched in place."""
+"""Where the segments (strips or tiles) of a TIFF page lie, and how they are packed."""
 
 from __future__ import annotations
 
@@ -9,34 +9,15 @@ from typing import Literal
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import tiff_kind
 from inpaint_batch.imaging.source import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
+from inpaint_batch.imaging.tiff_kind import TiffKind
 from inpaint_batch.types import Box
 
-MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
-_PHOTOMETRICS = {
-    3: "a palette TIFF",
-    4: "a TIFF transparency mask",
-    5: "a CMYK TIFF",
-    6: "a YCbCr TIFF",
-    8: "a CIELab TIFF",
-}
-_LOSSY = {
-    6: "old-style JPEG",
-    7: "JPEG",
-    34892: "lossy JPEG",
-    50001: "WebP",
-    34712: "JPEG 2000",
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    34887: "LERC",
-    34934: "JPEG XR",
-    22610: "JPEG XR",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-_BILEVEL = {2: "CCITT RLE", 3: "CCITT fax 3", 4: "CCITT fax 4"}
-_UNSIGNED = 1
+_OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
+_REDUCED = 1
+"""Bit of NewSubfileType: a smaller version of another page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +37,18 @@ class ArrayTag:
 class TiffLayout:
     """One image file directory, as far as reading and patching its segments needs it."""
 
+    kind: TiffKind
+    page_number: int | None
+    """The page it was asked for, from 1; None for the only page."""
     byte_order: Literal["<", ">"]
     is_big: bool
     width_px: int
     height_px: int
     num_bands: int
-    dtype: Literal["uint8", "uint16"]
-    has_alpha: bool
     orientation: int
     compression: int
     predictor: int
     is_planar: bool
-    is_min_white: bool
     segment_px: tuple[int, int]
     """(height, width) of a full segment."""
     is_tiled: bool
@@ -76,6 +57,8 @@ class TiffLayout:
     offsets_tag: ArrayTag
     lengths_tag: ArrayTag | None
     """None where the file leaves the lengths out, which only uncompressed ones may."""
+    foreign_offsets: frozenset[int]
+    """Where segments of the other pages begin."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -123,94 +106,79 @@ class TiffLayout:
         return [plane * rows * columns + index for plane in range(num_planes) for index in in_plane]
 
 
-def read_layout(path: Path, max_bytes: int) -> TiffLayout:
-    """Layout of the only page of a TIFF; raises `RowError` (read, memory) naming what cannot be kept exactly."""
+def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> TiffLayout:
+    """Layout of page `page_number` (from 1) of a TIFF, or of its only page.
+
+    Raises `RowError` (read, memory) naming what cannot be kept exactly.
+    """
     with tifffile.TiffFile(path) as file:
-        if not len(file.pages):
-            raise damaged(path, "it holds no page")
-        page = file.pages.first
-        width_px, height_px = int(page.imagewidth), int(page.imagelength)
-        num_bands, depth = int(page.samplesperpixel), _depth(page)
-        if not width_px or not height_px or not num_bands:
-            raise damaged(path, "its directory makes no sense")
-        check_budget(path, width_px, height_px, num_bands * max(1, depth // 8), max_bytes)
-        _refuse_unkeepable(path, page, len(file.pages), depth)
-        extra = tuple(int(kind) for kind in page.extrasamples)
-        num_colours = 3 if int(page.photometric) == RGB else 1
-        if num_bands not in (num_colours, num_colours + 1):
-            raise refuse(
-                path, f"a TIFF of {num_bands} samples per pixel ({extra} extra)", "keep the colours and one alpha"
-            )
+        page = _choose_page(path, file, page_number)
+        kind = tiff_kind.recognise(path, page, max_bytes)
+        width_px, height_px, num_bands = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
         is_tiled = bool(page.is_tiled)
         if is_tiled:
             segment_px = int(page.tilelength), int(page.tilewidth)
         else:
             segment_px = min(int(page.rowsperstrip) or height_px, height_px), width_px
-        check_budget(path, segment_px[1], segment_px[0], num_bands * depth // 8, max_bytes)
-        offsets_tag, lengths_tag = (_tag(page, codes) for codes in ((324, 273), (325, 279)))
+        check_budget(path, segment_px[1], segment_px[0], num_bands * max(1, kind.depth // 8), max_bytes)
+        offsets_tag, lengths_tag = (_tag(page, codes) for codes in (_OFFSET_TAGS, _LENGTH_TAGS))
         orientation = int(page.tags.valueof(274, default=1))
         layout = TiffLayout(
+            kind=kind,
+            page_number=page_number,
             byte_order=file.byteorder,
             is_big=file.is_bigtiff,
             width_px=width_px,
             height_px=height_px,
             num_bands=num_bands,
-            dtype="uint8" if depth == 8 else "uint16",
-            has_alpha=num_bands > num_colours,
             orientation=orientation if 1 <= orientation <= 8 else 1,
             compression=int(page.compression),
             # Without one of the codecs that know predictors, readers ignore the tag.
             predictor=int(page.predictor) if CODECS[int(page.compression)].has_predictor else 1,
             is_planar=num_bands > 1 and int(page.planarconfig) == 2,
-            is_min_white=int(page.photometric) == MIN_IS_WHITE,
             segment_px=segment_px,
             is_tiled=is_tiled,
             offsets=tuple(int(offset) for offset in page.dataoffsets),
             lengths=tuple(int(length) for length in page.databytecounts),
             offsets_tag=_require(path, offsets_tag),
             lengths_tag=lengths_tag,
+            foreign_offsets=_foreign_offsets(path, file, page),
         )
     _check_segments(path, layout, path.stat().st_size)
     return layout
 
 
-def _refuse_unkeepable(path: Path, page: tifffile.TiffPage, num_pages: int, depth: int) -> None:
-    if num_pages > 1:
-        raise refuse(path, f"a TIFF of {num_pages} pages", "split it into single-page files")
-    if 330 in page.tags:
-        raise refuse(path, "a TIFF with sub-images (a pyramid or previews that would go stale)", "save it without them")
-    compression, photometric = int(page.compression), int(page.photometric)
-    if compression in _LOSSY:
-        kind = f"a TIFF with {_LOSSY[compression]} compression"
-        raise refuse(path, kind, "save it with lossless compression (LZW, Deflate or ZSTD)")
-    if depth == 1 or compression in _BILEVEL:
-        raise refuse(path, "a bilevel (1-bit) TIFF", "convert it to 8-bit grey first")
-    if photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB):
-        raise refuse(
-            path, _PHOTOMETRICS.get(photometric, f"a TIFF of photometric {photometric}"), "convert it to RGB first"
-        )
-    if int(page.sampleformat) != _UNSIGNED or depth not in (8, 16):
-        if depth < 0:
-            raise refuse(path, "a TIFF whose bands differ in depth", "save it with one depth for all")
-        kind = {2: "signed integer", 3: "floating-point"}.get(int(page.sampleformat), "integer")
-        raise refuse(path, f"a {depth}-bit {kind} TIFF", "convert it to 8- or 16-bit unsigned integers")
-    if int(page.fillorder) != 1:
-        raise refuse(path, "a TIFF with reversed bit order", "save it again with any current program")
-    if compression not in CODECS:
-        name = getattr(page.compression, "name", f"unknown ({compression})")
-        raise refuse(path, f"a TIFF with {name} compression", "save it with LZW, Deflate or ZSTD")
-    codec = CODECS[compression]
-    if not codec.is_available():
-        message = f"The image {path} needs the {codec.name} codec; install it with `pip install 'imagecodecs[all]'`."
+def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -> tifffile.TiffPage:
+    num_pages = len(file.pages)
+    if not num_pages:
+        raise damaged(path, "it holds no page")
+    if page_number is None and num_pages > 1:
+        advice = f"say which page to restore (page 1 to {num_pages}; the others then stay as they are) or split it"
+        raise refuse(path, f"a TIFF of {num_pages} pages", advice)
+    if page_number is not None and not 1 <= page_number <= num_pages:
+        message = f"The image {path} has no page {page_number}; its pages are 1 to {num_pages}."
         raise RowError(FailureCode.READ, message)
-    if int(page.predictor) not in (1, 2):
-        raise refuse(path, f"a TIFF with predictor {int(page.predictor)}", "save it with LZW, Deflate or ZSTD")
+    page = file.pages[(page_number or 1) - 1]
+    if not isinstance(page, tifffile.TiffPage):
+        raise damaged(path, "its directories do not hold together")
+    return page
 
 
-def _depth(page: tifffile.TiffPage) -> int:
-    """Bits per sample; -1 where bands differ."""
-    bits = page.bitspersample
-    return int(bits) if isinstance(bits, int) else -1
+def _foreign_offsets(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> frozenset[int]:
+    """Where the segments of all other pages lie: none of them may be overwritten."""
+    found: set[int] = set()
+    own = {tag.values for tag in (_tag(page, _OFFSET_TAGS), _tag(page, _LENGTH_TAGS)) if tag}
+    for other in file.pages:
+        if other.offset == page.offset or not isinstance(other, tifffile.TiffPage):
+            continue
+        if int(other.subfiletype) & _REDUCED:
+            advice = "save it without them"
+            raise refuse(path, "a TIFF with reduced copies of its pages, which would go stale", advice)
+        tags = [tag for tag in (_tag(other, _OFFSET_TAGS), _tag(other, _LENGTH_TAGS)) if tag]
+        if any(tag.values in own for tag in tags):
+            raise refuse(path, "a TIFF whose pages share their address lists", "save it again with any current program")
+        found.update(int(offset) for offset in other.dataoffsets)
+    return frozenset(found)
 
 
 def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:

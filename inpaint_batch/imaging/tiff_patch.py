@@ -11,13 +11,14 @@ import shutil
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.source import spoiled
+from inpaint_batch.imaging.source import same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_segment, turn_white
 from inpaint_batch.imaging.tiff_codec import pack_segment
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
@@ -39,9 +40,14 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
             samples = read_segment(original, layout, index, source.path)
             _patch_segment(samples, layout, index, patches, source.header.num_colours)
             packed = pack_segment(
-                turn_white(samples, layout, index), layout.compression, layout.predictor, file_dtype(layout)
+                turn_white(samples, layout, index),
+                layout.compression,
+                layout.predictor,
+                file_dtype(layout),
+                layout.kind.depth,
             )
-            if len(packed) > lengths[index] or num_users[offsets[index]] > 1:
+            is_shared = num_users[offsets[index]] > 1 or offsets[index] in layout.foreign_offsets
+            if len(packed) > lengths[index] or is_shared:
                 offsets[index] = _append(file, packed, layout, source.path)
             else:
                 file.seek(offsets[index])
@@ -117,9 +123,13 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
     """Raise `RowError` (write) unless untouched segments equal byte for byte, touched ones decode to what was meant,
     and the bytes in front of and between them changed only in the address arrays.
     """
-    written = open_tiff(destination, max_bytes)
+    written = open_tiff(destination, max_bytes, source.layout.page_number)
     before, after = source.layout, written.layout
-    if source.header != written.header or before.segment_px != after.segment_px:
+    # The fill may move the levels that the output would be given if it were opened as a source.
+    if (
+        replace(source.header, levels=None) != replace(written.header, levels=None)
+        or before.segment_px != after.segment_px
+    ):
         raise spoiled(destination, "its header changed on the way")
     touched = set(_touched(before, patches))
     with source.path.open("rb") as old, destination.open("rb") as new:
@@ -127,7 +137,7 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
             if index in touched:
                 expected = read_segment(old, before, index, source.path)
                 _patch_segment(expected, before, index, patches, source.header.num_colours)
-                is_right = np.array_equal(expected, read_segment(new, after, index, destination))
+                is_right = same_samples(expected, read_segment(new, after, index, destination))
             else:
                 is_right = (offset, length) == (after.offsets[index], after.lengths[index])
                 if is_right:
@@ -141,7 +151,11 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
 
 def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Sequence[int], destination: Path) -> None:
     """Compare all bytes of the old file that are neither touched segments nor address arrays."""
-    gaps = [(layout.offsets[index], layout.lengths[index]) for index in touched]
+    gaps = [
+        (layout.offsets[index], layout.lengths[index])
+        for index in touched
+        if layout.offsets[index] not in layout.foreign_offsets
+    ]
     for tag in (layout.offsets_tag, layout.lengths_tag):
         if tag is not None:
             gaps.append((tag.entry, 20 if layout.is_big else 12))

@@ -31,6 +31,9 @@ for _format in ("Jpeg", "Png", "Tiff", "Webp"):
 Image = Any
 """A `pyvips.Image`; pyvips has no types."""
 
+Error: type[Exception] = pyvips.Error
+"""What libvips raises outside `explaining`."""
+
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 # From top to bottom, and an exception where the default would be black pixels and silence.
 _OPTIONS = {"access": "sequential", "fail_on": "error"}
@@ -64,8 +67,27 @@ def samples(image: Image, path: Path, what: str = "image") -> SampleArray:
     This is where a damaged file shows.
     """
     with explaining(path, what):
-        pixels = image.write_to_memory()
-    return np.frombuffer(pixels, _DTYPES[image.format]).reshape(image.height, image.width, image.bands)
+        return array(image)
+
+
+def from_samples(samples: SampleArray, interpretation: str) -> Image:
+    """An image of samples (h, w, bands) uint8 or uint16 in memory, meaning what libvips calls `interpretation`."""
+    height, width, bands = samples.shape
+    kind = "uchar" if samples.dtype == np.uint8 else "ushort"
+    image = pyvips.Image.new_from_memory(np.ascontiguousarray(samples).data, width, height, bands, kind)
+    return image.copy(interpretation=interpretation)
+
+
+def with_profile(image: Image, profile: bytes) -> Image:
+    """`image` with an ICC profile attached, which the colour management then takes for its own."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    return image
+
+
+def array(image: Image) -> SampleArray:
+    """Run the pipeline that ends in `image`: (h, w, bands) uint8 or uint16. Raises `Error`."""
+    return np.frombuffer(image.write_to_memory(), _DTYPES[image.format]).reshape(image.height, image.width, image.bands)
 
 
 @contextmanager

@@ -218,12 +218,20 @@ REFUSED = {
         Image.fromarray(cases.picture("rgba"), "RGBA").convert("RGB").convert("CMYK").save(path, "JPEG")
     ),
     "arithmetic": _arithmetic_jpeg,
-    "floating-point": _tiff(np.zeros((9, 9), np.float32)),
+    "64-bit floating-point": _tiff(np.zeros((9, 9), np.float64)),
+    "16-bit floating-point": _tiff(np.zeros((9, 9), np.float16)),
     "signed integer": _tiff(np.zeros((9, 9), np.int16)),
-    "32-bit": _tiff(np.zeros((9, 9), np.uint32)),
-    "bilevel": _tiff(np.zeros((9, 9), np.bool_)),
-    "palette TIFF": _tiff(np.zeros((9, 9), np.uint8), photometric="palette", colormap=np.zeros((3, 256), np.uint16)),
-    "CMYK TIFF": _tiff(np.zeros((9, 9, 4), np.uint8), photometric="separated"),
+    "64-bit integer": _tiff(np.zeros((9, 9), np.uint64)),
+    "CCITT fax 4": lambda path: Image.fromarray(cases.picture("grey") > 99).save(path, "TIFF", compression="group4"),
+    "palette TIFF of 16": _tiff(
+        np.zeros((9, 9), np.uint16), photometric="palette", colormap=np.zeros((3, 65536), np.uint16)
+    ),
+    "CMYK TIFF of 32": _tiff(np.zeros((9, 9, 4), np.float32), photometric="separated"),
+    "inks other than CMYK": _tiff(
+        np.zeros((9, 9, 4), np.uint8), photometric="separated", extratags=[(332, 3, 1, 2, True)]
+    ),
+    "CIELab": _tiff(np.zeros((9, 9, 3), np.uint8), photometric="cielab"),
+    "LogLuv": _tiff(np.zeros((9, 9, 3), np.uint16), photometric=32845),
     "JPEG compression": _tiff(cases.picture("rgb"), photometric="rgb", compression="jpeg"),
     "sub-images": _pyramid,
     "5 samples": _tiff(np.zeros((9, 9, 5), np.uint8), photometric="rgb", planarconfig="contig"),

@@ -236,3 +236,22 @@ def test_packing_undoes_unpacking(compression: int, predictor: int, dtype: str, 
     samples = data.draw(arrays.arrays(kind.newbyteorder("="), shape))
     packed = pack_segment(samples, compression, predictor, kind)
     np.testing.assert_array_equal(unpack_segment(packed, compression, predictor, kind, shape, shape), samples)
+
+
+@given(st.sampled_from(sorted(CODECS)), st.sampled_from([1, 2, 3]), st.sampled_from("<>"), st.data())
+def test_packing_of_floats_keeps_every_bit(compression: int, predictor: int, order: str, data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 4)))
+    samples = data.draw(arrays.arrays(np.uint32, shape)).view(np.float32)  # any bits: NaN of all kinds among them
+    kind = np.dtype(np.float32).newbyteorder(order)
+    packed = pack_segment(samples, compression, predictor, kind)
+    back = unpack_segment(packed, compression, predictor, kind, shape, shape)
+    np.testing.assert_array_equal(back.view(np.uint32), samples.view(np.uint32))
+
+
+@given(st.sampled_from(sorted(CODECS)), st.sampled_from([1, 2, 4]), st.data())
+def test_packing_of_few_bits(compression: int, depth: int, data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 19), st.integers(1, 2)))
+    samples = data.draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, (1 << depth) - 1)))
+    kind = np.dtype(np.uint8)
+    packed = pack_segment(samples, compression, 1, kind, depth)
+    np.testing.assert_array_equal(unpack_segment(packed, compression, 1, kind, shape, shape, depth), samples)
