@@ -1,4 +1,4 @@
-"""How well does `inpaint-batch mask` find damage? Real elements of damage drawn over photographs, and clean photographs.
+"""How well does `inpaint-batch mask` find damage? Real elements of it drawn over photographs, and clean ones.
 
 Usage: python benchmarks/detector.py --data FOLDER --damage FOLDER [--limit N] [--contrast C...] [--threshold T]
 
@@ -105,9 +105,7 @@ def score_of(photos: Sequence[Path], config: DetectConfig, contrast: float, dama
     return score
 
 
-def damage_photo(
-    grey: Luma, rng: np.random.Generator, kind: str, contrast: float, damage: Path
-) -> tuple[Luma, Truth]:
+def damage_photo(grey: Luma, rng: np.random.Generator, kind: str, contrast: float, damage: Path) -> tuple[Luma, Truth]:
     """`grey` (h, w) with one element of the kind, rounded to 8 bits, and what was changed (h, w)."""
     sign = rng.choice((-1.0, 1.0))
     for _ in range(NUM_TRIES):

@@ -15,6 +15,7 @@ from inpaint_batch.cli.exits import INTERRUPTED, exit_code_of, tell
 COMMANDS = {
     "run": "inpaint_batch.cli.run",
     "check": "inpaint_batch.cli.check",
+    "mask": "inpaint_batch.cli.mask",
     "status": "inpaint_batch.cli.status",
     "merge": "inpaint_batch.cli.merge",
     "train": "inpaint_batch.cli.train",

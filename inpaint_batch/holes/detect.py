@@ -166,9 +166,7 @@ class _Candidates:
     """0 where a label is not a line."""
 
 
-def _candidates(
-    prominence: NDArray[np.uint8], ridge: BoolArray, threshold: float, min_length_px: int
-) -> _Candidates:
+def _candidates(prominence: NDArray[np.uint8], ridge: BoolArray, threshold: float, min_length_px: int) -> _Candidates:
     """Hysteresis: connected pixels above the weak threshold that are long, thin, and in part above the threshold."""
     weak = prominence >= WEAK * threshold
     num, labels = cv2.connectedComponents(weak.view(np.uint8), connectivity=8)

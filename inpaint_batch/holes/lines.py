@@ -16,8 +16,8 @@ from inpaint_batch.types import BoolArray, FloatArray
 
 NUM_ORIENTATIONS = 12
 LEVEL_SIDES_PX = (0, 384, 768)
-"""Widths of about 1-3, 3-6 and 6-12 px: each level has half the resolution of the one before. Lines of a level are sought
-where the shorter side of the image is at least this: in a small image a wide line is what the picture shows."""
+"""Widths of about 1-3, 3-6 and 6-12 px: each level has half the resolution of the one before. Lines of a level are
+sought where the shorter side of the image is at least this: in a small image a wide line is what the picture shows."""
 ALONG_PX = 4.0
 """Standard deviation of the filter along the line."""
 ACROSS_PX = 0.7

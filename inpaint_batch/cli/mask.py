@@ -1,0 +1,137 @@
+"""`inpaint-batch mask`: find scratches, dust and stains, and write masks and a manifest for review."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inpaint_batch.cli import options
+
+if TYPE_CHECKING:
+    from inpaint_batch.errors import RowError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class _Printer:
+    """One line an image on stdout; what failed on stderr."""
+
+    def found(self, image: str, coverage: float, shares: Mapping[str, float]) -> None:
+        kinds = ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items() if share)
+        typer.echo(f"{image}: {coverage:.2%} ({kinds})")
+
+    def clean(self, image: str) -> None:
+        typer.echo(f"{image}: no mask")
+
+    def failed(self, image: str, error: RowError) -> None:
+        print(f"{image}: {error}", file=sys.stderr, flush=True)
+
+
+@app.command()
+def mask(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="Folder of images, CSV file with the column image (paths relative to the file), or one image.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Folder that receives masks and manifest. Required.")
+    ],
+    kinds: Annotated[
+        str,
+        typer.Option(
+            "--kinds",
+            metavar="LIST",
+            help="What to look for, some of scratches,dust,stains. Stains are the least certain. "
+            "Default: scratches,dust.",
+            show_default=False,
+        ),
+    ] = "scratches,dust",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            metavar="X",
+            help="How many times the contrast of a mark exceeds texture and noise around it, 1-100; higher finds less. "
+            "Default: 7.",
+        ),
+    ] = None,
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            metavar="PX",
+            help="Longest side of a speck of dust in pixels, 3-60; stains are up to 4 times as long. Default: 12.",
+        ),
+    ] = None,
+    min_length: Annotated[
+        int | None,
+        typer.Option("--min-length", metavar="PX", help="Shortest scratch in pixels, 8-10000. Default: 24."),
+    ] = None,
+    polarity: Annotated[
+        str | None,
+        typer.Option(
+            "--polarity",
+            metavar="NAME",
+            help="Marks that are bright or dark against what is around them, or both. Default: both.",
+        ),
+    ] = None,
+    dilate: Annotated[
+        int | None,
+        typer.Option("--dilate", metavar="PX", help="Grow what is found by so many pixels, 0-64. Default: 1."),
+    ] = None,
+    relist: Annotated[
+        bool,
+        typer.Option(
+            "--relist",
+            help="Find nothing: write manifest.csv and clean.txt anew for the masks in DIR, after some were edited, "
+            "added or deleted. Default: off.",
+            show_default=False,
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Replace the masks of an earlier call. Default: off.", show_default=False),
+    ] = False,
+    max_image_megabytes: options.MaxImageMegabytes = None,
+) -> None:
+    """Find scratches, dust and stains in IMAGES by itself; rather too little than too much.
+
+    Writes a mask for each image where something was found (DIR/a/b.jpg.png for a/b.jpg, white is hole),
+    DIR/manifest.csv for `inpaint-batch run`, and the names of all other images to DIR/clean.txt. Look at the masks
+    before you run: thin lines of the picture itself, such as wires, look like scratches.
+    """
+    from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES
+    from inpaint_batch.errors import UsageError
+    from inpaint_batch.holes.detect import DetectConfig
+    from inpaint_batch.pipeline.detect import MANIFEST, find_damage
+
+    if relist and fresh:
+        raise UsageError("--relist keeps the masks in DIR and --fresh replaces them; give one of the two")
+    given = {
+        "threshold": threshold,
+        "max_size_px": max_size,
+        "min_length_px": min_length,
+        "polarity": polarity,
+        "dilate_px": dilate,
+    }
+    config = DetectConfig(
+        kinds=tuple(name.strip() for name in kinds.split(",")),
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+    )
+    max_image_bytes = DEFAULT_MAX_IMAGE_BYTES if max_image_megabytes is None else max_image_megabytes << 20
+    totals = find_damage(
+        images, output, config, _Printer(), fresh=fresh, relist=relist, max_image_bytes=max_image_bytes
+    )
+    mean = "" if relist or not totals.num_found else f", {totals.mean_coverage:.2%} of these on average"
+    typer.echo(
+        f"{totals.num_found} images with a mask{mean}, {totals.num_clean} without; look at the masks, then: "
+        f"inpaint-batch run {output / MANIFEST} --output RESTORED"
+    )
