@@ -18,7 +18,7 @@ from typing import Protocol
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.batcher import Batcher, Filled
-from inpaint_batch.execution.budget import MemoryBudget
+from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
 from inpaint_batch.execution.stages import PreparedRow, as_failure, needed_bytes, prepare_row, row_fills, write_row
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
 from inpaint_batch.tiling.fill import TileRequest
@@ -63,6 +63,7 @@ class LocalExecutor:
         max_rows: int = MAX_ROWS_IN_FLIGHT,
     ) -> None:
         """`workers` threads read, and as many write; `runner` fills tiles, from one thread only."""
+        return_large_blocks()
         self._runner = runner
         self._tiling = tiling
         self._workers = workers

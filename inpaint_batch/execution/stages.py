@@ -80,8 +80,8 @@ def check_memory(image: str, header: Header, machine_bytes: int | None = None) -
         raise RowError(
             FailureCode.MEMORY,
             f"the image {image} is {header.width_px} × {header.height_px} px and would take about "
-            f"{needed_bytes(header) / 1e9:.1f} GB of memory, of which {machine_bytes / 1e9:.1f} GB are there; restore it "
-            "on a larger machine, or cut it in parts",
+            f"{needed_bytes(header) / 1e9:.1f} GB of memory, of which {machine_bytes / 1e9:.1f} GB are there; restore "
+            "it on a larger machine, or cut it in parts",
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import RowError, RowsFailedError
-from inpaint_batch.execution.budget import MemoryBudget
+from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
 from inpaint_batch.execution.ledger import Ledger
 from inpaint_batch.execution.local import MEMORY_BUDGET_BYTES
 from inpaint_batch.execution.stages import as_failure, needed_bytes, prepare_row
@@ -52,6 +52,7 @@ def check_manifest(
     `with_output` tells whether the output folder is to be looked at as well. Findings are reported in the order of the
     manifest. Raises RowsFailedError if a row would fail, and ManifestError, UsageError and StorageError as `run` does.
     """
+    return_large_blocks()
     totals = CheckTotals()
     rows = read_manifest(manifest, masks=masks)
     names: OutputNames | None = None
