@@ -20,6 +20,7 @@ COMMANDS = {
     "merge": "inpaint_batch.cli.merge",
     "train": "inpaint_batch.cli.train",
     "compile": "inpaint_batch.cli.compile",
+    "engines": "inpaint_batch.cli.engines",
 }
 """Command → module, which has an `app` with that one command. It is imported when the command, or the list, is wanted,
 so a module must leave heavy imports to the body of its command."""

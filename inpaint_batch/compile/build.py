@@ -17,6 +17,7 @@ from inpaint_batch.compile.export import export_onnx
 from inpaint_batch.compile.gate import judge, measure, table
 from inpaint_batch.compile.quantise import quantise
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
+from inpaint_batch.errors import EngineError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 
@@ -66,6 +67,49 @@ def build_onnx(
         report += f"\n{int8}: {int8.stat().st_size / 1e6:.1f} MB\n{table(rows)}"
     (output / f"{name}.gate.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return report
+
+
+def build_plan_of(
+    model: Path,
+    output: Path | None,
+    *,
+    name: str,
+    precision: str,
+    calibrate: Path | None,
+    max_tiles: int,
+    accept_loss: bool,
+) -> str:
+    """Put the TensorRT plan of `model` into the cache; return a summary for a person.
+
+    `model`: an FP32 ONNX file of this package, or weights, which are exported to `output` first. `calibrate` judges
+    every precision and calibrates INT8. Raises what `build_onnx` and `build_tensorrt` raise.
+    """
+    from inpaint_batch.compile.tensorrt_build import build_tensorrt
+    from inpaint_batch.runtime.tensorrt_api import import_tensorrt
+
+    import_tensorrt()  # before minutes are spent on tiles
+    report = ""
+    if model.suffix == ".onnx":
+        fp32 = model
+        if not fp32.is_file():
+            raise EngineError(f"there is no model {fp32}: check the path")
+    else:
+        assert output is not None
+        report = build_onnx(model, output, name=name, calibrate=None, max_tiles=max_tiles, accept_loss=False) + "\n"
+        fp32 = output / f"{name}.fp32.onnx"
+    tiles = collect_tiles(calibrate, OnnxEngine(fp32, precision="fp32"), max_tiles) if calibrate else []
+    learned, judged = split(tiles)
+    card = {"calibration_sha256": sha256(calibrate)} if calibrate else {}
+    _, built = build_tensorrt(
+        fp32,
+        sha256(fp32),
+        precision=precision,
+        learned=learned,
+        judged=judged,
+        accept_loss=accept_loss,
+        card=card,
+    )
+    return report + built
 
 
 def split(tiles: list[RealTile]) -> tuple[list[RealTile], list[RealTile]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ def find_model(name: str) -> StoredModel:
             "install the package again, or name a model with --model path/to/model.onnx"
         )
     return StoredModel(name, files, _read_card(folder / "card.toml"))
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a model file, hexadecimal. Raises EngineError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise EngineError(f"cannot read the model {path} ({error.strerror}); check --model") from error
 
 
 def _user_model(name: str) -> StoredModel:

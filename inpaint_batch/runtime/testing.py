@@ -56,11 +56,11 @@ class FaultyEngine(IdentityEngine):
 
     `.` works · `x` raises RowError `infer`, retryable · `e` raises an unexpected RuntimeError · `n` returns NaN, which
     ends as RowError `nonfinite` · `s` works after `sleep_s` seconds · `k` kills the process (SIGKILL), as the
-    out-of-memory killer does · `w` works, but kills the process for a white picture · `h` works, but sleeps for a
-    white picture. Written as the name of an engine: `faulty:..x.k`, `faulty:s@0.5`.
+    out-of-memory killer does · `p` works, but dies of white pictures like `k` and
+    sleeps over black ones like `s`. Written as the name of an engine: `faulty:..x.k`, `faulty:s@0.5`.
     """
 
-    KINDS = ".xenskwh"
+    KINDS = ".xenskp"
 
     def __init__(self, schedule: str, *, sleep_s: float = 0.1, notes: tuple[str, ...] = ()) -> None:
         super().__init__(notes)
@@ -92,9 +92,8 @@ class FaultyEngine(IdentityEngine):
             raise RuntimeError("the faulty engine broke as it was told to")
         if kind == "n":
             filled = np.full_like(filled, np.nan)
-        has_white = kind in "wh" and bool((batch.image + batch.hole >= 1).all(axis=(1, 2, 3)).any())
-        if kind == "s" or (kind == "h" and has_white):
+        if kind == "s" or (kind == "p" and (batch.image == 0).all(axis=(1, 2, 3)).any()):
             time.sleep(self._sleep_s)
-        if kind == "k" or (kind == "w" and has_white):
+        if kind == "k" or (kind == "p" and (batch.image + batch.hole >= 1).all(axis=(1, 2, 3)).any()):
             os.kill(os.getpid(), signal.SIGKILL)
         return checked(filled, batch.image.shape)

@@ -1,0 +1,76 @@
+"""`inpaint-batch engines`: the TensorRT plans that were built on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from inpaint_batch.errors import UsageError
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="List, inspect and prune the TensorRT plans in this machine's cache.",
+)
+
+
+@app.command("list")
+def list_engines() -> None:
+    """One line for each plan, newest first: name, size, precision, GPU, TensorRT, model, verdict of the gate."""
+    from inpaint_batch.runtime.plans import list_plans, plan_folder
+
+    plans = list_plans(plan_folder())
+    for plan in plans:
+        verdict = "judged" if plan.card.get("gate") else "not judged"
+        typer.echo(
+            f"{plan.key.digest}  {plan.path.stat().st_size / 1e6:6.1f} MB  {plan.key.precision:4}  "
+            f"{plan.key.gpu or 'any GPU'}  {plan.key.tensorrt}  model {plan.key.model_hash[:12]}  {verdict}"
+        )
+    if not plans:
+        typer.echo(f"no plans in {plan_folder()}; inpaint-batch compile MODEL --target tensorrt builds one")
+
+
+@app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that `list` gives, or how it begins.")],
+) -> None:
+    """Print the card of one plan as JSON: key, versions, gate, latency, and TensorRT's description of its layers."""
+    from inpaint_batch.runtime.plans import list_plans, plan_folder
+
+    found = [plan for plan in list_plans(plan_folder()) if plan.key.digest.startswith(name)]
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} plans have a name that begins with {name!r}; see inpaint-batch engines list")
+    typer.echo(json.dumps(found[0].card, indent=1))
+
+
+@app.command()
+def prune(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Remove every plan. Default: those that this machine cannot run.")
+    ] = False,
+) -> None:
+    """Remove plans for another GPU, driver or TensorRT than are here now."""
+    from inpaint_batch.runtime.plans import list_plans, plan_folder, remove_plan
+    from inpaint_batch.runtime.tensorrt_api import import_tensorrt, key_here
+
+    plans = list_plans(plan_folder())
+    if not everything and plans:
+        trt = import_tensorrt()
+        plans = [
+            plan for plan in plans if not _runs_here(plan.key, key_here(trt, plan.key.model_hash, plan.key.precision))
+        ]
+    freed = sum(remove_plan(plan) for plan in plans)
+    typer.echo(f"removed {len(plans)} plans, {freed / 1e6:.1f} MB")
+
+
+def _runs_here(key: object, here: object) -> bool:
+    from inpaint_batch.runtime.plans import PORTABLE, PlanKey
+
+    assert isinstance(key, PlanKey)
+    assert isinstance(here, PlanKey)
+    same_build = (key.shapes, key.tensorrt) == (here.shapes, here.tensorrt)
+    return same_build and (key.gpu == PORTABLE or (key.gpu, key.driver) == (here.gpu, here.driver))
