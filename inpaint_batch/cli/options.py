@@ -14,7 +14,8 @@ Manifest = Annotated[
     Path,
     typer.Argument(
         metavar="MANIFEST",
-        help="CSV file with the columns image and mask (paths relative to the file), or a folder of images.",
+        help="Table with the columns image and mask, paths relative to it: CSV, TSV, JSON Lines (.gz too), Parquet; - "
+        "means standard input. Or a folder of images.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Rows from a CSV manifest, one after the other, each complaint with its line."""
+"""Rows from a manifest, one after the other, each complaint with its line."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import read_folder
+from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.manifest.sources import STDIN, Source
 from inpaint_batch.storage.paths import is_uri, output_problem
 from inpaint_batch.types import Row
 
 LOCATION_COLUMNS = ("image", "mask", "truth")
 _WINDOWS = os.name == "nt"
-_OTHER_KINDS = (".parquet", ".pq", ".jsonl", ".ndjson", ".json", ".xlsx", ".xls", ".ods")
 
 
 def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | RowProblem]:
-    """The rows of the manifest `path`, streaming: a CSV file (`.tsv`: tabs), or a folder of images with `masks`.
+    """The rows of the manifest `path`, streaming: a file, `-` (standard input), or a folder of images with `masks`.
 
-    A CSV is UTF-8 with a header. Image, mask and truth are relative to the folder of the manifest and come out
-    absolute. `output` defaults to the image path below that folder (the tree is mirrored), or to its file name where
-    the image lies elsewhere; `id` defaults to `output`. A row that cannot be run comes out as a RowProblem, and the
-    next one follows.
+    A file is CSV, `.tsv`, `.jsonl` or `.ndjson`, each also with `.gz`, or `.parquet`. Text is UTF-8; tables have a
+    header. Image, mask and truth are relative to the folder of the manifest and come out absolute. `output` defaults to
+    the image path below that folder (the tree is mirrored), or to its file name where the image lies elsewhere; `id`
+    defaults to `output`. A row that cannot be run comes out as a RowProblem, and the next one follows.
 
-    Raises at once ManifestError where the file cannot be read or its columns are wrong, and UsageError where `masks`
-    does not go with `path`. Raises ManifestError later, while rows are taken, where the text ceases to be UTF-8 or a
-    quote swallows the rows after it, because nothing from there on can be trusted.
+    Raises at once ManifestError where the file cannot be read or its columns are wrong, MissingDependencyError for
+    Parquet without pyarrow, and UsageError where `masks` does not go with `path`. Raises ManifestError later, while
+    rows are taken, where the text ceases to be UTF-8 or a quote swallows the rows after it, because nothing from there
+    on can be trusted.
     """
     if path.is_dir():
         if masks is None:
@@ -37,11 +39,10 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
         return read_folder(path, masks)
     if masks is not None:
         raise UsageError("--masks goes with a folder of images; a manifest file names the mask of each row itself")
-    if path.exists() and not path.is_file():
+    if path != STDIN and path.exists() and not path.is_file():
         raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
-    if path.suffix.lower() in _OTHER_KINDS:
-        raise ManifestError(f"{path} is not a CSV file; this version reads CSV manifests and folders")
-    records = _records(path)
+    source = Source.of(path)
+    records = _records(source)
     _, names = next(records, (0, []))
     records.close()
     if isinstance(names, RowError):
@@ -49,46 +50,52 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
     if not names:
         raise ManifestError(f"{path} is empty; its first line must name the columns, such as image,mask")
     check_header(names, str(path))
-    return _rows(path, names)
+    return _rows(source, names)
 
 
-def _rows(path: Path, names: list[str]) -> Iterator[Row | RowProblem]:
-    reader = _RowReader(path, names)
-    records = _records(path)
+def _rows(source: Source, names: list[str]) -> Iterator[Row | RowProblem]:
+    reader = _RowReader(source.path, names)
+    records = _records(source)
     next(records)
     for line, cells in records:
         yield reader.read(line, cells)
 
 
-def _records(path: Path) -> Generator[tuple[int, list[str] | RowError]]:
+def _records(source: Source) -> Generator[Record]:
+    """The records of a file, the names of its columns first."""
+    match source.format:
+        case "jsonl":
+            return json_records(source)
+        case "parquet":
+            return parquet_records(source)
+        case _:
+            return _table_records(source)
+
+
+def _table_records(source: Source) -> Generator[Record]:
     """(line where it starts, cells) of every record of a CSV file, empty lines left out; the header comes stripped."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            # strict: without it an unclosed quote swallows the rest of the file without a word
-            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-            line, is_header = 1, True
-            while True:
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    if reader.line_num > line or "end of data" in str(error):
-                        raise ManifestError(
-                            f"a quote that opens in line {line} of {path} is never closed, or not where it should be; "
-                            'correct that line (a quote inside a cell is written twice: "")'
-                        ) from error
-                    # Only this line is lost: the reader starts afresh with the next one.
-                    yield line, RowError(FailureCode.READ, f"the line is not CSV ({error}); correct its quotes")
-                else:
-                    if cells:
-                        yield line, [cell.strip() for cell in cells] if is_header else cells
-                        is_header = False
-                line = reader.line_num + 1
-    except OSError as error:
-        raise ManifestError(f"cannot read the manifest {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(_explain_encoding(path)) from error
+    with source.open_text() as file:
+        # strict: without it an unclosed quote swallows the rest of the file without a word
+        reader = csv.reader(file, delimiter="\t" if source.format == "tsv" else ",", strict=True)
+        line, is_header = 1, True
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if reader.line_num > line or "end of data" in str(error):
+                    raise ManifestError(
+                        f"a quote that opens in line {line} of {source.path} is never closed, or not where it should "
+                        'be; correct that line (a quote inside a cell is written twice: "")'
+                    ) from error
+                # Only this line is lost: the reader starts afresh with the next one.
+                yield line, RowError(FailureCode.READ, f"the line is not CSV ({error}); correct its quotes")
+            else:
+                if cells:
+                    yield line, [cell.strip() for cell in cells] if is_header else cells
+                    is_header = False
+            line = reader.line_num + 1
 
 
 class _RowReader:
@@ -186,17 +193,3 @@ def _check_locations(image: str, mask: str, truth: str) -> None:
                 f"the {column} {cell} lies in an object store, which this version cannot read; copy the file to a disk "
                 "and name its path",
             )
-
-
-def _explain_encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return f"{path} is UTF-16; save it as UTF-8 (in a table program: 'CSV UTF-8')"
-        file.seek(0)
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                wrong = line[error.start]
-                return f"line {number} of {path} is not UTF-8 (byte 0x{wrong:02x}); save it as UTF-8"
-    return f"{path} is not UTF-8; save it as UTF-8"

@@ -155,8 +155,8 @@ def test_a_bad_header_is_told_before_the_first_row(tmp_path: Path) -> None:
         read_manifest(tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="cannot read the manifest"):
         read_manifest(tmp_path / "missing.csv")
-    with pytest.raises(ManifestError, match="not a CSV file"):
-        read_manifest(tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="no kind of manifest"):
+        read_manifest(tmp_path / "m.xlsx")
 
 
 def test_masks_go_with_folders_only(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Records of manifests that are not tables of text: JSON Lines and Parquet, as the cells that a CSV would have."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Generator
+from typing import Any
+
+from inpaint_batch.errors import FailureCode, ManifestError, MissingDependencyError, RowError
+from inpaint_batch.manifest.schema import COLUMNS, IGNORED_COLUMNS, check_header
+from inpaint_batch.manifest.sources import Source
+
+Record = tuple[int, list[str] | RowError]
+"""(line, cells); of Parquet the ordinal of the row from 1. The first record of all holds the names of the columns."""
+
+BATCH_ROWS = 8192
+
+
+def json_records(source: Source) -> Generator[Record]:
+    """Records of a JSON Lines file, one object a line, empty lines left out.
+
+    Raises ManifestError where the first object is not that of a manifest; later ones fail alone.
+    """
+    known = frozenset((*COLUMNS, *IGNORED_COLUMNS))
+    is_first = True
+    with source.open_text() as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                values = _object(text)
+                if is_first:
+                    _check_first(values, f"line {line} of {source.path}")
+                    yield 0, list(COLUMNS)
+                cells: list[str] | RowError = _cells(values, known)
+            except RowError as error:
+                if is_first:
+                    raise ManifestError(f"line {line} of {source.path}: {error.message}") from error
+                cells = error
+            is_first = False
+            yield line, cells
+
+
+def parquet_records(source: Source) -> Generator[Record]:
+    """Records of a Parquet file, a few thousand in memory at a time.
+
+    Raises MissingDependencyError without pyarrow, and ManifestError where the file cannot be read.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"reading the Parquet manifest {source.path} needs pyarrow ({error}): pip install 'inpaint-batch[parquet]'"
+        ) from error
+    try:
+        with pq.ParquetFile(source.file) as file:
+            names = list(file.schema_arrow.names)
+            yield 0, names
+            line = 0
+            for batch in file.iter_batches(BATCH_ROWS):
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    line += 1
+                    yield line, _row_cells(names, values)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ManifestError(f"{source.path} is not a whole Parquet file ({reason}); write it again") from error
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {source.path}: {error.strerror or error}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise RowError(FailureCode.READ, f"the line is not JSON ({reason}); write one object a line") from error
+    if not isinstance(values, dict):
+        raise RowError(FailureCode.READ, "the line is JSON, but not an object; write one object a line")
+    return values
+
+
+def _check_first(values: dict[str, Any], where: str) -> None:
+    if not set(values) & {*COLUMNS, *IGNORED_COLUMNS}:
+        raise ManifestError(f"{where} has no key of a manifest (known keys: {', '.join(COLUMNS)})")
+    check_header(list(values), where)
+
+
+def _cells(values: dict[str, Any], known: frozenset[str]) -> list[str]:
+    if not values.keys() <= known:
+        unknown = next(name for name in values if name not in known)
+        nearest = difflib.get_close_matches(unknown.lower(), known, n=1, cutoff=0)
+        raise RowError(FailureCode.READ, f"unknown key {unknown!r}; the nearest known one is {nearest[0]!r}")
+    return [_text(name, values.get(name)) for name in COLUMNS]
+
+
+def _row_cells(names: list[str], values: tuple[Any, ...]) -> list[str] | RowError:
+    try:
+        return [_text(name, value) for name, value in zip(names, values, strict=True)]
+    except RowError as error:
+        return error
+
+
+def _text(name: str, value: object) -> str:
+    """What a CSV would have in that cell."""
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise RowError(FailureCode.READ, f"{name} is not text ({value!r}); correct the manifest") from error
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise RowError(FailureCode.READ, f"{name} must be text or a number, not {type(value).__name__}")

@@ -1,0 +1,121 @@
+"""Where the text of a manifest comes from: a file, plain or gzipped, or the standard input."""
+
+from __future__ import annotations
+
+import atexit
+import gzip
+import io
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Literal, cast
+
+from inpaint_batch.errors import ManifestError
+
+STDIN = Path("-")
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+
+_FORMATS: dict[str, Format] = {
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_FOREIGN = (".json", ".xlsx", ".xls", ".ods", ".zst", ".bz2", ".xz", ".zip")
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A manifest file. A name without a known suffix counts as CSV."""
+
+    path: Path
+    """As the user named it: for messages, and its folder is what relative paths count from."""
+    file: Path
+    """What to open."""
+    format: Format
+    is_gzipped: bool
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """By the suffixes of the name; what comes from the standard input is known by its first bytes.
+
+        Raises ManifestError for a kind of file that cannot be read.
+        """
+        if path == STDIN:
+            file = spooled_stdin()
+            return cls(path, file, *_sniff(file))
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        is_gzipped = suffixes[-1:] == [".gz"]
+        suffix = (suffixes[:-1] if is_gzipped else suffixes)[-1:] or [""]
+        found = _FORMATS.get(suffix[0], "csv")
+        if suffix[0] in _FOREIGN or (found == "parquet" and is_gzipped):
+            raise ManifestError(
+                f"{path} is no kind of manifest; save it as CSV, TSV or JSON Lines (each also with .gz), or as Parquet"
+            )
+        return cls(path, path, found, is_gzipped)
+
+    @contextmanager
+    def open_bytes(self) -> Iterator[IO[bytes]]:
+        """The content, unpacked. Raises ManifestError where it cannot be read, also later, while it is."""
+        try:
+            with self.file.open("rb") as file:
+                yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if self.is_gzipped else file
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ManifestError(f"{self.path} is not a whole gzip file ({error}); compress it again") from error
+        except OSError as error:
+            raise ManifestError(f"cannot read the manifest {self.path}: {error.strerror or error}") from error
+
+    @contextmanager
+    def open_text(self) -> Iterator[IO[str]]:
+        """The content as UTF-8, line ends as they are. Raises ManifestError also where it ceases to be UTF-8."""
+        try:
+            with self.open_bytes() as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+                yield text
+        except UnicodeDecodeError as error:
+            raise ManifestError(self._explain_encoding()) from error
+
+    def _explain_encoding(self) -> str:
+        with self.open_bytes() as file:
+            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                return f"{self.path} is UTF-16; save it as UTF-8 (in a table program: 'CSV UTF-8')"
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    wrong = line[error.start]
+                    return f"line {number} of {self.path} is not UTF-8 (byte 0x{wrong:02x}); save it as UTF-8"
+        return f"{self.path} is not UTF-8; save it as UTF-8"
+
+
+@cache
+def spooled_stdin() -> Path:
+    """The standard input as a file of its own, since a manifest is read twice; it goes when the process ends."""
+    with tempfile.NamedTemporaryFile(prefix="inpaint-batch-manifest-", delete=False) as file:
+        atexit.register(Path(file.name).unlink, missing_ok=True)
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return Path(file.name)
+
+
+def _sniff(file: Path) -> tuple[Format, bool]:
+    with file.open("rb") as raw:
+        is_gzipped = raw.read(2) == _GZIP
+    source = Source(STDIN, file, "csv", is_gzipped)
+    with source.open_bytes() as content:
+        head = content.read(1 << 16)
+    if head[:4] == b"PAR1":
+        return "parquet", is_gzipped
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    first_line = head.partition(b"\n")[0]
+    if head[:1] in (b"{", b"["):
+        return "jsonl", is_gzipped
+    return ("tsv" if b"\t" in first_line and b"," not in first_line else "csv"), is_gzipped
