@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import imagecodecs
+import numpy as np
 
 from inpaint_batch.imaging import exif, jpeg_stream
 from inpaint_batch.imaging.jpeg_stream import JpegStream
@@ -31,7 +32,7 @@ def read_stream(path: Path, what: str = "image") -> JpegStream:
 
 
 class JpegSource(WholeRasterSource):
-    """An 8-bit grey, YCbCr or RGB JPEG with Huffman coding, baseline or progressive."""
+    """An 8-bit grey, YCbCr, RGB or CMYK JPEG with Huffman coding, baseline or progressive."""
 
     _checked: tuple[bytes, JpegStream] | None = None
 
@@ -53,6 +54,8 @@ class JpegSource(WholeRasterSource):
             raise damaged(self.path, str(error)) from None
         raster: SampleArray = imagecodecs.jpeg8_decode(data)
         self._checked = data, stream
+        if stream.is_inverted:
+            np.invert(raster, out=raster)
         return raster.reshape(*raster.shape[:2], -1)
 
     def _forget(self) -> None:
@@ -69,9 +72,10 @@ def open_jpeg(path: Path, max_bytes: int) -> JpegSource:
         raise refuse(path, f"a JPEG of {stream.depth} bit per sample", "convert it to a 16-bit TIFF or PNG first")
     if not stream.is_huffman_dct:
         raise refuse(path, "a JPEG with lossless or arithmetic coding", "convert it to TIFF or PNG first")
-    if len(stream.components) not in (1, 3):
-        kind = "a CMYK JPEG" if len(stream.components) == 4 else f"a JPEG of {len(stream.components)} components"
-        raise refuse(path, kind, "convert it to RGB first")
+    if len(stream.components) not in (1, 3, 4):
+        raise refuse(path, f"a JPEG of {len(stream.components)} components", "convert it to RGB first")
+    is_ink = len(stream.components) == 4
+    profile = stream.icc_profile if is_ink else b""
     header = Header(
         format="jpeg",
         width_px=stream.width_px,
@@ -80,5 +84,7 @@ def open_jpeg(path: Path, max_bytes: int) -> JpegSource:
         dtype="uint8",
         has_alpha=False,
         orientation=exif.orientation(stream.exif),
+        model="ink" if is_ink else "light",
+        ink_profile=profile if profile[16:20] == b"CMYK" else b"",
     )
     return JpegSource(path, header)

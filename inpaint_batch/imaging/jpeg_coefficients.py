@@ -21,7 +21,7 @@ import jpeglib
 import numpy as np
 from numpy.typing import NDArray
 
-from inpaint_batch.imaging import jpeg_progressive
+from inpaint_batch.imaging import jpeg_transcode
 from inpaint_batch.imaging.jpeg_stream import JpegStream
 
 Coefficients = NDArray[np.int16]
@@ -34,7 +34,7 @@ _BUILD, _SLOW_PROGRESSIVE_BUILD = "turbo210", "mozjpeg403"
 """jpeglib's writer has no switch for progressive; MozJPEG writes nothing else, but takes three times as long."""
 _OPTIMISE_CODING = 1 << 6
 _ALL_FLAGS_ON = 0xFFFFFFFF
-_COLOUR_SPACES = {"grey": 1, "rgb": 2, "ycbcr": 3}
+_COLOUR_SPACES = {"grey": 1, "rgb": 2, "ycbcr": 3, "cmyk": 4, "ycck": 5}
 _MAX_COMPONENTS = 4
 _QUANT_TABLE_BYTES = 4 * 64 * 2
 
@@ -52,17 +52,32 @@ def read_coefficients(data: bytes, stream: JpegStream, wanted: Sequence[int]) ->
 
 
 def replace_coefficients(data: bytes, stream: JpegStream, planes: Sequence[Coefficients]) -> bytes:
-    """`data` with all coefficients replaced: same frame, tables and components; optimal Huffman tables, no restart
-    markers.
+    """`data` with all coefficients replaced: same frame, tables and components; optimal Huffman tables. Restart
+    markers are kept where the system lets libjpeg be called directly.
 
     `planes` holds one contiguous array per component. What the result says in APPn and COM segments is libjpeg's, not
-    the source's. Raises `ValueError` if libjpeg gives up.
+    the source's. Raises `ValueError` if libjpeg gives up, or where CMYK cannot be written on this system.
     """
     arrays = {index: np.ascontiguousarray(plane, np.int16) for index, plane in enumerate(planes)}
     build = _build(_BUILD)
+    num_components = len(stream.components)
+    is_special = stream.is_progressive or stream.restart_interval or num_components == _MAX_COMPONENTS
+    if is_special and jpeg_transcode.is_available(build):
+        try:
+            return jpeg_transcode.write(
+                build,
+                data,
+                list(arrays.values()),
+                is_progressive=stream.is_progressive,
+                restart_interval=stream.restart_interval,
+                restart_rows=stream.restart_rows,
+            )
+        except ValueError:  # there is a simpler way, unless it is CMYK
+            if num_components == _MAX_COMPONENTS:
+                raise
+    if num_components == _MAX_COMPONENTS:
+        raise ValueError("the jpeglib of this system cannot write CMYK")  # jpeglib forgets the fourth component
     if stream.is_progressive:
-        if jpeg_progressive.is_available(build):
-            return jpeg_progressive.write_progressive(build, data, list(arrays.values()))
         build = _build(_SLOW_PROGRESSIVE_BUILD)
     size = (ctypes.c_int * 2)(stream.height_px, stream.width_px)
     keep = ctypes.c_short(-1)

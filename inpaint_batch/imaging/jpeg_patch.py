@@ -36,6 +36,8 @@ _VERIFY_AT_ONCE_BYTES = 64 << 20
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
 _CHROMA_OFFSET = np.float32(128)
 _LEVEL_SHIFT = np.float32(128)
+_BLACK = 3
+"""The component of CMYK that YCCK leaves alone."""
 
 
 def _dct_matrix() -> FloatArray:
@@ -167,9 +169,11 @@ def _touched_cells(
 
 def _component_values(fill: NDArray[np.uint8], stream: JpegStream, index: int) -> FloatArray:
     """What component `index` holds for `fill` (n, h, w, bands): float32 (n, h, w), 0..255."""
-    if stream.colours != "ycbcr":
-        return fill[..., index].astype(np.float32)
-    values: FloatArray = fill.astype(np.float32) @ _YCBCR[index]
+    stored = np.invert(fill) if stream.is_inverted else fill
+    if stream.colours not in ("ycbcr", "ycck") or index == _BLACK:
+        return stored[..., index].astype(np.float32)
+    light = np.invert(stored[..., :3]) if stream.colours == "ycck" else stored  # YCCK holds its inks as if they were
+    values: FloatArray = light.astype(np.float32) @ _YCBCR[index]
     return values + _CHROMA_OFFSET if index else values
 
 

@@ -18,7 +18,7 @@ _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _MAX_MCU_BLOCKS = 10
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
 
-Colours = Literal["grey", "ycbcr", "rgb"]
+Colours = Literal["grey", "ycbcr", "rgb", "cmyk", "ycck"]
 
 
 class TruncatedError(ValueError):
@@ -57,6 +57,10 @@ class JpegStream:
     """Whether a quantisation table is defined anew, with other steps, between two scans."""
     end: int
     """Offset just behind the end-of-image marker; 0 if only the header was parsed."""
+    restart_interval: int = 0
+    """MCUs between two restart markers in the first scan; 0 where there are none."""
+    has_restarts_by_row: bool = False
+    """Whether later scans have other intervals, as they do where restarts are counted in rows of MCUs."""
 
     @property
     def is_progressive(self) -> bool:
@@ -104,12 +108,30 @@ class JpegStream:
         """What the components mean, by the rules that libjpeg follows."""
         if len(self.components) == 1:
             return "grey"
+        if len(self.components) == 4:
+            return "ycck" if self._adobe_transform == 2 else "cmyk"
         if any(segment[1] == _APP0 and segment[4:9] == b"JFIF\x00" for segment in self.metadata):
             return "ycbcr"
-        adobe = [segment for segment in self.metadata if segment[1] == _APP14 and segment[4:9] == b"Adobe"]
-        if adobe and len(adobe[-1]) >= 16:
-            return "rgb" if adobe[-1][15] == 0 else "ycbcr"
+        if self._adobe_transform is not None:
+            return "rgb" if self._adobe_transform == 0 else "ycbcr"
         return "rgb" if [component.id for component in self.components] == list(b"RGB") else "ycbcr"
+
+    @property
+    def restart_rows(self) -> int:
+        """Rows of MCUs between two restart markers, where they are counted so; else 0."""
+        widest = max(component.horizontal for component in self.components) if len(self.components) > 1 else 1
+        rows, rest = divmod(self.restart_interval, -(-self.width_px // (8 * widest)))
+        return rows if self.has_restarts_by_row and not rest else 0
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether 255 means no ink: so in CMYK as Adobe writes it, which is nearly all there is."""
+        return len(self.components) == 4 and self._adobe_transform is not None
+
+    @property
+    def _adobe_transform(self) -> int | None:
+        adobe = [segment for segment in self.metadata if segment[1] == _APP14 and segment[4:9] == b"Adobe"]
+        return adobe[-1][15] if adobe and len(adobe[-1]) >= 16 else None
 
     def payloads(self, marker: int, prefix: bytes) -> list[bytes]:
         """Bodies of the metadata segments of one kind that begin with `prefix`, without it."""
@@ -156,7 +178,7 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
     frame: tuple[int, int, int, int, tuple[Component, ...]] | None = None
     metadata: list[bytes] = []
     tables: dict[int, bytes] = {}
-    position, seen_scan, is_changing = 2, False, False
+    position, seen_scan, is_changing, restart_interval, by_row = 2, False, False, 0, False
     while True:
         marker, position = _next_marker(data, position, in_scan=seen_scan)
         if marker == _EOI:
@@ -174,6 +196,10 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
             fresh = _parse_tables(body)
             is_changing |= seen_scan and any(tables.get(number, table) != table for number, table in fresh.items())
             tables.update(fresh)
+        elif marker == _DRI:
+            interval = int.from_bytes(body[:2], "big")
+            by_row |= seen_scan and interval != restart_interval
+            restart_interval = restart_interval if seen_scan else interval
         elif marker == _SOS:
             seen_scan = True
             if header_only:
@@ -182,7 +208,7 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
         position += 2 + len(body)
     if frame is None or not seen_scan:
         raise ValueError("it holds no picture")
-    return JpegStream(*frame, tuple(metadata), tables, is_changing, position)
+    return JpegStream(*frame, tuple(metadata), tables, is_changing, position, restart_interval, by_row)
 
 
 def split_pixels(data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import png
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_stream import JpegStream
@@ -22,6 +23,9 @@ def write_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination:
     comments.
     """
     _, stream = source.checked()
+    if source.header.model == "ink":
+        message = f"{source.path} is a CMYK JPEG, and a PNG cannot hold CMYK; run this row with jpeg=patch."
+        raise RowError(FailureCode.WRITE, message)
     samples = source.read(source.header.box).copy()
     apply_patches(source, samples, source.header.box, patches)
     (_, header), *rest = png.encode(samples)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_progressive, jpeg_stream
+from inpaint_batch.imaging import jpeg_stream, jpeg_transcode
 from inpaint_batch.imaging.jpeg_coefficients import replace_coefficients
 from inpaint_batch.imaging.jpeg_patch import quant_table
 from inpaint_batch.imaging.read import open_image
@@ -95,8 +95,8 @@ def test_both_progressive_writers_keep_every_coefficient(
     stream = jpeg_stream.parse(data)
     planes = [plane[:, ::-1].copy() for plane in coefficients(path)]  # turned around: not what the file holds
     num_scans = []
-    for is_available in (jpeg_progressive.is_available, lambda _: False):
-        monkeypatch.setattr(jpeg_progressive, "is_available", is_available)
+    for is_available in (jpeg_transcode.is_available, lambda _: False):
+        monkeypatch.setattr(jpeg_transcode, "is_available", is_available)
         out.write_bytes(replace_coefficients(data, stream, planes))
         assert all(np.array_equal(old, new) for old, new in zip(planes, coefficients(out), strict=True))
         assert jpeg_stream.parse(out.read_bytes()).is_progressive

@@ -214,9 +214,6 @@ REFUSED = {
     "animated PNG": _animation("PNG"),
     "animated WebP": _animation("WEBP"),
     "2 pages": _animation("TIFF"),
-    "CMYK JPEG": lambda path: (
-        Image.fromarray(cases.picture("rgba"), "RGBA").convert("RGB").convert("CMYK").save(path, "JPEG")
-    ),
     "arithmetic": _arithmetic_jpeg,
     "64-bit floating-point": _tiff(np.zeros((9, 9), np.float64)),
     "16-bit floating-point": _tiff(np.zeros((9, 9), np.float16)),

@@ -1,9 +1,10 @@
-"""Write coefficients as a progressive JPEG, through the C interface of the libjpeg-turbo that jpeglib carries.
+"""Write coefficients as a JPEG of any common kind, through the C interface of the libjpeg-turbo that jpeglib carries.
 
-jpeglib's own writer has no switch for progressive coding; of its builds only MozJPEG writes it, and tries dozens of
-ways to cut the scans before it does: 3.4 s for 15 megapixels where libjpeg's standard ten scans take 1.1 s. So the
-library behind jpeglib is called directly. Nothing here depends on how its structures are laid out, but for the
-leading fields that every libjpeg has had in common since 1991; it is asked for the size of the rest.
+jpeglib's own writer has no switch for progressive coding, drops restart markers, and forgets the fourth component of
+CMYK. Of its builds only MozJPEG writes progressive files, and tries dozens of ways to cut the scans before it does:
+3.4 s for 15 megapixels where libjpeg's standard ten scans take 1.1 s. So the library behind jpeglib is called directly.
+Little here depends on how its structures are laid out: on the leading fields that every libjpeg has had in common since
+1991, and on a few neighbours of a field whose place is found by looking. It is asked for the size of the rest.
 
 As with jpeglib's own functions, a fatal libjpeg error ends the process: hand in only what `jpeg_coefficients` says.
 """
@@ -26,6 +27,18 @@ _AccessRows = ctypes.CFUNCTYPE(
 _ACCESS_VIRT_BARRAY = 8
 """Its place among the function pointers of the memory manager."""
 _BLOCK_BYTES = 64 * 2
+_KNOWN_VERSION = 70
+"""Of the interface, not of the library; earlier ones have a field less among the settings."""
+_MOST_SCANS = 64
+_ZERO_BY_DEFAULT = (
+    "raw_data_in",
+    "arith_code",
+    "optimize_coding",
+    "ccir601_sampling",
+    "smoothing_factor",
+    "restart_interval",
+    "restart_in_rows",
+)
 _NEEDED = (
     "jpeg_std_error",
     "jpeg_CreateDecompress",
@@ -58,16 +71,44 @@ class _Codec(ctypes.Structure):
     )
 
 
+class _Settings(ctypes.Structure):
+    """The fields of `jpeg_compress_struct` from the list of scans on."""
+
+    _fields_ = (
+        ("num_scans", ctypes.c_int),
+        ("scans", ctypes.c_void_p),
+        ("raw_data_in", ctypes.c_int),
+        ("arith_code", ctypes.c_int),
+        ("optimize_coding", ctypes.c_int),
+        ("ccir601_sampling", ctypes.c_int),
+        ("do_fancy_downsampling", ctypes.c_int),
+        ("smoothing_factor", ctypes.c_int),
+        ("dct_method", ctypes.c_int),
+        ("restart_interval", ctypes.c_uint),
+        ("restart_in_rows", ctypes.c_int),
+    )
+
+
 def is_available(library: ctypes.CDLL) -> bool:
     """Whether this build lets its libjpeg be called; some platforms hide it."""
     return all(hasattr(library, name) for name in _NEEDED)
 
 
-def write_progressive(library: ctypes.CDLL, data: bytes, planes: Sequence[NDArray[np.int16]]) -> bytes:
-    """`data` with all coefficients replaced by `planes`, in libjpeg's standard progressive scans.
+def write(
+    library: ctypes.CDLL,
+    data: bytes,
+    planes: Sequence[NDArray[np.int16]],
+    *,
+    is_progressive: bool,
+    restart_interval: int,
+    restart_rows: int = 0,
+) -> bytes:
+    """`data` with all coefficients replaced by `planes`: in libjpeg's standard progressive scans, or in one scan with
+    optimal Huffman tables; a restart marker every `restart_interval` MCUs, or every
+    `restart_rows` rows of them, unless that is 0.
 
     `planes` holds one contiguous (block rows, block columns, 8, 8) int16 array per component. Frame, tables and
-    components are those of `data`, a sound JPEG.
+    components are those of `data`, a sound JPEG. Raises `ValueError` where the library only writes progressive files.
     """
     errors = _Errors()
     library.jpeg_std_error(ctypes.byref(errors))
@@ -84,7 +125,14 @@ def write_progressive(library: ctypes.CDLL, data: bytes, planes: Sequence[NDArra
         library.jpeg_read_header(source, _TRUE)
         arrays = read_coefficients(source)
         library.jpeg_copy_critical_parameters(source, sink)
-        library.jpeg_simple_progression(sink)
+        if settings := _progression(library, writer):
+            settings.optimize_coding = _TRUE
+            settings.restart_interval = restart_interval
+            settings.restart_in_rows = restart_rows
+            if not is_progressive:
+                settings.num_scans, settings.scans = 0, None
+        elif not is_progressive:
+            raise ValueError("the libjpeg of this system cannot write it in one scan")
         for array, plane in zip(arrays[: len(planes)], planes, strict=True):
             _replace_rows(reader, array, plane)
         library.jpeg_mem_dest_tj(sink, ctypes.byref(target), ctypes.byref(target_bytes), _TRUE)
@@ -95,6 +143,26 @@ def write_progressive(library: ctypes.CDLL, data: bytes, planes: Sequence[NDArra
         library.jpeg_destroy_compress(sink)
         library.jpeg_destroy_decompress(source)
         library.free(target)  # of the C library that the build is linked to
+
+
+def _progression(library: ctypes.CDLL, writer: _Codec) -> _Settings | None:
+    """Give a fresh writer the standard progressive scans, and tell where its settings are.
+
+    The list of scans is what changes from nothing to a number and a pointer. None where what follows it does not look
+    like the defaults.
+    """
+    before = bytes(writer)
+    library.jpeg_simple_progression(ctypes.byref(writer))
+    version, num_bytes = _version_and_size(library, "jpeg_CreateCompress")
+    if version.value != _KNOWN_VERSION:
+        return None
+    for place in range(0, num_bytes.value - ctypes.sizeof(_Settings), ctypes.alignment(_Settings)):
+        old = _Settings.from_buffer_copy(before, place)
+        new = _Settings.from_buffer(writer, place)
+        if not old.num_scans and not old.scans and 0 < new.num_scans <= _MOST_SCANS and new.scans:
+            are_defaults = new.do_fancy_downsampling == 1 and not any(getattr(new, name) for name in _ZERO_BY_DEFAULT)
+            return new if are_defaults else None
+    return None
 
 
 def _replace_rows(codec: _Codec, array: int, plane: NDArray[np.int16]) -> None:
