@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +37,9 @@ ALONE = replace(
 )
 
 
-def launch(photographs: Path, run: Path, config: TrainConfig) -> subprocess.Popen[str]:
+@contextmanager
+def pair(photographs: Path, run: Path, config: TrainConfig) -> Iterator[subprocess.Popen[str]]:
+    """Two processes under torchrun; whatever happens, none of them stays."""
     settings = config.to_dict()
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, dict)]
     lines = [line for line in lines if not line.endswith("= null")]
@@ -47,7 +52,14 @@ def launch(photographs: Path, run: Path, config: TrainConfig) -> subprocess.Pope
     command += ["-m", "inpaint_batch.cli.main", "train", str(photographs), "--output", str(run)]
     command += ["--config", str(file), "--threads", "1", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    return subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, env=environment)
+    pipes: dict[str, Any] = {"stderr": subprocess.STDOUT, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_the_shares_of_a_team_are_the_batch(photographs: Path) -> None:
@@ -77,14 +89,14 @@ def test_two_processes_learn_what_one_would(photographs: Path, tmp_path: Path) -
     sides = {Crops(list_photographs(photographs), ALONE, None).batch(step).image.shape[-1] for step in range(3)}
     assert sides == {64, 192}
     train(ALONE, photographs, tmp_path / "alone")
-    process = launch(photographs, tmp_path / "pair", ALONE)
-    output, _ = process.communicate(timeout=200)
+    with pair(photographs, tmp_path / "pair", ALONE) as process:
+        output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "2 process(es)" in output
-    alone, pair = weights_of(tmp_path / "alone"), weights_of(tmp_path / "pair")
-    assert alone.keys() == pair.keys()
+    alone, together = weights_of(tmp_path / "alone"), weights_of(tmp_path / "pair")
+    assert alone.keys() == together.keys()
     for name, value in alone.items():
-        torch.testing.assert_close(pair[name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-4)
     records = [json.loads(line) for line in (tmp_path / "pair" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [3]  # the first process alone writes
 
@@ -92,13 +104,13 @@ def test_two_processes_learn_what_one_would(photographs: Path, tmp_path: Path) -
 def test_a_signal_stops_the_whole_team(photographs: Path, tmp_path: Path) -> None:
     losses = LossWeights(adversarial=0.01)
     config = replace(ALONE, steps=100_000, checkpoint_every=1, losses=losses, discriminator_width=4)
-    process = launch(photographs, tmp_path / "pair", config)
     last = tmp_path / "pair" / LAST
-    deadline = time.monotonic() + 200
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=100)
+    with pair(photographs, tmp_path / "pair", config) as process:
+        deadline = time.monotonic() + 150
+        while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
     assert load_checkpoint(last).step > 0, output
     assert "go on with --resume" in output
     assert process.returncode != 0  # torchrun has a code of its own for a job that did not end by itself
