@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.imaging.few_bits import join_bytes, split_bytes
 from inpaint_batch.types import SampleArray
 
 _DEFLATE_LEVEL = 6
@@ -125,22 +126,6 @@ def pack_segment(samples: SampleArray, compression: int, predictor: int, dtype: 
             _as_bits(stored)[:, 1:] -= _as_bits(samples)[:, :-1]
         raw = np.ascontiguousarray(stored).astype(dtype).tobytes()
     return CODECS[compression].pack(raw, row_bytes)
-
-
-def split_bytes(packed: NDArray[np.uint8], num_samples: int, depth: int) -> NDArray[np.uint8]:
-    """(rows, num_samples) of 1, 2 or 4 bits each, from rows of bytes that begin with the highest bits."""
-    shifts = np.arange(8 - depth, -1, -depth, dtype=np.uint8)
-    samples = packed[:, :, None] >> shifts & np.uint8((1 << depth) - 1)
-    return samples.reshape(len(packed), -1)[:, :num_samples].copy()
-
-
-def join_bytes(samples: NDArray[np.uint8], depth: int) -> NDArray[np.uint8]:
-    """Undo `split_bytes`; bits that pad the end of a row are 0."""
-    per_byte = 8 // depth
-    padded = np.pad(samples, ((0, 0), (0, -samples.shape[1] % per_byte))).reshape(len(samples), -1, per_byte)
-    shifts = np.arange(8 - depth, -1, -depth, dtype=np.uint8)
-    packed: NDArray[np.uint8] = np.bitwise_or.reduce(padded << shifts, axis=2)
-    return packed
 
 
 def _row_bytes(shape: tuple[int, ...], dtype: FileType, depth: int) -> int:

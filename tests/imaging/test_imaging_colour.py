@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.colour import rgb_to_samples, robust_levels, samples_to_rgb
 from inpaint_batch.types import Header
 
 
@@ -56,3 +56,66 @@ def test_no_nan_ever_becomes_a_sample(bad: float) -> None:
     with pytest.raises(RowError) as caught:
         rgb_to_samples(rgb, np.zeros((2, 2, 3), np.uint8), header_for("uint8", 3))
     assert caught.value.code == FailureCode.NONFINITE
+
+
+@given(arrays.arrays(np.float32, (3, 4, 3), elements=st.floats(-1, 2, width=32)), st.sampled_from(["uint8", "uint16"]))
+def test_ink_without_a_profile_comes_back_to_the_colour(rgb: np.ndarray, dtype: str) -> None:
+    header = Header("tiff", 4, 3, 5, dtype, True, model="ink")
+    original = np.full((3, 4, 5), 9, dtype)
+    samples = rgb_to_samples(rgb, original, header)
+    assert samples.dtype == original.dtype
+    assert (samples[..., 4] == 9).all()
+    assert (samples[..., :3].min(axis=2) == 0).all()  # what all three inks have in common is printed black
+    step = 1 / np.iinfo(dtype).max
+    np.testing.assert_allclose(samples_to_rgb(samples, header), np.clip(rgb, 0, 1), atol=1.01 * step)
+
+
+@given(
+    arrays.arrays(np.uint8, st.tuples(st.integers(1, 256), st.just(4))),
+    arrays.arrays(np.uint8, (3, 4, 3)),
+)
+def test_the_nearest_opaque_entry_is_chosen(palette: np.ndarray, wanted: np.ndarray) -> None:
+    header = Header("png", 4, 3, 1, "uint8", False, model="palette", palette=palette.tobytes())
+    chosen = rgb_to_samples(wanted / np.float32(255), np.zeros((3, 4, 1), np.uint8), header)[..., 0]
+    opaque = palette[:, 3] == 255
+    usable = opaque if opaque.any() else np.ones(len(palette), np.bool_)
+    assert usable[chosen].all()
+    distance = ((wanted[:, :, None].astype(int) - palette[:, :3].astype(int)) ** 2).sum(axis=3)
+    np.testing.assert_array_equal(
+        np.take_along_axis(distance, chosen[..., None].astype(int), 2)[..., 0], distance[..., usable].min(axis=2)
+    )
+
+
+@given(arrays.arrays(np.float32, (5, 4, 3), elements=st.floats(width=32)))
+def test_levels_suit_any_floats(samples: np.ndarray) -> None:
+    black, white = robust_levels(samples)
+    assert np.isfinite([black, white]).all()
+    assert black < white
+    assert np.isfinite(np.array([black, white], np.float32)).all()
+    header = Header("tiff", 4, 5, 3, "float32", False, levels=(black, white))
+    rgb = samples_to_rgb(samples, header)
+    assert rgb.min() >= 0
+    assert rgb.max() <= 1
+    back = rgb_to_samples(rgb, samples, header)
+    assert np.isfinite(back).all()
+    inside = (samples >= black) & (samples <= white)
+    np.testing.assert_allclose(back[inside], samples[inside], atol=max(1e-45, (white - black) * 1e-6), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+@pytest.mark.parametrize("levels", [(0, 2**31 - 1), (100, 200)])
+def test_levels_of_integers_are_exact(dtype: str, levels: tuple[float, float]) -> None:
+    header = Header("tiff", 2, 1, 1, dtype, False, levels=levels)
+    samples = np.array(levels, dtype).reshape(1, 2, 1)
+    np.testing.assert_array_equal(samples_to_rgb(samples, header)[..., 0], [[0, 1]])
+    np.testing.assert_array_equal(rgb_to_samples(samples_to_rgb(samples, header), samples, header), samples)
+
+
+def test_levels_look_at_known_samples_only_and_past_outliers() -> None:
+    samples = np.linspace(10, 20, 10000, dtype=np.float32).reshape(100, 100, 1)
+    known = np.ones((100, 100), np.bool_)
+    samples[:20], known[:20] = -9999, False
+    samples[50, 50] = 1e30
+    black, white = robust_levels(samples, known)
+    assert black == pytest.approx(12, abs=0.05)
+    assert white == pytest.approx(20, abs=0.05)

@@ -95,7 +95,6 @@ def test_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     error = refusal(path, 1 << 30)  # one byte per pixel decoded, not one bit
     assert error.code == FailureCode.MEMORY
     assert "1907 MiB" in error.message
-    assert refusal(path).code == FailureCode.READ  # within an absurd budget it is still a 1-bit image
 
 
 def test_budget_counts_bands_and_depth(tmp_path: Path) -> None:
@@ -176,14 +175,6 @@ def test_missing_codec_is_named_with_its_package(tmp_path: Path, monkeypatch: py
     assert "imagecodecs" in error.message
 
 
-def _palette_png(path: Path) -> None:
-    Image.fromarray(cases.picture("rgb")).quantize(16).save(path, "PNG")
-
-
-def _one_bit_png(path: Path) -> None:
-    Image.fromarray(cases.picture("grey")).convert("1").save(path, "PNG")
-
-
 def _animation(format: str):
     def save(path: Path) -> None:
         frames = [Image.fromarray(cases.picture("rgb", seed=seed)) for seed in (0, 1)]
@@ -209,8 +200,6 @@ def _arithmetic_jpeg(path: Path) -> None:
 
 
 REFUSED = {
-    "palette PNG": _palette_png,
-    "1 bit": _one_bit_png,
     "animated PNG": _animation("PNG"),
     "animated WebP": _animation("WEBP"),
     "2 pages": _animation("TIFF"),
