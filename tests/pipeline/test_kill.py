@@ -75,6 +75,34 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_done(slow_rows, tmp_path):
     assert run(manifest, output, engine=AT_ONCE)["rows"]["skipped"] == NUM_ROWS
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_in_sixty_rows(gallery, tmp_path):
+    """Any moment will do: before the first line, between two, or a while after one."""
+    for number in range(60):
+        gallery.add(f"{number:02d}.{('png', 'jpg', 'tif', 'webp')[number % 4]}", side=260, hole=(60, 50, 80, 110))
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    whole = tmp_path / "whole"
+    assert run(manifest, whole, engine=AT_ONCE, workers=1)["exit_code"] == 0
+    expected, chance, num_killed = tree(whole), random.Random(11), 0
+    while num_killed < 20:
+        wanted = len(ledger_lines(output)) + chance.choice([0, 1, 1, 2, 3, 5, 8])
+        with start(manifest, output) as process:
+            until = time.monotonic() + PATIENCE_S
+            while process.poll() is None and len(ledger_lines(output)) < wanted and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.3))
+            assert process.poll() is None, "it ended before it could be killed: make the engine slower"
+            process.kill()
+        num_killed += 1
+        for name, digest in tree(output).items():
+            assert name.endswith(".tmp") or digest == expected[name]
+    summary = run(manifest, output, engine=AT_ONCE, workers=4)
+    assert summary["exit_code"] == 0
+    assert summary["rows"]["skipped"] > 0
+    assert tree(output) == expected
+
+
 def test_a_row_that_kills_the_process_every_time_is_given_up(gallery, tmp_path):
     gallery.add("a.png")
     manifest, output = gallery.manifest(), tmp_path / "out"
