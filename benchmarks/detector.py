@@ -24,7 +24,7 @@ from inpaint_batch.evaluation.suites import as_image, find_photos, read_rgb
 from inpaint_batch.holes.detect import KINDS, DetectConfig, detect
 from inpaint_batch.holes.distance import grow
 
-NICENESS = 15
+NICENESS = 10
 ELEMENTS = {
     "scratches": ("scratches", "hair", "hair-short", "lint"),
     "dust": ("dirt", "spots", "sprinkles"),

@@ -60,7 +60,7 @@ def mask(
             "--threshold",
             metavar="X",
             help="How many times the contrast of a mark exceeds texture and noise around it, 1-100; higher finds less. "
-            "Default: 7.",
+            "Default: 9.",
         ),
     ] = None,
     max_size: Annotated[

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.holes.distance import grow
 from inpaint_batch.holes.lines import MARGIN_PX, find_lines
-from inpaint_batch.holes.specks import RING_PX, TEXTURE_PX, SpeckLimits, find_specks
+from inpaint_batch.holes.specks import BLACK, RING_PX, TEXTURE_PX, WHITE, SpeckLimits, find_specks
 from inpaint_batch.types import BoolArray, FloatArray
 
 KINDS = ("scratches", "dust", "stains")
@@ -30,13 +30,17 @@ MIN_CONTRAST = 0.006
 NOISE_OF_LINES = 0.25
 """Standard deviation of a line filter's response to white noise of 1."""
 MAD_TO_SIGMA = 1.4826
-WEAK = 0.6
+WEAK = 0.65
 """A scratch goes on as far as this part of the threshold."""
-MIN_ELONGATION = 5.0
+MIN_ELONGATION = 6.0
 """Length over mean width, for scratches."""
-MAX_OTHERS = 0.3
+MAX_WIDTH_PX = 4.0
+MAX_WIDTH_PART = 1 / 64
+"""Mean width of the widest scratch: the greater of so many pixels and so much of the shorter side of the image. What is
+wider is mostly an object."""
+MAX_OTHERS = 0.15
 """Lines of the other polarity that score as high, in length, over the lines that are taken."""
-SPECK_FACTOR = 1.0
+SPECK_FACTOR = 0.45
 """Threshold of specks over that of lines."""
 MIN_DUST_AREA_PX = 4
 STAIN_STEP = 4
@@ -46,6 +50,8 @@ PEAK_PART = 0.4
 PEAK_REACH_PX = 9
 GROUND_WINDOW_PX = 31
 BORDER_PX = 4
+MIN_SIDE_PX = 32
+"""Nothing is found in an image that is smaller: there is nothing to compare with."""
 STRIP_ROWS = 1024
 
 
@@ -55,7 +61,7 @@ class DetectConfig:
 
     kinds: tuple[str, ...] = ("scratches", "dust")
     """Some of KINDS."""
-    threshold: float = 7.0
+    threshold: float = 9.0
     """How often the contrast of a mark exceeds the texture and noise around it; higher finds less."""
     max_size_px: int = 12
     """Longest side of a speck of dust; stains are from this to four times as long."""
@@ -103,6 +109,8 @@ def detect(grey: FloatArray, config: DetectConfig) -> Detection:
 
     Works in strips of 1024 rows; the maps that it keeps for the whole image take about 15 bytes a pixel.
     """
+    if min(grey.shape) < MIN_SIDE_PX:
+        return Detection(np.zeros(grey.shape, np.bool_), dict.fromkeys(config.kinds, 0))
     found = {}
     for kind in config.kinds:
         if kind == "scratches":
@@ -136,18 +144,22 @@ def _scratches(grey: FloatArray, config: DetectConfig) -> BoolArray:
         for number, lines in enumerate(find_lines(strip, floor, min(grey.shape))):
             prominences[number][rows] = np.minimum(lines.prominence[inner] * step, 255)
             ridges[number][rows] = lines.ridge[inner]
+    ground = np.asarray(cv2.medianBlur(np.rint(grey * 255).astype(np.uint8), GROUND_WINDOW_PX), np.uint8)
+    # In paper that is clipped to white nothing brighter can tell how much of what is darker is texture.
+    ridges[0] &= ground > 255 * BLACK
+    ridges[1] &= ground < 255 * WHITE
     for ridge in ridges:  # at the border only one side of a line is known
         _clear_border(ridge, BORDER_PX)
     bright, dark = (
         _candidates(prominence, ridge, config.threshold * step, config.min_length_px)
         for prominence, ridge in zip(prominences, ridges, strict=True)
     )
-    ground = cv2.medianBlur(np.rint(grey * 255).astype(np.uint8), GROUND_WINDOW_PX)
     found = np.zeros(grey.shape, np.bool_)
     for number in _polarities(config):
         long = _credible(*((bright, dark), (dark, bright))[number])
         if long.any():
-            found |= _trimmed(long, ridges[number], grey, ground, bright=number == 0)
+            trimmed = _trimmed(long, ridges[number], grey, ground, bright=number == 0)
+            found |= _thin(trimmed, long & ridges[number])
     return found
 
 
@@ -219,6 +231,16 @@ def _trimmed(
     trimmed = (near & (contrast >= PEAK_PART * peak) & (peak > 0)) | middle
     closed = cv2.morphologyEx(trimmed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     return closed.astype(np.bool_)
+
+
+def _thin(trimmed: BoolArray, spine: BoolArray) -> BoolArray:
+    """The components of `trimmed` that are on average no wider than scratches are in images of this size."""
+    max_width_px = max(MAX_WIDTH_PX, min(trimmed.shape) * MAX_WIDTH_PART)
+    num, labels = cv2.connectedComponents(trimmed.view(np.uint8), connectivity=8)
+    areas, lengths = (np.bincount(labels[pixels], minlength=num) for pixels in (trimmed, trimmed & spine))
+    wanted = areas <= max_width_px * lengths
+    wanted[0] = False
+    return np.asarray(wanted[labels], np.bool_)
 
 
 def _dust(grey: FloatArray, config: DetectConfig) -> BoolArray:

@@ -55,7 +55,7 @@ def find_lines(grey: FloatArray, min_contrast: float, side_px: int) -> tuple[Lin
         for polarity, (response, across) in enumerate(responses):
             # What stands out the other way round is texture, whereas damage is of one polarity: scratches, however
             # dense, do not hide themselves.
-            prominence = response / np.maximum(textures[1 - polarity], min_contrast)
+            prominence = np.asarray(response / np.maximum(textures[1 - polarity], min_contrast), np.float32)
             lines = _enlarged(Lines(prominence, _ridge(response, across)), grey.shape[0], grey.shape[1], level)
             best[polarity] = lines if best[polarity] is None else _stronger(best[polarity], lines)
         level_grey = np.asarray(cv2.resize(level_grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))

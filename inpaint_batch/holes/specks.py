@@ -16,10 +16,14 @@ SMOOTH_PX = 0.6
 """Standard deviation of the blur before, against noise of single pixels."""
 WEAK = 0.45
 """A speck reaches as far as this part of the threshold, around a pixel above the threshold."""
+BLACK, WHITE = 0.02, 0.93
+"""Ground beyond is clipped: nothing bright is sought on black, nothing dark on white."""
 RING_PX = (2, 4)
 """The ground is looked at between these distances from a speck."""
-MAX_UNEVEN = 0.5
+MAX_UNEVEN = 0.35
 """The ground may differ within itself by this part of the speck's contrast."""
+PEAK_PART = 0.4
+"""A pixel belongs to a speck if it has this part of its contrast."""
 MAX_ASPECT = 3.0
 """Longer shapes are lines."""
 MIN_FULLNESS = 0.4
@@ -48,17 +52,22 @@ def find_specks(grey: FloatArray, limits: SpeckLimits) -> tuple[BoolArray, BoolA
     # The median of 8 bits costs the same for every window. Half a level of error in the ground is no matter.
     ground = cv2.medianBlur(np.rint(smooth * 255).astype(np.uint8), window_px).astype(np.float32) / np.float32(255)
     difference = smooth - ground
-    signs = (difference, -difference)
-    squares = (np.square(np.maximum(each, 0)) for each in signs)
+    squares = (np.square(np.maximum(each, 0)) for each in (difference, -difference))
     textures = [np.sqrt(np.maximum(cv2.GaussianBlur(each, (0, 0), TEXTURE_PX), 0)) for each in squares]
+    sides = ((difference, smooth, BLACK), (-difference, -smooth, -WHITE))
     bright, dark = (
-        _isolated(contrast / np.maximum(textures[1 - number], limits.min_contrast), sign * smooth, limits)
-        for number, (contrast, sign) in enumerate(zip(signs, (np.float32(1), np.float32(-1)), strict=True))
+        _isolated(
+            np.asarray(contrast / np.maximum(textures[1 - number], limits.min_contrast), np.float32),
+            own,
+            clipped,
+            limits,
+        )
+        for number, (contrast, own, clipped) in enumerate(sides)
     )
     return bright, dark
 
 
-def _isolated(prominence: FloatArray, grey: FloatArray, limits: SpeckLimits) -> BoolArray:
+def _isolated(prominence: FloatArray, grey: FloatArray, clipped: float, limits: SpeckLimits) -> BoolArray:
     """The components of `prominence` that count; `grey` such that specks are bright."""
     weak = prominence >= WEAK * limits.threshold
     _, labels, stats, _ = cv2.connectedComponentsWithStats(weak.view(np.uint8), connectivity=8)
@@ -79,20 +88,22 @@ def _isolated(prominence: FloatArray, grey: FloatArray, limits: SpeckLimits) -> 
         left, top, box_width, box_height, _ = stats[label]
         box = Box(int(top), int(left), int(box_height), int(box_width)).expand(RING_PX[1]).intersect(_whole(grey))
         speck = labels[box.slices] == label
-        if _is_alone(speck, grey[box.slices]):
-            found[box.slices] |= speck
+        found[box.slices] |= _alone(speck, grey[box.slices], clipped)
     return found
 
 
-def _is_alone(speck: BoolArray, grey: FloatArray) -> bool:
-    """Whether the ring around a speck is even, and darker than the speck."""
+def _alone(speck: BoolArray, grey: FloatArray, clipped: float) -> BoolArray:
+    """The pixels of `speck` that have enough of its contrast; none where the ring around it is not even, or is at most
+    `clipped`."""
     inner, outer = (cv2.dilate(speck.view(np.uint8), _disc(each)) for each in RING_PX)
     ring = grey[(outer > inner)]
     if not ring.size:
-        return False
+        return np.zeros_like(speck)
     low, middle, high = np.percentile(ring, (5, 50, 95))
     contrast = float(np.percentile(grey[speck], 75)) - middle
-    return bool(high - low <= MAX_UNEVEN * contrast)
+    if middle <= clipped or high - low > MAX_UNEVEN * contrast:
+        return np.zeros_like(speck)
+    return np.asarray(speck & (grey >= middle + PEAK_PART * contrast), np.bool_)
 
 
 def _disc(radius_px: int) -> NDArray[np.uint8]:

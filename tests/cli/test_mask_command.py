@@ -1,0 +1,159 @@
+"""`mask` as a person uses it: find, look, edit, list again, run."""
+
+import csv
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from inpaint_batch.cli.main import main
+from inpaint_batch.holes.orientation import turn
+
+SIDE_PX = 160
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["inpaint-batch", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def picture(seed: int = 0, *, scratched: bool = True) -> np.ndarray:
+    """Grey levels 0..1 with noise and, if asked for, one bright scratch and a speck of dust."""
+    grey = 0.4 + 0.02 * np.random.default_rng(seed).standard_normal((SIDE_PX, SIDE_PX))
+    return np.where(truth(), 0.9, grey) if scratched else grey
+
+
+def samples(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).copy()
+
+
+def truth() -> np.ndarray:
+    drawn = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    cv2.line(drawn, (20, 15), (120, 60), 1, 3)
+    cv2.circle(drawn, (40, 120), 3, 1, -1)
+    return drawn.astype(bool)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two damaged photographs and a clean one, in a tree."""
+    folder = tmp_path / "photos"
+    (folder / "box").mkdir(parents=True)
+    eight = np.rint(picture() * 255).clip(0, 255).astype(np.uint8)
+    Image.fromarray(np.dstack([eight] * 3)).save(folder / "box" / "a.jpg", quality=95)
+    Image.fromarray((picture(1) * 65535).clip(0, 65535).astype(np.uint16)).save(folder / "b.png")
+    Image.fromarray(np.rint(picture(2, scratched=False) * 255).astype(np.uint8)).save(folder / "clean.tif")
+    return folder
+
+
+def rows(manifest: Path) -> list[dict[str, str]]:
+    with manifest.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_find_look_and_run(monkeypatch, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    told = capsys.readouterr().out
+    assert "2 images with a mask" in told
+    assert "1 without" in told
+    assert [row["mask"] for row in rows(masks / "manifest.csv")] == ["b.png.png", "box/a.jpg.png"]
+    assert (masks / "clean.txt").read_text() == f"{photos / 'clean.tif'}\n"
+    for row in rows(masks / "manifest.csv"):
+        mask = samples(masks / row["mask"])
+        assert mask.shape == (SIDE_PX, SIDE_PX)
+        assert set(np.unique(mask)) == {0, 255}
+        assert (mask[truth()] == 255).mean() > 0.9
+        assert (mask == 255).sum() < 3 * truth().sum()
+    assert call(monkeypatch, "check", masks / "manifest.csv") == 0
+    restored = tmp_path / "restored"
+    assert call(monkeypatch, "run", masks / "manifest.csv", "--output", restored, "--engine", "identity") == 0
+    assert (restored / "box" / "a.jpg").is_file()
+    assert samples(restored / "b.png").shape == (SIDE_PX, SIDE_PX)
+
+
+def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    (masks / "b.png.png").unlink()
+    edited = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    edited[5:9, 5:9] = 255
+    Image.fromarray(edited).save(masks / "box" / "a.jpg.png")
+    capsys.readouterr()
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 7
+    assert "--relist" in capsys.readouterr().err
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--relist") == 0
+    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["box/a.jpg"]
+    assert len((masks / "clean.txt").read_text().splitlines()) == 2
+    assert (samples(masks / "box" / "a.jpg.png") == edited).all()
+    run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
+    assert call(monkeypatch, *run) == 0
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
+    assert len(rows(masks / "manifest.csv")) == 2
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh", "--threshold", "90") == 0
+    assert rows(masks / "manifest.csv") == []
+    assert not list(masks.rglob("*.png"))  # a mask of an image that is clean now would mislead
+
+
+def test_a_list_of_images_and_a_damaged_file(monkeypatch, photos, tmp_path, capsys):
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    listed = photos / "list.csv"
+    listed.write_text("id,image,output\nfirst,box/a.jpg,reviewed/a.jpg\n,broken.jpg,\n,missing.png,\n,clean.tif,\n")
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", listed, "--output", masks) == 8
+    captured = capsys.readouterr()
+    assert "broken.jpg" in captured.err
+    assert "missing.png" in captured.err
+    (row,) = rows(masks / "manifest.csv")
+    assert (row["id"], row["output"], row["mask"]) == ("first", "reviewed/a.jpg", "reviewed/a.jpg.png")
+    run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
+    assert call(monkeypatch, *run) == 0
+    assert (tmp_path / "restored" / "reviewed" / "a.jpg").is_file()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_turned_photograph_keeps_its_layout(monkeypatch, tmp_path, orientation):
+    (tmp_path / "photos").mkdir()
+    eight = np.rint(picture()[:120] * 255).clip(0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(eight).save(tmp_path / "photos" / "a.png", exif=exif)
+    masks, restored = tmp_path / "masks", tmp_path / "restored"
+    assert call(monkeypatch, "mask", tmp_path / "photos" / "a.png", "--output", masks) == 0
+    mask = samples(masks / "a.png.png")
+    assert mask.shape == (120, SIDE_PX)
+    assert (mask[truth()[:120]] == 255).mean() > 0.9
+    run = ("run", masks / "manifest.csv", "--output", restored, "--engine", "identity")
+    assert call(monkeypatch, *run) == 0
+    changed = samples(restored / "a.png") != eight
+    assert changed.any()
+    assert not (changed & (mask == 0)).any()
+    assert turn(mask, orientation).size == mask.size
+
+
+def test_wrong_settings_and_inputs(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    basics = ("mask", photos, "--output", masks)
+    assert call(monkeypatch, "mask", photos) == 2
+    assert call(monkeypatch, *basics, "--relist", "--fresh") == 2
+    assert call(monkeypatch, *basics, "--kinds", "tears") == 3
+    assert call(monkeypatch, *basics, "--polarity", "grey") == 3
+    assert call(monkeypatch, *basics, "--threshold", "0") == 3
+    assert call(monkeypatch, "mask", tmp_path / "none.csv", "--output", masks) == 4
+    (tmp_path / "empty").mkdir()
+    assert call(monkeypatch, "mask", tmp_path / "empty", "--output", masks) == 4
+    assert not masks.exists()
+
+
+def test_help_names_every_option_with_its_default(monkeypatch, capsys):
+    assert call(monkeypatch, "mask", "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for option in ("--kinds", "--threshold", "--max-size", "--min-length", "--polarity", "--dilate", "--relist"):
+        assert option in told
+    assert told.count("Default:") >= 8
