@@ -113,8 +113,8 @@ def build_plan(graph: bytes) -> tuple[bytes, Any]:
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger(trt))
-    if not parser.parse(graph):
-        complaints = [parser.get_error(index).desc() for index in range(min(3, parser.num_errors))]
+    if not parser.parse(graph) or not network.num_outputs:  # what is no ONNX at all may parse, to nothing
+        complaints = [parser.get_error(index).desc() for index in range(min(3, parser.num_errors))] or ["it is empty"]
         raise EngineError(f"TensorRT does not take the graph: {'; '.join(complaints)}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
