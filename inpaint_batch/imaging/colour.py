@@ -69,14 +69,12 @@ def rgb_to_samples(rgb: FloatArray, original_samples: SampleArray, header: Heade
     return samples
 
 
-def robust_levels(samples: SampleArray, known: NDArray[np.bool_] | None = None) -> tuple[float, float]:
-    """Values that stand for black and white in samples (h, w, colour bands) of no fixed range, such as 32-bit floats.
+def robust_levels(samples: SampleArray) -> tuple[float, float]:
+    """Values that stand for black and white among samples (any shape) of no fixed range, such as 32-bit floats.
 
-    All finite samples (where `known` (h, w) is true, if given) but the outermost thousandth on each side lie between
-    them. Both differ, whatever the samples.
+    All finite samples but the outermost thousandth on each side lie between them. Both differ, whatever the samples.
     """
-    chosen = samples if known is None else samples[known]
-    finite = chosen[np.isfinite(chosen)]
+    finite = samples[np.isfinite(samples)]
     if not finite.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.quantile(finite.astype(np.float64), [0.001, 0.999], method="nearest"))

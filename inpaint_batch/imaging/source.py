@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.types import Box, Header, Patch, SampleArray
+from inpaint_batch.types import BoolArray, Box, Header, Patch, SampleArray
 
 BAND_OF_ROWS_PIXELS = 1 << 20
 """Pixels that comparisons look at in one go, so that they cost a few megabytes whatever the image."""
@@ -57,6 +57,13 @@ class ImageSource(ABC):
     def admissible(self, samples: SampleArray) -> SampleArray:
         """`samples` (bands last), changed only where the file format would take them for something else."""
         return samples
+
+    def learn_levels(self, hole: BoolArray) -> None:
+        """Find the levels of `header` again, from known samples alone; `hole` (h, w) is true where they are missing.
+
+        Only 32-bit samples have levels to be found; for all others this does nothing. Raises `RowError` (read).
+        """
+        del hole
 
     @abstractmethod
     def _samples(self, box: Box) -> SampleArray:

@@ -14,7 +14,7 @@ from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.source import ImageSource, damaged
 from inpaint_batch.imaging.tiff_codec import FileType, unpack_segment
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
-from inpaint_batch.types import Box, Header, SampleArray
+from inpaint_batch.types import BoolArray, Box, Header, SampleArray
 
 _MAX_LEVEL_SEGMENTS = 32
 _MAX_LEVEL_PIXELS = 1 << 16
@@ -48,6 +48,12 @@ class TiffSource(ImageSource):
                     self._decoded.add(index)
         return self._raster
 
+    def learn_levels(self, hole: BoolArray) -> None:
+        """As in `ImageSource`; looks at the same few segments as opening does."""
+        if self.layout.kind.has_free_range:
+            levels = _find_levels(self.path, self.layout, self.header.num_colours, hole)
+            self.header = replace(self.header, levels=levels)
+
     def _forget(self) -> None:
         self._raster = None
         self._decoded.clear()
@@ -80,8 +86,10 @@ def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource
     return TiffSource(path, header, layout)
 
 
-def _find_levels(path: Path, layout: TiffLayout, num_colours: int) -> tuple[float, float]:
-    """Values of black and white, from segments spread over the page. Which samples are known is not known yet."""
+def _find_levels(
+    path: Path, layout: TiffLayout, num_colours: int, hole: BoolArray | None = None
+) -> tuple[float, float]:
+    """Values of black and white, from segments spread over the page, `hole` (h, w) left out once it is known."""
     num_in_plane = layout.grid[0] * layout.grid[1]
     num_planes = num_colours if layout.is_planar else 1
     if num_in_plane <= _MAX_LEVEL_SEGMENTS:
@@ -96,8 +104,10 @@ def _find_levels(path: Path, layout: TiffLayout, num_colours: int) -> tuple[floa
             for plane in range(num_planes):
                 segment = read_segment(file, layout, index + plane * num_in_plane, path)
                 part = segment[: inside.height : every, : inside.width : every, :num_colours]
+                if hole is not None:
+                    part = part[~hole[inside.slices][::every, ::every]]
                 chosen.append(part.reshape(-1))
-    black, white = robust_levels(np.concatenate(chosen)[:, None, None])
+    black, white = robust_levels(np.concatenate(chosen))
     return (white, black) if layout.kind.is_min_white else (black, white)
 
 

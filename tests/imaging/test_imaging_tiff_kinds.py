@@ -163,6 +163,23 @@ def test_palette(tmp_path: Path, depth: int) -> None:
     np.testing.assert_allclose(seen, np.moveaxis(colours[:, indices], 0, -1) / 65535, atol=1 / 255)
 
 
+def test_palette_with_alpha(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("grey_alpha")
+    colours = np.random.default_rng(3).integers(0, 65536, (3, 256), dtype=np.uint16)
+    options = {"planarconfig": "contig", "extrasamples": ["unassalpha"], "compression": "lzw"}
+    extra = [(320, 3, 768, colours.ravel().tolist(), True)]
+    tifffile.imwrite(path, samples, photometric="minisblack", extratags=extra, **options)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags[262].valueoffset
+    data = bytearray(path.read_bytes())
+    data[place] = 3
+    path.write_bytes(data)
+    source, _ = restore(path, out, (0.2, 0.4, 0.8))
+    assert (source.header.model, source.header.num_colours, source.header.has_alpha) == ("palette", 1, True)
+    np.testing.assert_array_equal(stored(path)[..., 1], stored(out)[..., 1])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint32", "int32"])
 @pytest.mark.parametrize("kind", cases.BANDS)
 @pytest.mark.parametrize(("compression", "predictor"), [(None, None), ("zlib", None), ("lzw", 2), ("zstd", 3)])
@@ -293,3 +310,28 @@ def test_a_lost_nan_is_caught(tmp_path: Path) -> None:
     out.write_bytes(data)
     with pytest.raises(RowError, match="segment 0"):
         verify_written(source, [patch], out, jpeg="patch")
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_levels_can_be_learnt_from_known_samples_alone(tmp_path: Path, planar: bool) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("rgb").astype(np.float32)
+    hole = np.zeros((97, 131), np.bool_)
+    hole[HOLE.slices] = True
+    samples[hole] = -9999
+    tifffile.imwrite(
+        path, np.moveaxis(samples, -1, 0) if planar else samples, photometric="rgb", rowsperstrip=10,
+        planarconfig="separate" if planar else "contig",
+    )  # fmt: skip
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    assert source.header.levels[0] == -9999
+    source.learn_levels(hole)
+    assert samples[~hole].min() <= source.header.levels[0] < source.header.levels[1] <= samples[~hole].max()
+    rgb = np.full((HOLE.height, HOLE.width, 3), 0.5, np.float32)
+    patch = Patch(HOLE, rgb_to_samples(rgb, source.read(HOLE), source.header), hole[HOLE.slices])
+    write_filled(source, [patch], out, jpeg="patch")
+    verify_written(source, [patch], out, jpeg="patch")
+    assert (stored(out)[hole] == np.float32(sum(source.header.levels) / 2)).all()
+    everywhere = open_image(path, max_bytes=cases.NO_LIMIT)
+    everywhere.learn_levels(np.ones((97, 131), np.bool_))
+    assert everywhere.header.levels == (0, 1)
