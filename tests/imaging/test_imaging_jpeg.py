@@ -334,6 +334,8 @@ def test_no_damaged_file_takes_the_process_down(tmp_path: Path) -> None:
     """The coefficient library ends the process on a stream that it cannot take; nothing like that may reach it."""
     for name, options in {"a": {}, "b": {"progressive": True}, "c": {"restart_marker_rows": 1}}.items():
         save_jpeg(tmp_path / f"{name}.jpg", cases.picture("rgb", 40, 56), "420", **options)
+    for name, options in {"d": {}, "e": {"progressive": True}}.items():
+        Image.fromarray(cases.picture("rgba", 40, 56), "CMYK").save(tmp_path / f"{name}.jpg", "JPEG", **options)
     done = subprocess.run(
         [sys.executable, "-c", FUZZ, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
     )
