@@ -126,9 +126,10 @@ class RunConfig:
     model: str = "default"
     """`default` (the model in the package) or the path of an `.onnx` file."""
     engine: str = "auto"
-    """`auto`, `onnxruntime`, or `identity` (fills nothing; for tests and rehearsals)."""
+    """`auto`, `onnxruntime`, `tensorrt` (a plan made by `inpaint-batch compile --target tensorrt`; not yet run on a
+    GPU), or `identity` (leaves holes black; for tests and rehearsals)."""
     precision: str = "auto"
-    """`auto`, `fp32` or `int8`."""
+    """`auto`, `fp32`, `fp16` (TensorRT only) or `int8`."""
     workers: int = 0
     """Decode and encode threads; 0 means one per core, 4 at most."""
     on_conflict: OnConflict = "error"
@@ -160,8 +161,8 @@ class RunConfig:
             raise ConfigError(f"max_failures must be -1 (never) or more, not {self.max_failures}")
         if self.on_conflict not in ("error", "skip", "overwrite", "suffix"):
             raise ConfigError(f"on_conflict must be error, skip, overwrite or suffix, not {self.on_conflict!r}")
-        if self.precision not in ("auto", "fp32", "int8"):
-            raise ConfigError(f"precision must be auto, fp32 or int8, not {self.precision!r}")
+        if self.precision not in ("auto", "fp32", "fp16", "int8"):
+            raise ConfigError(f"precision must be auto, fp32, fp16 or int8, not {self.precision!r}")
         if self.log_format not in ("text", "json"):
             raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
         if self.max_image_bytes < 1:

@@ -46,11 +46,14 @@ Model = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        "--engine", metavar="NAME", help="auto, onnxruntime, or identity (fills nothing: a rehearsal). Default: auto."
+        "--engine",
+        metavar="NAME",
+        help="auto, onnxruntime, tensorrt (compile it first), or identity (rehearsal: holes stay black). Default: auto.",
     ),
 ]
 Precision = Annotated[
-    str | None, typer.Option("--precision", metavar="NAME", help="auto, fp32 or int8. Default: auto.")
+    str | None,
+    typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 (TensorRT only) or int8. Default: auto."),
 ]
 Workers = Annotated[
     int | None,
