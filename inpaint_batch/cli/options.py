@@ -48,7 +48,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="auto, onnxruntime, tensorrt (compile it first), or identity (rehearsal: holes stay black). Default: auto.",
+        help="auto, onnxruntime, tensorrt (compile first), or identity (rehearsal: leaves holes black). Default: auto.",
     ),
 ]
 Precision = Annotated[
