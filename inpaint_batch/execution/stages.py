@@ -106,6 +106,7 @@ def prepare_row(
         waited_s = time.perf_counter() - asked
         mask, orientation = read_mask_samples(Path(task.row.mask), max_bytes=max_image_bytes)
         holes = hole_map(mask, orientation, source.header, task.config)
+        source.learn_levels(holes.hole)
         windows = plan_windows(holes.hole, find_holes(holes.hole), tiling)
         source.read(windows[0].box)  # decode here, in a reader's thread, and not while the engine waits
     except BaseException:
