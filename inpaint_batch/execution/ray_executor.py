@@ -40,6 +40,8 @@ CHUNK_ROWS = 8
 CHUNKS_IN_FLIGHT = 2
 MAX_ATTEMPTS = 3
 """Deaths of a worker after which a row is given up: once with its chunk, then alone."""
+SILENCE_S = 30.0
+"""How long a worker may take to say that it lives, at least; long, since a busy machine is no hung row."""
 BACK_OFF_S = (0.5, 15.0)
 """First and longest pause before an actor that was lost is asked again."""
 GIVE_UP_S = 300.0
@@ -66,7 +68,14 @@ class _Actor:
     chunks: deque[_Chunk] = field(default_factory=deque)
     """In flight, the one it works on first."""
     since_s: float = 0.0
-    """When it began with the first chunk."""
+    """When it was last known to bring a row to its end, or began with the first chunk."""
+    num_rows: int = 0
+    """How many rows it had brought to their end then, since it was started."""
+    num_collected: int = 0
+    """How many of these have come here."""
+    pulse: Any = None
+    """The call that asks for that number, where it has been silent for too long."""
+    pulse_at_s: float = 0.0
 
 
 class RayExecutor:
@@ -142,7 +151,10 @@ class RayExecutor:
                 return
             for actor, died in self._look(outcomes, POLL_S):
                 self._take_back(actor, again, attempts, outcomes, blame=died)
-            self._end_hung_rows(again, outcomes)
+            for actor, died in self._hung():
+                if not died:
+                    self._end_hung_rows(actor, again, outcomes)
+                self._take_back(actor, again, attempts, outcomes, blame=died)
             yield from outcomes
             outcomes.clear()
 
@@ -213,6 +225,7 @@ class RayExecutor:
                 "same package and model on all nodes"
             )
         actor.ready = True
+        actor.num_rows = actor.num_collected = 0
 
     def _collect(self, actor: _Actor, outcomes: list[RowOutcome]) -> bool:
         """Take the result of an actor's first chunk; false where the actor was lost."""
@@ -222,6 +235,8 @@ class RayExecutor:
             return False
         actor.chunks.popleft()
         actor.since_s, actor.pause_s = time.monotonic(), BACK_OFF_S[0]
+        actor.num_collected += len(result.outcomes)
+        actor.num_rows = actor.num_collected
         outcomes += result.outcomes
         self.num_batches += result.num_batches
         for level, text in result.log:
@@ -244,6 +259,30 @@ class RayExecutor:
             if isinstance(cause, InpaintBatchError):
                 raise cause from None
             raise
+
+    def _hung(self) -> Iterator[tuple[_Actor, bool]]:
+        """Workers that brought no row to its end within the limit, and whether they turned out to be dead.
+
+        A worker that is silent is asked how many rows it has done: it may be busy with a chunk of many rows, or be dead
+        without our having been told. One that does not even answer is hung as well.
+        """
+        for actor in self._actors if self._row_timeout_s else ():
+            now_s = time.monotonic()
+            if not actor.chunks or now_s - actor.since_s < self._row_timeout_s:
+                continue
+            if actor.pulse is None:
+                actor.pulse = actor.handle.pulse.options(concurrency_group="control").remote()
+                actor.pulse_at_s = now_s
+            elif self._ray.wait([actor.pulse], timeout=0)[0]:
+                question, actor.pulse = actor.pulse, None
+                if self._has_failed(question):
+                    yield actor, True
+                elif (num_rows := self._get(question)) > actor.num_rows:
+                    actor.num_rows, actor.since_s = num_rows, now_s
+                else:
+                    yield actor, False
+            elif now_s - actor.pulse_at_s > max(self._row_timeout_s, SILENCE_S):
+                yield actor, False
 
     def _pause(self, actor: _Actor) -> None:
         actor.ready = False
@@ -278,6 +317,7 @@ class RayExecutor:
         """Queue again what a lost actor had; give up the row that it died of too often."""
         self.num_lost += 1
         self._pause(actor)
+        actor.pulse = None
         if not blame:
             actor.ask_at_s = 0.0
         for chunk in actor.chunks:
@@ -294,21 +334,14 @@ class RayExecutor:
             blame = False
         actor.chunks.clear()
 
-    def _end_hung_rows(self, again: deque[list[RowTask]], outcomes: list[RowOutcome]) -> None:
+    def _end_hung_rows(self, actor: _Actor, again: deque[list[RowTask]], outcomes: list[RowOutcome]) -> None:
         """Take the worker away from a row that takes too long; of a chunk, find out which one it is."""
-        if not self._row_timeout_s:
-            return
-        now_s = time.monotonic()
-        for actor in self._actors:
-            if not actor.chunks or now_s - actor.since_s < self._row_timeout_s * len(actor.chunks[0].tasks):
-                continue
-            self._ray.kill(actor.handle, no_restart=False)
-            tasks = actor.chunks.popleft().tasks
-            if len(tasks) == 1:
-                outcomes.append(RowOutcome(tasks[0], _timed_out(self._row_timeout_s)))
-            else:
-                again.extend([task] for task in tasks)
-            self._take_back(actor, again, Counter(), outcomes, blame=False)
+        self._ray.kill(actor.handle, no_restart=False)
+        tasks = actor.chunks.popleft().tasks
+        if len(tasks) == 1:
+            outcomes.append(RowOutcome(tasks[0], _timed_out(self._row_timeout_s)))
+        else:
+            again.extend([task] for task in tasks)
 
 
 _CRASHED = Failure(
@@ -355,10 +388,7 @@ def _cluster(num_actors: int) -> Iterator[Any]:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
                 ray.init(num_cpus=max(cores, num_actors), object_store_memory=OBJECT_STORE_BYTES, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise WorkerLostError(
-                f"cannot reach or start Ray ({' '.join(str(error).split())[:200]}); check RAY_ADDRESS and "
-                "`ray status`, or use --executor local"
-            ) from error
+            raise WorkerLostError(_why_no_ray(error)) from error
         finally:
             for number, handler in handlers.items():  # Ray's own would print a trace and abort
                 signal.signal(number, handler)
@@ -366,6 +396,16 @@ def _cluster(num_actors: int) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _why_no_ray(error: Exception) -> str:
+    if "Authentication" in f"{error} {error.__cause__}":
+        return (
+            "the Ray cluster wants a token; set RAY_AUTH_MODE=token and bring the cluster's ~/.ray/auth_token here, or "
+            "use --executor local"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return f"cannot reach or start Ray ({reason}); check RAY_ADDRESS and `ray status`, or use --executor local"
 
 
 def _our_signals() -> list[int]:

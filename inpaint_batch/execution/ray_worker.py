@@ -57,6 +57,7 @@ class RayWorker:
         self._engine: Engine | None = None
         self._executor: LocalExecutor | None = None
         self._left = -1
+        self._num_rows = 0
         self._log = _Lines()
         self._life = ExitStack()
         self._life.enter_context(signing_as(settings.signature))
@@ -82,11 +83,18 @@ class RayWorker:
         if self._executor is None:
             raise EngineError("a worker was given rows before it had an engine; this is a fault in the program")
         num_before = self._executor.num_batches
-        outcomes = list(self._executor.run(tasks, lambda: self._left >= round_number))
+        outcomes = []
+        for outcome in self._executor.run(tasks, lambda: self._left >= round_number):
+            outcomes.append(outcome)
+            self._num_rows += 1
         return ChunkResult(outcomes, self._executor.num_batches - num_before, self._log.take())
 
+    def pulse(self) -> int:
+        """Rows brought to their end so far. It comes while `do` works, from another thread, as `leave` does."""
+        return self._num_rows
+
     def leave(self, round_number: int) -> None:
-        """Begin no row of that round any more. It comes while `do` works, from another thread."""
+        """Begin no row of that round any more."""
         self._left = round_number
 
 

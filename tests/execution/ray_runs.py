@@ -6,21 +6,51 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 150
 
 
-def start(manifest: Path, output: Path, home: Path, *flags: str, engine: str = "identity") -> subprocess.Popen[str]:
-    """`inpaint-batch run` on two Ray actors; Ray's token goes to `home`."""
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+CLUSTER = """
+import logging, sys
+import ray
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, logging_level=logging.ERROR)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def cluster(home: Path) -> Iterator[dict[str, str]]:
+    """A Ray cluster of two CPUs; yields the environment that leads there. Its token stays in `home`."""
     hidden = ("INPAINT_BATCH_", "SLURM_", "JOB_", "RAY_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    home.mkdir(exist_ok=True)
-    environment |= {"HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    environment |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, "Ray did not start"
+        yield environment | {"RAY_ADDRESS": address}
+        process.communicate(timeout=PATIENCE_S)
+
+
+def start(
+    manifest: Path, output: Path, environment: dict[str, str], *flags: str, engine: str = "identity"
+) -> subprocess.Popen[str]:
+    """`inpaint-batch run` on two actors of a cluster."""
+    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
     return subprocess.Popen(
-        [*command, "--engine", engine, "--workers", "1", "--executor", "ray", "--actors", "2", *flags],
+        [*command, "--engine", engine, "--workers", "1", "--actors", "2", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -4,55 +4,68 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gallery import Gallery, ledger_lines, run, tree
 from PIL import Image
-from ray_runs import PATIENCE_S, finish, start
+from ray_runs import PATIENCE_S, cluster, finish, start
 
-from inpaint_batch.config import RunConfig
-from inpaint_batch.errors import UsageError
+from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
+from inpaint_batch.errors import EngineError, FailureCode, UsageError
+from inpaint_batch.execution.ray_worker import RayWorker, WorkerSettings
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.pipeline import executors
 from inpaint_batch.pipeline.executors import choose_executor, num_visible_gpus
+from inpaint_batch.types import Row
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'inpaint-batch[ray]'"
 )
 
 
-def add_white(gallery: Gallery, name: str) -> None:
-    path = gallery.add(name, side=72)
-    Image.fromarray(np.full((72, 72, 3), 255, np.uint8)).save(path)
+@pytest.fixture(scope="module")
+def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with cluster(tmp_path_factory.mktemp("home")) as environment:
+        yield environment
+
+
+def add_plain(gallery: Gallery, name: str, grey: int) -> None:
+    path = gallery.add(name)
+    Image.fromarray(np.full((72, 72, 3), grey, np.uint8)).save(path)
 
 
 @needs_ray
-def test_one_deadly_row_among_good_ones(every_format, tmp_path):
+def test_rows_that_kill_and_hang_among_good_ones(every_format, tmp_path, ray_environment):
     """Also that all others have the bytes of a local run, and that stdout is ours alone."""
     gallery, output = every_format, tmp_path / "out"
-    run(gallery.manifest(), tmp_path / "local")
-    add_white(gallery, "deadly.png")
+    add_plain(gallery, "deadly.png", 255)
     for number in range(12):
         gallery.add(f"more/{number}.png")
+    add_plain(gallery, "hangs.png", 0)
     manifest = gallery.manifest()
-    with start(manifest, output, tmp_path / "home", "--log-format", "json", engine="faulty:w") as process:
+    flags = ("--log-format", "json", "--row-timeout", "6")
+    with start(manifest, output, ray_environment, *flags, engine="faulty:p@3000") as process:
         summary, stdout, _ = finish(process, output)
     assert summary["exit_code"] == process.returncode == 8
-    assert summary["rows"]["failed_by_code"] == {"crash": 1}
-    assert summary["rows"]["done"] == len(gallery.rows) - 1
+    assert summary["rows"]["failed_by_code"] == {"crash": 1, "timeout": 1}
+    assert summary["rows"]["done"] == len(gallery.rows) - 2
     run(manifest, tmp_path / "local")
     local = tree(tmp_path / "local")
-    del local["deadly.png"]
+    del local["deadly.png"], local["hangs.png"]
     assert tree(output) == local  # no temporary file of a dead worker either
     events = [json.loads(line) for line in stdout.splitlines()]  # nothing of Ray's among them
     assert [event["event"] for event in events][-1] == "end"
-    assert [event["id"] for event in events if event.get("status") == "failed"] == ["deadly.png"]
+    assert {event["id"] for event in events if event.get("status") == "failed"} == {"deadly.png", "hangs.png"}
     done = Counter(line["id"] for line in ledger_lines(output) if line["status"] == "done")
     assert set(done.values()) == {1}
     log = (output / ".inpaint-batch" / "run.log").read_text()
@@ -60,49 +73,53 @@ def test_one_deadly_row_among_good_ones(every_format, tmp_path):
 
 
 @needs_ray
-def test_a_row_that_hangs_is_given_up_and_a_signal_drains(gallery, tmp_path):
-    for number in range(7):
-        gallery.add(f"{number}.png")
-    add_white(gallery, "hangs.png")
-    manifest, output = gallery.manifest(), tmp_path / "out"
-    with start(manifest, output, tmp_path / "home", "--row-timeout", "2", engine="faulty:h@3000") as process:
-        summary, _, _ = finish(process, output)
-    assert process.returncode == 8
-    assert summary["rows"]["failed_by_code"] == {"timeout": 1}
-    assert summary["rows"]["done"] == 7
-
-    drained = tmp_path / "drained"
+def test_a_signal_drains_the_workers(gallery, tmp_path, ray_environment):
     for number in range(40):
         gallery.add(f"slow/{number}.png", side=260, hole=(60, 50, 40, 150))
-    manifest = gallery.manifest()
-    with start(manifest, drained, tmp_path / "home", engine="faulty:s@0.5") as process:
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    with start(manifest, output, ray_environment, engine="faulty:s@0.5") as process:
         until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until and not any(line["status"] == "done" for line in ledger_lines(drained)):
+        while time.monotonic() < until and not any(line["status"] == "done" for line in ledger_lines(output)):
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        summary, _, stderr = finish(process, drained)
+        summary, _, stderr = finish(process, output)
     assert process.returncode == summary["exit_code"] == 75
     assert "run again to go on" in stderr
     num_done = summary["rows"]["done"]
     assert 0 < num_done < len(gallery.rows)
-    assert len(tree(drained)) == num_done
-    rest = run(manifest, drained, engine="faulty:s@0")
+    assert len(tree(output)) == num_done
+    rest = run(manifest, output, engine="faulty:s@0")
     assert (rest["exit_code"], rest["rows"]["skipped"]) == (0, num_done)
     run(manifest, tmp_path / "whole")
-    assert tree(drained) == tree(tmp_path / "whole")
+    assert tree(output) == tree(tmp_path / "whole")
 
 
-@needs_ray
-def test_errors_of_the_engine_arrive_as_they_are(gallery, tmp_path):
-    gallery.add("a.png")
-    model = tmp_path / "model.onnx"
-    model.write_text("not a model")
-    flags = ("--model", str(model))
-    with start(gallery.manifest(), tmp_path / "out", tmp_path / "home", *flags, engine="onnxruntime") as process:
-        summary, _, stderr = finish(process, tmp_path / "out")
-    assert process.returncode == summary["exit_code"] == 6
-    assert "is not a model that ONNX Runtime can run" in stderr
-    assert "Traceback" not in stderr
+def settings(**changes: object) -> WorkerSettings:
+    values: dict = {"engine": "identity", "model": "default", "precision": "auto", "tiling": TilingConfig()}
+    return WorkerSettings(
+        **values | {"threads": 1, "workers": 1, "max_image_bytes": 1 << 30, "signature": ""} | changes
+    )
+
+
+def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
+    """Without Ray: a worker is a plain object."""
+    for number in range(3):
+        gallery.add(f"{number}.png")
+    add_plain(gallery, "broken.png", 9)
+    rows = [row for row in read_manifest(gallery.manifest()) if isinstance(row, Row)]
+    tasks = [RowTask(row, RowConfig(), "key", row.output, tmp_path / "out" / row.output) for row in rows]
+    worker = pickle.loads(pickle.dumps(RayWorker))(settings(engine="faulty:e"))
+    assert worker.start().identity == "faulty:e"
+    result = pickle.loads(pickle.dumps(worker.do(1, tasks)))
+    assert {outcome.failure.code for outcome in result.outcomes} == {FailureCode.INFER}
+    assert len(result.log) == worker.pulse() == 4
+    assert "RuntimeError: the faulty engine broke" in result.log[0][1]
+    worker.leave(2)
+    assert worker.do(2, tasks).outcomes == []
+    assert len(worker.do(3, tasks).outcomes) == 4
+    with pytest.raises(EngineError, match="there is no model"):
+        RayWorker(settings(engine="onnxruntime", model=str(tmp_path / "no.onnx"))).start()
+    assert isinstance(pickle.loads(pickle.dumps(EngineError("gone"))), EngineError)
 
 
 def test_without_ray_it_says_what_to_install(gallery, tmp_path):
