@@ -47,7 +47,7 @@ def open_image(path: Path, *, max_bytes: int, page: int | None = None) -> ImageS
         if kind == "tiff":
             return open_tiff(path, max_bytes, page)
         if page not in (None, 1):
-            message = f"The image {path} has no page {page}; only a TIFF can have several."
+            message = f"the image {path} has no page {page}; only a TIFF can have several"
             raise RowError(FailureCode.READ, message)
         return _OPENERS[kind](path, max_bytes)
 
@@ -57,7 +57,7 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for ever
         raise RowError(
-            FailureCode.READ, f"The {what} {path} is a pipe or a device, not a file; save it as a file first."
+            FailureCode.READ, f"the {what} {path} is a pipe or a device, not a file; save it as a file first"
         )
     with path.open("rb") as file:
         head = file.read(16)
@@ -70,9 +70,9 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
     if not head:
-        raise RowError(FailureCode.READ, f"The {what} {path} is empty (0 bytes); replace it with a sound copy.")
+        raise RowError(FailureCode.READ, f"the {what} {path} is empty (0 bytes); replace it with a sound copy")
     kind = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), "")
     if head[4:8] == b"ftyp":
         kind = "an AVIF or HEIC"
     found = f"is {kind}" if kind else "is not an image"
-    raise RowError(FailureCode.READ, f"The {what} {path} {found}; only JPEG, PNG, TIFF and WebP can be read.")
+    raise RowError(FailureCode.READ, f"the {what} {path} {found}; only JPEG, PNG, TIFF and WebP can be read")

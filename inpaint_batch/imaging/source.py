@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.storage.atomic import final_path
 from inpaint_batch.types import BoolArray, Box, Header, Patch, SampleArray
 
 BAND_OF_ROWS_PIXELS = 1 << 20
@@ -104,26 +105,26 @@ def reading(path: Path, what: str = "image") -> Iterator[None]:
     except RowError:
         raise
     except FileNotFoundError:
-        raise RowError(FailureCode.READ, f"The {what} {path} {_why_missing(path)}.") from None
+        raise RowError(FailureCode.READ, f"the {what} {path} {_why_missing(path)}") from None
     except NotADirectoryError:
-        message = f"The {what} {path} lies below a file, not a folder; correct the path in the manifest."
+        message = f"the {what} {path} lies below a file, not a folder; correct the path in the manifest"
         raise RowError(FailureCode.READ, message) from None
     except IsADirectoryError:
-        raise RowError(FailureCode.READ, f"The {what} {path} is a folder; name a file in the manifest.") from None
+        raise RowError(FailureCode.READ, f"the {what} {path} is a folder; name a file in the manifest") from None
     except PermissionError:
-        raise RowError(FailureCode.READ, f"The {what} {path} may not be read; check its permissions.") from None
+        raise RowError(FailureCode.READ, f"the {what} {path} may not be read; check its permissions") from None
     except OSError as error:
         if error.errno in _BAD_PATHS:
-            message = f"The {what} {path} {_BAD_PATHS[error.errno]}."
+            message = f"the {what} {path} {_BAD_PATHS[error.errno]}"
             raise RowError(FailureCode.READ, message) from None
         reason = error.strerror or error
-        message = f"The {what} {path} could not be read: {reason}; check the disk or share it lies on, then run again."
+        message = f"the {what} {path} could not be read: {reason}; check the disk or share it lies on, then run again"
         raise RowError(FailureCode.READ, message, retryable=True) from error
     except MemoryError:
-        message = f"There was no memory left to decode the {what} {path}; use fewer workers or a larger machine."
+        message = f"there was no memory left to decode the {what} {path}; use fewer workers or a larger machine"
         raise RowError(FailureCode.MEMORY, message, retryable=True) from None
     except Exception as error:  # decoders raise whatever they like on damaged files
-        message = f"The {what} {path} is damaged or truncated ({error}); replace it with a sound copy."
+        message = f"the {what} {path} is damaged or truncated ({error}); replace it with a sound copy"
         raise RowError(FailureCode.READ, message) from error
 
 
@@ -135,15 +136,20 @@ def writing(path: Path) -> Iterator[None]:
     except RowError:
         raise
     except OSError as error:
+        reason = error.strerror or error
         message = (
-            f"{path} could not be written: {error.strerror or error}; check free space and permissions, then run again."
+            f"the output {final_path(path)} could not be written: {reason}; check free space and permissions, then run "
+            "again"
         )
         raise RowError(FailureCode.WRITE, message, retryable=True) from error
     except MemoryError:
-        message = f"There was no memory left to write {path}; use fewer workers or a larger machine."
+        message = f"there was no memory left to write {final_path(path)}; use fewer workers or a larger machine"
         raise RowError(FailureCode.MEMORY, message, retryable=True) from None
     except Exception as error:  # encoders raise whatever they like
-        message = f"{path} could not be encoded ({type(error).__name__}: {error}); please report this with the image."
+        message = (
+            f"the output {final_path(path)} could not be encoded ({type(error).__name__}: {error}); please report this "
+            "with the image"
+        )
         raise RowError(FailureCode.WRITE, message) from error
 
 
@@ -171,17 +177,19 @@ def _why_missing(path: Path) -> str:
 def refuse(path: Path, kind: str, advice: str, what: str = "image") -> RowError:
     """The error for a file that is sound but of a kind that cannot be kept exactly (an image) or used (a mask)."""
     reason = "cannot be kept exactly" if what == "image" else f"cannot serve as a {what}"
-    return RowError(FailureCode.READ, f"The {what} {path} is {kind}, which {reason}; {advice}.")
+    return RowError(FailureCode.READ, f"the {what} {path} is {kind}, which {reason}; {advice}")
 
 
 def damaged(path: Path, detail: str, what: str = "image") -> RowError:
     """The error for a file that is not what its first bytes promise."""
-    return RowError(FailureCode.READ, f"The {what} {path} is damaged: {detail}; replace it with a sound copy.")
+    return RowError(FailureCode.READ, f"the {what} {path} is damaged: {detail}; replace it with a sound copy")
 
 
 def spoiled(path: Path, detail: str) -> RowError:
     """The error for an output that read back different from what was meant."""
-    message = f"The output {path} read back wrong: {detail}; check the disk, and report this if it happens again."
+    message = (
+        f"the output {final_path(path)} read back wrong: {detail}; check the disk, and report this if it happens again"
+    )
     return RowError(FailureCode.WRITE, message, retryable=True)
 
 
@@ -192,8 +200,8 @@ def check_budget(
     needed_bytes = width_px * height_px * bytes_per_pixel
     if needed_bytes > max_bytes:
         message = (
-            f"The {what} {path} is {width_px} x {height_px} px and takes {needed_bytes / 2**20:.0f} MiB decoded, over "
-            f"the limit of {max_bytes / 2**20:.0f} MiB; raise --max-image-megabytes if the file can be trusted."
+            f"the {what} {path} is {width_px} x {height_px} px and takes {needed_bytes / 2**20:.0f} MiB decoded, over "
+            f"the limit of {max_bytes / 2**20:.0f} MiB; raise --max-image-megabytes if the file can be trusted"
         )
         raise RowError(FailureCode.MEMORY, message)
 
@@ -202,8 +210,8 @@ def check_file_size(path: Path, num_bytes: int, max_bytes: int, what: str = "ima
     """Raise `RowError` (memory) for a file that is itself larger than the budget for its samples."""
     if num_bytes > max_bytes:
         message = (
-            f"The {what} {path} is {num_bytes >> 20} MiB on disk, over the limit of {max_bytes >> 20} MiB; raise "
-            "--max-image-megabytes if the file can be trusted."
+            f"the {what} {path} is {num_bytes >> 20} MiB on disk, over the limit of {max_bytes >> 20} MiB; raise "
+            "--max-image-megabytes if the file can be trusted"
         )
         raise RowError(FailureCode.MEMORY, message)
 

@@ -127,7 +127,7 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
         raise refuse(path, f"a TIFF with {name} compression", lossless)
     codec = CODECS[compression]
     if not codec.is_available():
-        message = f"The image {path} needs the {codec.name} codec; install it with `pip install 'imagecodecs[all]'`."
+        message = f"the image {path} needs the {codec.name} codec; install it with `pip install 'imagecodecs[all]'`"
         raise RowError(FailureCode.READ, message)
 
 

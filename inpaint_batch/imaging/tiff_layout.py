@@ -156,7 +156,7 @@ def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -
         advice = f"say which page to restore (page 1 to {num_pages}; the others then stay as they are) or split it"
         raise refuse(path, f"a TIFF of {num_pages} pages", advice)
     if page_number is not None and not 1 <= page_number <= num_pages:
-        message = f"The image {path} has no page {page_number}; its pages are 1 to {num_pages}."
+        message = f"the image {path} has no page {page_number}; its pages are 1 to {num_pages}"
         raise RowError(FailureCode.READ, message)
     page = file.pages[(page_number or 1) - 1]
     if not isinstance(page, tifffile.TiffPage):

@@ -107,19 +107,19 @@ def _row_error(text: str, path: Path, what: str) -> RowError:
     lower = text.lower()
     if any(words in lower for words in _NO_CODEC):
         advice = "save it with LZW or Deflate, or use the libvips of the system (Debian: apt install libvips42)"
-        return RowError(FailureCode.READ, f"libvips lacks a codec for the {what} {path} ({detail}); {advice}.")
+        return RowError(FailureCode.READ, f"libvips lacks a codec for the {what} {path} ({detail}); {advice}")
     if any(words in lower for words in _SYSTEM):
-        message = f"The {what} {path} could not be read ({detail}); check the disk or share it lies on, then run again."
+        message = f"the {what} {path} could not be read ({detail}); check the disk or share it lies on, then run again"
         return RowError(FailureCode.READ, message, retryable=True)
     if any(words in lower for words in _NO_LOADER):
         advice = "install pyvips[binary], which brings JPEG, PNG, TIFF and WebP, if it is sound"
-        return RowError(FailureCode.READ, f"The {what} {path} is not an image that libvips knows ({detail}); {advice}.")
+        return RowError(FailureCode.READ, f"the {what} {path} is not an image that libvips knows ({detail}); {advice}")
     if any(words in lower for words in _NO_MEMORY):
-        message = f"There was no memory left to decode the {what} {path}; use fewer workers or a larger machine."
+        message = f"there was no memory left to decode the {what} {path}; use fewer workers or a larger machine"
         return RowError(FailureCode.MEMORY, message, retryable=True)
     if any(words in lower for words in _CUT_SHORT):
         return damaged(path, f"it is truncated or torn ({detail})", what)
     return RowError(
         FailureCode.READ,
-        f"The {what} {path} is damaged or of an unusual kind ({detail}); replace it, or save it as PNG.",
+        f"the {what} {path} is damaged or of an unusual kind ({detail}); replace it, or save it as PNG",
     )

@@ -118,7 +118,9 @@ class _Masks:
         found = own or self._by_stem.get(stem, [])
         if not found:
             raise RowError(
-                FailureCode.MASK, f"no mask {image}.png or {stem}.png (or another image suffix) in {self._folder}"
+                FailureCode.MASK,
+                f"no mask {image}.png or {stem}.png (or another image suffix) in {self._folder}; draw one, or take the "
+                "image out of the folder",
             )
         if len(found) > 1:
             raise RowError(

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
-from inpaint_batch.manifest.folder import read_folder
+from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.seen import Seen
@@ -41,6 +41,8 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
         raise UsageError("--masks goes with a folder of images; a manifest file names the mask of each row itself")
     if path != STDIN and path.exists() and not path.is_file():
         raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        raise ManifestError(f"{path} is an image; name a manifest, or the folder that it lies in together with --masks")
     source = Source.of(path)
     records = _records(source)
     _, names = next(records, (0, []))

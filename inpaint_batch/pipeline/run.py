@@ -131,6 +131,8 @@ class _Run:
         self._progress.start(num_rows, {**about, "output": str(config.output)})
         for note in summary.notes:
             self._progress.note(note)
+        if not num_rows:
+            self._note("no row falls to this run: there is nothing to do")
         for note in engine.notes:
             self._note(note)
         if unfit := sorted(set(config.tiling.buckets_px) - set(engine.buckets_px)):

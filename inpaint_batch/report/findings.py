@@ -81,7 +81,8 @@ class FindingsPrinter:
             return
         tiles = ", ".join(f"{count} of {side} px" for side, count in sorted(totals.num_tiles.items()))
         self._say(
-            f"{totals.num_rows} rows: {totals.num_rows - totals.num_bad} ready, {totals.num_bad} would fail, "
+            f"{totals.num_rows} {'row' if totals.num_rows == 1 else 'rows'}: "
+            f"{totals.num_rows - totals.num_bad} ready, {totals.num_bad} would fail, "
             f"{totals.num_warnings} warnings"
         )
         self._say(

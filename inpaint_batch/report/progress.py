@@ -121,7 +121,7 @@ class LineProgress(Progress):
         self._num_rows = num_rows
         self._started_s = self._told_s = time.monotonic()
         described = ", ".join(f"{name} {value}" for name, value in about.items())
-        self._say(f"{num_rows} rows; {described}")
+        self._say(f"{num_rows} {'row' if num_rows == 1 else 'rows'}; {described}")
 
     def row(self, report: RowReport, tally: Tally) -> None:
         """Failures at once, counts now and then."""

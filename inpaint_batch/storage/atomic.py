@@ -27,7 +27,7 @@ STALE_AFTER_S = 24 * 3600.0
 """A temporary that has not been touched for so long is stale, whoever wrote it."""
 
 MAX_NAME_BYTES = 255
-_TEMPORARY = re.compile(r"\..*\.inpaint-batch-(?P<pid>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(?P<name>.*)\.inpaint-batch-(?P<pid>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 def _digits(writer: str) -> str:
@@ -69,6 +69,15 @@ def storage_error(error: BaseException, path: Path) -> StorageError | None:
 def is_temporary(name: str) -> bool:
     """Whether `name` is one that `atomic_write` gives to an unfinished file."""
     return name.endswith(".tmp") and _TEMPORARY.fullmatch(name) is not None
+
+
+def final_path(path: Path) -> Path:
+    """The path that an unfinished file will get in the end (cut short where the name is very long); others unchanged.
+
+    What people are told about is the output, not its temporary name.
+    """
+    match = _TEMPORARY.fullmatch(path.name) if path.name.endswith(".tmp") else None
+    return path.with_name(match["name"]) if match and match["name"] else path
 
 
 @contextmanager

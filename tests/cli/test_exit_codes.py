@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from gallery import tree
@@ -15,6 +14,7 @@ from inpaint_batch import __version__
 from inpaint_batch.cli import exits
 from inpaint_batch.cli.main import COMMANDS, main
 from inpaint_batch.errors import InpaintBatchError
+from inpaint_batch.runtime.store import default_folder
 
 RUN_LEVEL = [
     error
@@ -162,8 +162,7 @@ def test_help_is_light(arguments):
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_the_embedded_engine_needs_no_heavy_package(gallery, tmp_path, command):
     gallery.add("a.png")
-    model = Path(inpaint_batch.errors.__file__).parents[1] / "engines"
-    engine = () if command == "check" or list(model.glob("*.onnx")) else ("--engine", "identity")
+    engine = () if command == "check" or list(default_folder().glob("*.onnx")) else ("--engine", "identity")
     output = ("--output", tmp_path / "out")
     done = program("torch onnx ray tensorrt fsspec pyarrow", command, gallery.manifest(), *output, *engine)
     assert done.returncode == 0, done.stderr

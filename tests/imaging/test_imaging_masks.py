@@ -185,7 +185,7 @@ def test_bad_masks_are_named_as_masks(tmp_path: Path) -> None:
             read_mask_samples(path, max_bytes=1 << 24)
         assert caught.value.code == FailureCode.READ
         assert words in caught.value.message
-        assert "The mask" in caught.value.message
+        assert "the mask" in caught.value.message
 
 
 def _pages(path: Path, format: str) -> None:

@@ -283,4 +283,4 @@ def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
 def test_a_long_path_does_not_push_out_what_to_do(tmp_path: Path) -> None:
     message = refusal(tmp_path / "/".join(["x" * 200] * 3)).message
     assert len(message) == 300
-    assert message.endswith("does not exist; correct the path in the manifest.")
+    assert message.endswith("does not exist; correct the path in the manifest")

@@ -281,3 +281,9 @@ def test_a_manifest_that_can_be_read_only_once_is_refused(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="is a pipe"):
         read_manifest(tmp_path / "m.csv")
+
+
+def test_an_image_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "scan.TIF").write_bytes(b"II*\0")
+    with pytest.raises(ManifestError, match="is an image"):
+        read_manifest(tmp_path / "scan.TIF")

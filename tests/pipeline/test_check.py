@@ -87,7 +87,7 @@ def test_text_findings_name_file_and_line(gallery):
     assert code == 8
     lines = text.splitlines()
     assert lines[0].startswith(f"{manifest}:2: error: missing.png: read: ")
-    assert lines[1] == "1 rows: 0 ready, 1 would fail, 0 warnings"
+    assert lines[1] == "1 row: 0 ready, 1 would fail, 0 warnings"
     assert lines[2].startswith("estimate: 0 tiles (none)")
 
 

@@ -13,6 +13,7 @@ from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.storage import atomic
 from inpaint_batch.storage.atomic import (
     atomic_write,
+    final_path,
     is_temporary,
     probe_folder,
     remove_stale_temporaries,
@@ -203,3 +204,10 @@ def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
     assert remove_stale_temporaries(tmp_path) == 1
     assert not foreign.exists()
     assert remove_stale_temporaries(tmp_path / "missing") == 0
+
+
+def test_people_are_told_of_the_output_and_not_of_its_temporary(tmp_path: Path) -> None:
+    for name in ("a.png", ".hidden.tif", "ü b.jpg"):
+        with atomic_write(tmp_path / name) as temporary:
+            assert final_path(temporary) == tmp_path / name
+    assert final_path(tmp_path / "a.tmp") == tmp_path / "a.tmp"
