@@ -9,6 +9,7 @@ import torch
 
 from inpaint_batch.training.losses.boundary import boundary, rim_weight
 from inpaint_batch.training.losses.charbonnier import charbonnier
+from inpaint_batch.training.losses.log_error import log_error
 
 
 def test_charbonnier_by_hand() -> None:
@@ -23,6 +24,15 @@ def test_charbonnier_by_hand() -> None:
     first = math.sqrt(0.09 + 0.01) - 0.1
     second = (math.sqrt(0.16 + 0.01) - 0.1) / 12
     assert charbonnier(filled, truth, hole, 0.1).item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_log_error_by_hand() -> None:
+    """Two images with one missing pixel each, wrong by 0.1 and by nothing: half of ln(1 + 0.01 / 0.0001) / 2."""
+    truth, filled, hole = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
+    hole[:, 0, 1, 2] = 1
+    filled[0, :, 1, 2] = 0.1
+    filled[:, :, 0, 0] = 1  # known: does not count
+    assert log_error(filled, truth, hole).item() == pytest.approx(math.log(101) / 4, rel=1e-5)
 
 
 def test_charbonnier_of_a_perfect_fill_is_zero() -> None:

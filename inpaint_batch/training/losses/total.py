@@ -18,6 +18,7 @@ from inpaint_batch.training.losses.boundary import boundary
 from inpaint_batch.training.losses.charbonnier import charbonnier
 from inpaint_batch.training.losses.colour import colour_consistency
 from inpaint_batch.training.losses.frequency import focal_frequency
+from inpaint_batch.training.losses.log_error import log_error
 from inpaint_batch.training.losses.perceptual import perceptual
 from inpaint_batch.training.losses.style import style
 from inpaint_batch.training.losses.total_variation import total_variation
@@ -54,6 +55,8 @@ class TotalLoss:
         parts: dict[str, Tensor] = {}
         if "charbonnier" in self.names:
             parts["charbonnier"] = charbonnier(filled, truth, hole, self.epsilon)
+        if "log_error" in self.names:
+            parts["log_error"] = log_error(filled, truth, hole)
         if "boundary" in self.names:
             parts["boundary"] = boundary(filled, truth, hole)
         if "total_variation" in self.names:

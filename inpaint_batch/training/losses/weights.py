@@ -13,6 +13,8 @@ class LossWeights:
 
     charbonnier: float = 1.0
     """Error of each missing pixel."""
+    log_error: float = 0.0
+    """Logarithm of the squared error: the PSNR inside the hole itself, for the end of a run."""
     boundary: float = 0.1
     """Gradients near the rim of the hole. The published recipe takes 5."""
     boundary_last: float | None = None
