@@ -62,12 +62,12 @@ def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) 
     advice = "run this row with jpeg=lossless, which writes a PNG"
     if not stream.is_patchable:
         raise RowError(
-            FailureCode.WRITE, f"{source.path} has unusual sampling or tables and cannot be patched; {advice}."
+            FailureCode.WRITE, f"{source.path} has unusual sampling or tables and cannot be patched; {advice}"
         )
     planes = read_coefficients(data, stream, range(len(stream.components)))
     if not all(_is_encodable(plane) for plane in planes):
         raise RowError(
-            FailureCode.WRITE, f"{source.path} holds coefficients out of range and cannot be patched; {advice}."
+            FailureCode.WRITE, f"{source.path} holds coefficients out of range and cannot be patched; {advice}"
         )
     for index, plane in enumerate(planes):
         for patch in patches:
@@ -158,7 +158,9 @@ def _touched_cells(
         shape = (end_row - first_row, down_px, end_column - first_column, across_px)
         hole = patch.hole[np.ix_(row_index, column_index)] & row_inside[:, None] & column_inside
         cells = hole.reshape(shape).transpose(0, 2, 1, 3)
-        rows, columns = np.nonzero(cells.any(axis=(2, 3)))
+        # Rows of pixels first: that goes over whole lines, and leaves an eighth or less for the short axis.
+        lines = hole.reshape(shape[0], down_px, -1).any(axis=1)
+        rows, columns = np.nonzero(lines.reshape(shape[0], shape[2], across_px).any(axis=2))
         if not rows.size:
             continue
         cell_rows = row_index.reshape(-1, down_px)[rows]
