@@ -20,7 +20,7 @@ OnConflict = Literal["error", "skip", "overwrite", "suffix"]
 LogFormat = Literal["text", "json"]
 ExecutorName = Literal["auto", "local", "ray"]
 
-DEFAULT_MAX_IMAGE_BYTES = 2 << 30
+DEFAULT_MAX_IMAGE_BYTES = 1 << 30
 BUCKETS_PX = (64, 128, 256)
 """Sides of the square tiles that the engines run. One graph serves all of them."""
 

@@ -117,7 +117,7 @@ MaxImageMegabytes = Annotated[
     typer.Option(
         "--max-image-megabytes",
         metavar="MB",
-        help="Refuse an image whose decoded samples need more, in MiB. Default: 2048.",
+        help="Refuse an image whose decoded samples need more, in MiB. Default: 1024.",
     ),
 ]
 Executor = Annotated[

@@ -112,7 +112,7 @@ def test_each_bad_row_fails_alone_with_its_own_reason(gallery, tmp_path):
     with manifest.open("a") as file:
         file.write("ragged,row\n")
     output = tmp_path / "out"
-    summary = run(manifest, output, max_image_bytes=1 << 30)
+    summary = run(manifest, output)
     assert summary["exit_code"] == 8
     assert sorted(tree(output)) == sorted(good)
     assert not (tmp_path / "escaped.png").exists()
