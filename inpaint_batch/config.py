@@ -130,6 +130,8 @@ class RunConfig:
     GPU), or `identity` (leaves holes black; for tests and rehearsals)."""
     precision: str = "auto"
     """`auto`, `fp32`, `fp16` (TensorRT only) or `int8`."""
+    passes: int = 1
+    """1, 2 or 4: how often every tile is filled, mirrored differently each time, and averaged."""
     workers: int = 0
     """Decode and encode threads; 0 means one per core, 4 at most."""
     on_conflict: OnConflict = "error"
@@ -159,6 +161,8 @@ class RunConfig:
             raise ConfigError(f"workers must be 0 (automatic) or more, not {self.workers}")
         if self.max_failures < -1:
             raise ConfigError(f"max_failures must be -1 (never) or more, not {self.max_failures}")
+        if self.passes not in (1, 2, 4):
+            raise ConfigError(f"passes must be 1, 2 or 4, not {self.passes}")
         if self.on_conflict not in ("error", "skip", "overwrite", "suffix"):
             raise ConfigError(f"on_conflict must be error, skip, overwrite or suffix, not {self.on_conflict!r}")
         if self.precision not in ("auto", "fp32", "fp16", "int8"):

@@ -62,9 +62,7 @@ class Box(NamedTuple):
 
     def expand(self, margin_px: int) -> Box:
         """This box grown by `margin_px` on every side (it may then leave the image)."""
-        return Box(
-            self.top - margin_px, self.left - margin_px, self.height + 2 * margin_px, self.width + 2 * margin_px
-        )
+        return Box(self.top - margin_px, self.left - margin_px, self.height + 2 * margin_px, self.width + 2 * margin_px)
 
     def shift(self, rows: int, columns: int) -> Box:
         """This box moved down and to the right."""

@@ -55,6 +55,14 @@ Precision = Annotated[
     str | None,
     typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 (TensorRT only) or int8. Default: auto."),
 ]
+Passes = Annotated[
+    int | None,
+    typer.Option(
+        "--passes",
+        metavar="N",
+        help="Fill every tile 1, 2 or 4 times, mirrored, and average: better, for N times the work. Default: 1.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Decode and encode threads; 0: one per core, 4 at most. Default: 0."),

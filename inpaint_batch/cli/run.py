@@ -21,6 +21,7 @@ def run(
     model: options.Model = None,
     engine: options.Engine = None,
     precision: options.Precision = None,
+    passes: options.Passes = None,
     workers: options.Workers = None,
     mask_polarity: options.MaskPolarity = None,
     mask_threshold: options.MaskThreshold = None,

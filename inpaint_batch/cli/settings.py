@@ -44,6 +44,7 @@ SETTINGS: Mapping[str, Setting] = {
     "model": Setting("run", "model", str),
     "engine": Setting("run", "engine", str),
     "precision": Setting("run", "precision", str),
+    "passes": Setting("run", "passes", int),
     "workers": Setting("run", "workers", int),
     "on_conflict": Setting("run", "on_conflict", str),
     "max_failures": Setting("run", "max_failures", int),

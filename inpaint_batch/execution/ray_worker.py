@@ -27,6 +27,7 @@ class WorkerSettings:
     model: str
     """`default`, or an absolute path that every node can read."""
     precision: str
+    passes: int
     tiling: TilingConfig
     threads: int
     """Tiles that the engine fills at a time."""
@@ -68,7 +69,11 @@ class RayWorker:
         settings = self._settings
         if self._engine is None:
             self._engine = select_engine(
-                settings.engine, model=settings.model, precision=settings.precision, threads=settings.threads
+                settings.engine,
+                model=settings.model,
+                precision=settings.precision,
+                passes=settings.passes,
+                threads=settings.threads,
             )
             self._executor = LocalExecutor(
                 EngineRunner(self._engine),

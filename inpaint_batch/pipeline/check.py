@@ -128,7 +128,7 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
         warnings = [Finding(row.line, row.id, "warning", "", text) for text in prepared.warnings]
         cost = estimate(
             prepared.windows,
-            seconds_per_tile=SECONDS_PER_TILE,
+            seconds_per_tile={side: seconds * config.passes for side, seconds in SECONDS_PER_TILE.items()},
             decoded_bytes=header.decoded_bytes,
             num_pixels=header.num_pixels,
         )

@@ -51,7 +51,7 @@ def open_executor(
     left is removed at the end, in the name of `writer` (see `storage.atomic`).
     """
     if choose_executor(config) == "local":
-        engine = select_engine(config.engine, model=config.model, precision=config.precision)
+        engine = select_engine(config.engine, model=config.model, precision=config.precision, passes=config.passes)
         with closing(engine):
             runner = EngineRunner(engine)
             yield (
@@ -67,6 +67,7 @@ def open_executor(
         engine=config.engine,
         model=model,
         precision=config.precision,
+        passes=config.passes,
         tiling=config.tiling,
         threads=0,
         workers=workers,

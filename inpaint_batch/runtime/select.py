@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from inpaint_batch.errors import EngineError, UsageError
 from inpaint_batch.runtime.engine import Engine
+from inpaint_batch.runtime.mirrors import MirroredEngine
 from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, hash_file
 
 
-def select_engine(engine: str = "auto", *, model: str = "default", precision: str = "auto", threads: int = 0) -> Engine:
-    """Load an engine.
+def select_engine(
+    engine: str = "auto", *, model: str = "default", precision: str = "auto", passes: int = 1, threads: int = 0
+) -> Engine:
+    """Load an engine; with `passes` 2 or 4 it fills every tile so often, mirrored, and averages.
 
     `engine`: `auto` (ONNX Runtime), `onnxruntime`, `tensorrt`, `identity`, or `faulty:SCHEDULE`. `model`: `default` or
     the path of an `.onnx` file; for TensorRT the FP32 file that its plan was built from. `precision`: `auto` (INT8
@@ -18,6 +21,9 @@ def select_engine(engine: str = "auto", *, model: str = "default", precision: st
     Raises UsageError for an unknown engine or precision, EngineError where the model, or a plan of it for this machine,
     is missing, damaged or foreign, MissingDependencyError for TensorRT where it is not installed.
     """
+    if passes != 1:
+        inner = select_engine(engine, model=model, precision=precision, threads=threads)
+        return MirroredEngine(inner, passes)
     if engine == "identity" or engine.startswith("faulty:"):
         from inpaint_batch.runtime.testing import FaultyEngine, IdentityEngine
 

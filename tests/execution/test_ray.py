@@ -95,7 +95,8 @@ def test_a_signal_drains_the_workers(gallery, tmp_path, ray_environment):
 
 
 def settings(**changes: object) -> WorkerSettings:
-    values: dict = {"engine": "identity", "model": "default", "precision": "auto", "tiling": TilingConfig()}
+    values: dict = {"engine": "identity", "model": "default", "precision": "auto", "passes": 1}
+    values["tiling"] = TilingConfig()
     return WorkerSettings(
         **values | {"threads": 1, "workers": 1, "max_image_bytes": 1 << 30, "signature": ""} | changes
     )

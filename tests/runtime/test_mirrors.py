@@ -1,0 +1,53 @@
+"""Passes over mirrored tiles: averaged by hand, exact where nothing is filled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inpaint_batch.errors import UsageError
+from inpaint_batch.runtime.engine import Engine, TileBatch
+from inpaint_batch.runtime.mirrors import MirroredEngine
+from inpaint_batch.runtime.select import select_engine
+from inpaint_batch.runtime.testing import IdentityEngine
+from inpaint_batch.types import FloatArray
+
+
+class Ramp(IdentityEngine):
+    """Fills holes with the number of the column, whatever lies there: its fill does not follow a mirrored tile."""
+
+    def fill(self, batch: TileBatch) -> FloatArray:
+        columns = np.arange(batch.side_px, dtype=np.float32)
+        return batch.image * (1 - batch.hole) + batch.hole * columns
+
+
+def batch_of(image: FloatArray, hole: FloatArray) -> TileBatch:
+    num = len(image)
+    return TileBatch(image * (1 - hole), hole, np.zeros_like(image), np.zeros((num, 1, 1, 1), np.float32))
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+def test_fills_of_a_tile_and_its_mirrors_are_averaged(passes: int) -> None:
+    hole = np.ones((2, 1, 64, 64), np.float32)
+    filled = MirroredEngine(Ramp(), passes).fill(batch_of(np.zeros((2, 3, 64, 64), np.float32), hole))
+    # Column c is filled with c, and in the mirrored tile with 63 - c: the mean is 31.5 everywhere.
+    np.testing.assert_array_equal(filled, np.full((2, 3, 64, 64), 31.5, np.float32))
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+def test_known_pixels_come_back_bit_for_bit(passes: int) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((3, 3, 64, 64), np.float32)
+    hole = (rng.random((3, 1, 64, 64)) < 0.3).astype(np.float32)
+    filled = MirroredEngine(Ramp(), passes).fill(batch_of(image, hole))
+    known = np.broadcast_to(hole == 0, image.shape)
+    np.testing.assert_array_equal(filled[known], image[known])
+
+
+def test_passes_are_part_of_the_identity_and_are_told() -> None:
+    once: Engine = select_engine("identity", passes=1)
+    twice = select_engine("identity", passes=2)
+    assert twice.identity != once.identity
+    assert any("--passes" in note for note in twice.notes)
+    with pytest.raises(UsageError, match="1, 2 or 4"):
+        select_engine("identity", passes=3)
