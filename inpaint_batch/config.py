@@ -130,7 +130,7 @@ class RunConfig:
     GPU), or `identity` (leaves holes black; for tests and rehearsals)."""
     precision: str = "auto"
     """`auto`, `fp32`, `fp16` (TensorRT only) or `int8`."""
-    passes: int = 1
+    passes: int = 2
     """1, 2 or 4: how often every tile is filled, mirrored differently each time, and averaged."""
     workers: int = 0
     """Decode and encode threads; 0 means one per core, 4 at most."""

@@ -60,7 +60,7 @@ Passes = Annotated[
     typer.Option(
         "--passes",
         metavar="N",
-        help="Fill every tile 1, 2 or 4 times, mirrored, and average: better, for N times the work. Default: 1.",
+        help="Fill every tile 1, 2 or 4 times, mirrored, and average: better, for N times the work. Default: 2.",
     ),
 ]
 Workers = Annotated[

@@ -35,7 +35,7 @@ class MirroredEngine:
         self.model_hash = engine.model_hash
         self.precision = engine.precision
         self.buckets_px = engine.buckets_px
-        self.notes = (*engine.notes, f"every tile was filled {passes} times, mirrored, and averaged (--passes)")
+        self.notes = engine.notes
         self.identity = f"{engine.identity}:passes={passes}"
 
     def batch_size(self, side_px: int) -> int:

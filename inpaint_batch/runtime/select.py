@@ -11,7 +11,7 @@ from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, has
 def select_engine(
     engine: str = "auto", *, model: str = "default", precision: str = "auto", passes: int = 1, threads: int = 0
 ) -> Engine:
-    """Load an engine; with `passes` 2 or 4 it fills every tile so often, mirrored, and averages.
+    """Load an engine; with `passes` 2 or 4 a real one fills every tile so often, mirrored, and averages.
 
     `engine`: `auto` (ONNX Runtime), `onnxruntime`, `tensorrt`, `identity`, or `faulty:SCHEDULE`. `model`: `default` or
     the path of an `.onnx` file; for TensorRT the FP32 file that its plan was built from. `precision`: `auto` (INT8
@@ -21,13 +21,15 @@ def select_engine(
     Raises UsageError for an unknown engine or precision, EngineError where the model, or a plan of it for this machine,
     is missing, damaged or foreign, MissingDependencyError for TensorRT where it is not installed.
     """
-    if passes != 1:
-        inner = select_engine(engine, model=model, precision=precision, threads=threads)
-        return MirroredEngine(inner, passes)
     if engine == "identity" or engine.startswith("faulty:"):
         from inpaint_batch.runtime.testing import FaultyEngine, IdentityEngine
 
         return FaultyEngine.parse(engine) if engine != "identity" else IdentityEngine()
+    inner = _select_real(engine, model, precision, threads)
+    return inner if passes == 1 else MirroredEngine(inner, passes)
+
+
+def _select_real(engine: str, model: str, precision: str, threads: int) -> Engine:
     if engine == "tensorrt":
         return _select_tensorrt(model, precision)
     if engine not in ("auto", "onnxruntime"):
