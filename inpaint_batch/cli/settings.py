@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,14 +71,16 @@ SETTINGS: Mapping[str, Setting] = {
 def gather(flags: Mapping[str, Any], config_file: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
     """The values that were given, by setting name, the strongest source winning; flags that are None were not given.
 
-    The file is `config_file`, else the one that `INPAINT_BATCH_CONFIG` names, else none. Relative paths in it count
-    from its own folder. Raises ConfigError for an unreadable file, an unknown name, or a value of the wrong type.
+    Weakest are the tile sizes that the adapter of a model from elsewhere asks for. The file is `config_file`, else the
+    one that `INPAINT_BATCH_CONFIG` names, else none. Relative paths in it count from its own folder. Raises ConfigError
+    for an unreadable file, an unknown name, or a value of the wrong type, and EngineError for an unusable adapter.
     """
     named = environment.get(ENVIRONMENT_PREFIX + "CONFIG", "")
     file = config_file or (Path(named) if named else None)
     values = from_toml(file) if file is not None else {}
     values |= from_environment(environment)
-    return values | {name: value for name, value in flags.items() if value is not None}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return _tiling_of_model(values.get("model", "default")) | values
 
 
 def run_config(values: Mapping[str, Any], *, output: Path | None = None) -> RunConfig:
@@ -133,6 +135,18 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         name = variables[variable]
         values[name] = _parsed(text, SETTINGS[name].kind, variable)
     return values
+
+
+def _tiling_of_model(model: str) -> dict[str, Any]:
+    if model == "default":
+        return {}
+    from inpaint_batch.runtime.adapter import find_adapter
+
+    adapter = find_adapter(Path(model).expanduser())
+    if adapter is None:
+        return {}
+    wanted = {"buckets_px": adapter.sides_px, **asdict(adapter.tiling)}
+    return {f"tiling.{name}": value for name, value in wanted.items()}
 
 
 def _flatten(document: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

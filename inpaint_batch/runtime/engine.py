@@ -32,6 +32,11 @@ class TileBatch:
     def __len__(self) -> int:
         return len(self.image)
 
+    def only(self, index: int) -> TileBatch:
+        """A batch of the one tile at `index`."""
+        one = slice(index, index + 1)
+        return TileBatch(self.image[one], self.hole[one], self.prior[one], self.prior_weight[one])
+
 
 class TileArrays(Protocol):
     """One loaded tile, as `tiling` hands it out."""

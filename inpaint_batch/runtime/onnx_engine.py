@@ -1,7 +1,6 @@
 """ONNX Runtime on the CPU: the engine that comes with the package.
 
-A graph has the inputs `image` (B, 3, s, s), `hole` (B, 1, s, s), `prior` (B, 3, s, s) and `prior_weight` (B, 1, 1, 1),
-and the output `filled` (B, 3, s, s), all float32, with free batch and sides.
+How a graph is asked is a `Convention`: that of this package, or one that the user describes (`adapter`).
 
 **Tiles run one by one, each on one thread, several at a time.** A tile must give the same bytes in any batch on any
 number of threads, and ONNX Runtime does not promise that. With onnxruntime 1.31 on x86-64 the small graph of the tests
@@ -25,15 +24,14 @@ import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
 from inpaint_batch.errors import EngineError, FailureCode, RowError
+from inpaint_batch.runtime.adapter import adapter_path
+from inpaint_batch.runtime.convention import Convention, OwnConvention, TensorFacts
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.types import FloatArray
 
 if TYPE_CHECKING:
     import onnxruntime
 
-INPUT_CHANNELS = {"image": 3, "hole": 1, "prior": 3, "prior_weight": 1}
-"""Inputs of a graph, by name."""
-OUTPUT = "filled"
 TILES_PER_THREAD = 4
 """Tiles in a batch for each thread: enough that no thread is idle for long at the end of a batch."""
 
@@ -50,12 +48,14 @@ class OnnxEngine:
         precision: str,
         model: str | None = None,
         threads: int = 0,
-        buckets_px: tuple[int, ...] = BUCKETS_PX,
+        convention: Convention | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         """Load `path`; `threads` tiles are filled at a time (0: one per core that this process may use).
 
-        Raises EngineError where the file is missing, damaged, or a graph with another contract.
+        `convention`: how the graph wants to be asked; None is the way of this package's own graphs.
+
+        Raises EngineError where the file is missing, damaged, or a graph that cannot be asked this way.
         """
         try:
             content = path.read_bytes()
@@ -64,17 +64,19 @@ class OnnxEngine:
         self.model = model or str(path)
         self.model_hash = hashlib.sha256(content).hexdigest()
         self.precision = precision
-        self.buckets_px = buckets_px
+        self._convention = convention or OwnConvention(BUCKETS_PX)
+        self.buckets_px = self._convention.sides_px
         self.notes = notes
         self._threads = threads or num_cores()
         self._session: onnxruntime.InferenceSession | None = _open(path, content)
-        _check_contract(self._session, path)
+        _check(self._session, self._convention, path)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
 
     @property
     def identity(self) -> str:
-        """Engine, precision and model hash."""
-        return f"{self.name}:{self.precision}:{self.model_hash}"
+        """Engine, precision, model hash, and how the model is asked where that is a choice."""
+        asked = f":{self._convention.identity}" if self._convention.identity else ""
+        return f"{self.name}:{self.precision}:{self.model_hash}{asked}"
 
     def batch_size(self, side_px: int) -> int:
         """A few tiles for each thread, fewer where they are large."""
@@ -88,19 +90,18 @@ class OnnxEngine:
         return np.concatenate(list(self._pool.map(run, range(len(batch)))))
 
     def _fill_one(self, session: onnxruntime.InferenceSession, batch: TileBatch, index: int) -> FloatArray:
-        feed = {
-            name: np.ascontiguousarray(getattr(batch, name)[index : index + 1], dtype=np.float32)
-            for name in INPUT_CHANNELS
-        }
+        tile = batch.only(index)
+        if (known := self._convention.shortcut(tile)) is not None:
+            return known
         try:
-            (filled,) = session.run([OUTPUT], feed)
+            (output,) = session.run([self._convention.output], self._convention.feed(tile))
         except Exception as error:  # onnxruntime raises a dozen classes of its own, all straight from Exception
             raise RowError(
                 FailureCode.INFER,
                 f"the engine failed on a tile of {batch.side_px} px: {_first_line(error)}",
                 retryable=True,
             ) from error
-        return checked(filled, (1, *batch.image.shape[1:]))
+        return checked(self._convention.filled(output, tile), tile.image.shape)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -150,24 +151,14 @@ def _open(path: Path, content: bytes) -> onnxruntime.InferenceSession:
         ) from error
 
 
-def _check_contract(session: onnxruntime.InferenceSession, path: Path) -> None:
-    found = {each.name: (each.type, each.shape) for each in session.get_inputs()}
-    faults = [f"input `{name}` is missing" for name in INPUT_CHANNELS if name not in found]
-    faults += [f"input `{name}` is unknown" for name in found if name not in INPUT_CHANNELS]
-    found_output = {each.name: (each.type, each.shape) for each in session.get_outputs()}
-    if OUTPUT not in found_output:
-        faults.append(f"output `{OUTPUT}` is missing")
-    for name, channels in {**INPUT_CHANNELS, OUTPUT: 3}.items():
-        kind, shape = {**found, **found_output}.get(name, ("tensor(float)", [None, channels, None, None]))
-        if kind != "tensor(float)":
-            faults.append(f"`{name}` is {kind}, not float32")
-        if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != channels):
-            faults.append(f"`{name}` has shape {shape}, not (batch, {channels}, height, width)")
-        elif isinstance(shape[0], int) or (name != "prior_weight" and any(isinstance(size, int) for size in shape[2:])):
-            faults.append(f"`{name}` has a fixed size {shape}; batch, height and width must be free")
-    if faults:
+def _check(session: onnxruntime.InferenceSession, convention: Convention, path: Path) -> None:
+    def facts(values: Any) -> dict[str, TensorFacts]:
+        return {each.name: TensorFacts(each.type, tuple(each.shape)) for each in values}
+
+    if faults := convention.faults(facts(session.get_inputs()), facts(session.get_outputs())):
         raise EngineError(
-            f"{path} is a model for something else: {'; '.join(faults)}. Export it with this package's own exporter"
+            f"{path} is a model for something else: {'; '.join(faults)}. Export it with this package's own exporter, "
+            f"or describe how it is asked in {adapter_path(path).name} beside it (engines/README.md)"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inpaint_batch.errors import EngineError, UsageError
+from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.mirrors import MirroredEngine
 from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, hash_file
@@ -14,9 +15,10 @@ def select_engine(
     """Load an engine; with `passes` 2 or 4 a real one fills every tile so often, mirrored, and averages.
 
     `engine`: `auto` (ONNX Runtime), `onnxruntime`, `tensorrt`, `identity`, or `faulty:SCHEDULE`. `model`: `default` or
-    the path of an `.onnx` file; for TensorRT the FP32 file that its plan was built from. `precision`: `auto` (INT8
-    where there is such a file, else FP32; for TensorRT FP16), `int8`, `fp32` or, for TensorRT, `fp16`. `threads`: tiles
-    filled at one time, 0 for one per core. Every fallback that was taken stands in the engine's `notes`.
+    the path of an `.onnx` file, asked as the adapter beside it says if there is one; for TensorRT the FP32 file that
+    its plan was built from. `precision`: `auto` (INT8 where there is such a file, else FP32; for TensorRT FP16),
+    `int8`, `fp32` or, for TensorRT, `fp16`. `threads`: tiles filled at one time, 0 for one per core. Every fallback
+    that was taken stands in the engine's `notes`.
 
     Raises UsageError for an unknown engine or precision, EngineError where the model, or a plan of it for this machine,
     is missing, damaged or foreign, MissingDependencyError for TensorRT where it is not installed.
@@ -40,7 +42,9 @@ def _select_real(engine: str, model: str, precision: str, threads: int) -> Engin
 
     stored = find_model(model)
     chosen, notes = _choose_precision(stored, precision)
-    return OnnxEngine(stored.files[chosen], precision=chosen, model=stored.name, threads=threads, notes=notes)
+    file = stored.files[chosen]
+    adapter = find_adapter(file) if stored.name != "default" else None
+    return OnnxEngine(file, precision=chosen, model=stored.name, threads=threads, convention=adapter, notes=notes)
 
 
 def _select_tensorrt(model: str, precision: str) -> Engine:

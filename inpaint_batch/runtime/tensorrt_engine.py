@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyError, RowError
+from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 from inpaint_batch.runtime.engine import TileBatch
-from inpaint_batch.runtime.onnx_engine import INPUT_CHANNELS, OUTPUT, checked
+from inpaint_batch.runtime.onnx_engine import checked
 from inpaint_batch.runtime.plans import PlanKey, StoredPlan, find_plan, list_plans, plan_folder, read_plan
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger
 from inpaint_batch.types import FloatArray

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from inpaint_batch.cli.main import app
+from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -61,14 +62,26 @@ def test_the_documents_show_commands() -> None:
     assert {words[0] for _, words in our_commands()} >= {"run", "check", "train"}
 
 
-def test_documented_recipes_are_training_settings() -> None:
+def documented_toml() -> list[dict[str, object]]:
     page = (ROOT / "engines" / "README.md").read_text(encoding="utf-8")
-    recipes = [body for language, body in FENCE.findall(page) if language == "toml"]
+    return [tomllib.loads(body) for language, body in FENCE.findall(page) if language == "toml"]
+
+
+def test_documented_recipes_are_training_settings() -> None:
+    recipes = [values for values in documented_toml() if "inputs" not in values]
     assert recipes
-    for recipe in recipes:
-        values = tomllib.loads(recipe)
+    for values in recipes:
         settings = TrainConfig.from_dict(values).to_dict()
         assert all(settings[name] == (tuple(v) if isinstance(v, list) else v) for name, v in values.items())
+
+
+def test_the_documented_adapter_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "engines" / "README.md").read_text(encoding="utf-8")
+    (page,) = (body for _, body in FENCE.findall(text) if "[[inputs]]" in body)
+    (tmp_path / "model.toml").write_text(page)
+    adapter = find_adapter(tmp_path / "model.onnx")
+    assert adapter is not None
+    assert (adapter.sides_px, adapter.output, adapter.tiling.margin_px) == ((512,), "output", 96)
 
 
 def test_readme_and_ci_run_the_same_two_commands() -> None:
