@@ -1,4 +1,4 @@
-"""`inpaint-batch train`: make a checkpoint from a folder of photographs."""
+"""`inpaint-batch train`: make a checkpoint from photographs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def train(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="Folder of photographs; subfolders are searched too. With train/ and val/ in it, val/ is held out.",
+            help="Folder of photographs; subfolders are searched too. With train/ and val/ in it, val/ is held out. "
+            "Or a manifest: of each row the truth, or else the image without what its mask covers.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run: checkpoints and log.")],

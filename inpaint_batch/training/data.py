@@ -5,9 +5,8 @@ So a resumed run sees what an unbroken one would have seen, whatever the number 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -21,14 +20,16 @@ from inpaint_batch.training.augment import augmented
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.curriculum import hole_area, side_shares
 from inpaint_batch.training.holes import HoleMaker
+from inpaint_batch.training.photographs import Photograph, read_rgb
 from inpaint_batch.types import FloatArray
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 REFERENCE_SIDE_PX = 128
 """`batch_size` counts crops of this side; other sides hold as many pixels."""
 PREFETCH_STEPS = 4
 MAX_REPLACEMENTS = 16
-"""Unreadable photographs in a row before a batch gives up."""
+"""Unusable photographs in a row before a batch gives up."""
+MAX_TRIES = 8
+"""Crops of one damaged photograph before it is given up for this sample."""
 
 log = logging.getLogger(__name__)
 
@@ -48,44 +49,12 @@ class Batch:
     """Images of the whole batch; `image` holds fewer where several processes share it."""
 
 
-def list_photographs(folder: Path) -> list[Path]:
-    """All image files under `folder`, ordered by a hash of their relative names, so that sources are mixed."""
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder of photographs")
-    paths = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-    if not paths:
-        raise ConfigError(f"no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
-    return sorted(paths, key=lambda p: hashlib.sha256(p.relative_to(folder).as_posix().encode()).digest())
-
-
-def split_photographs(data: Path, config: TrainConfig) -> tuple[list[Path], list[Path]]:
-    """Photographs to learn from, and those held out for validation.
-
-    From `data/train` and `data/val` where both exist; else the last `num_validation` of all are held out.
-    """
-    if (data / "train").is_dir() and (data / "val").is_dir():
-        learned, held_out = list_photographs(data / "train"), list_photographs(data / "val")[: config.num_validation]
-    else:
-        photographs = list_photographs(data)
-        num = min(config.num_validation, len(photographs) // 2)
-        learned, held_out = photographs[: -num or None], photographs[len(photographs) - num :]
-    return learned[: config.max_samples], held_out
-
-
-def read_rgb(path: Path) -> FloatArray | None:
-    """(height, width, 3) float32 in [0, 1], or None where the file cannot be decoded."""
-    decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if decoded is None:
-        return None
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
-
-
 class Crops:
     """Batches of random crops with random holes."""
 
     def __init__(
         self,
-        photographs: list[Path],
+        photographs: Sequence[Photograph],
         config: TrainConfig,
         damage: Path | None,
         share: Callable[[int], range] = range,
@@ -99,7 +68,7 @@ class Crops:
     def batch(self, step: int) -> Batch:
         """This process's share of the batch of `step`.
 
-        Unreadable photographs are replaced by other ones and logged.
+        Photographs that cannot be decoded are replaced by other ones and logged.
         """
         config = self.config
         rng = np.random.default_rng([config.seed, step])
@@ -120,12 +89,16 @@ class Crops:
 
     def _crop(self, rng: np.random.Generator, side: int) -> FloatArray:
         for _ in range(MAX_REPLACEMENTS):
-            path = self.photographs[int(rng.integers(len(self.photographs)))]
-            photograph = read_rgb(path)
-            if photograph is not None:
-                return random_crop(rng, photograph, side, self.config)
-            log.warning("skipping %s: it cannot be decoded", path)
-        raise ConfigError(f"{MAX_REPLACEMENTS} photographs in a row could not be decoded; the last was {path}")
+            photograph = self.photographs[int(rng.integers(len(self.photographs)))]
+            pixels = read_rgb(photograph)
+            if pixels is None:
+                log.warning("skipping %s: it cannot be decoded, or its mask does not fit", photograph.path)
+            elif (crop := undamaged_crop(rng, pixels, side, self.config)) is not None:
+                return crop
+        raise ConfigError(
+            f"{MAX_REPLACEMENTS} photographs in a row could not be decoded, or are damaged everywhere; "
+            f"the last was {photograph.path}"
+        )
 
     def prefetch(self, first_step: int, last_step: int, num_threads: int = 2) -> Iterator[Batch]:
         """Batches of steps [first, last), prepared ahead in threads, in order."""
@@ -136,6 +109,15 @@ class Crops:
                 batch = pending.pop(0).result()
                 pending.extend(pool.submit(self.batch, step) for step in islice(steps, 1))
                 yield batch
+
+
+def undamaged_crop(rng: np.random.Generator, pixels: FloatArray, side: int, config: TrainConfig) -> FloatArray | None:
+    """A `random_crop` without damage (NaN); None where none was found."""
+    for _ in range(MAX_TRIES):
+        crop = random_crop(rng, pixels, side, config)
+        if not np.isnan(crop).any():
+            return crop
+    return None
 
 
 def random_crop(rng: np.random.Generator, photograph: FloatArray, side: int, config: TrainConfig) -> FloatArray:

@@ -16,9 +16,10 @@ from inpaint_batch.errors import ConfigError, RowError, StopRequestedError, Stor
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.data import Crops, split_photographs
+from inpaint_batch.training.data import Crops
 from inpaint_batch.training.device import Device
 from inpaint_batch.training.monitor import Monitor
+from inpaint_batch.training.photographs import split_photographs
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.team import Team
 from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.data import random_crop, read_rgb
+from inpaint_batch.training.data import undamaged_crop
 from inpaint_batch.training.holes import HoleMaker
+from inpaint_batch.training.photographs import Photograph, read_rgb
 from inpaint_batch.types import FloatArray
 
 SIDE_PX = 128
@@ -27,18 +29,19 @@ log = logging.getLogger(__name__)
 class ValidationSet:
     """One centre-ish crop and one hole for each held-out photograph."""
 
-    def __init__(self, photographs: list[Path], config: TrainConfig, damage: Path | None) -> None:
+    def __init__(self, photographs: Sequence[Photograph], config: TrainConfig, damage: Path | None) -> None:
         """Raises ConfigError where not one photograph can be decoded."""
         holes = HoleMaker(config, damage)
         images: list[FloatArray] = []
         masks: list[FloatArray] = []
-        for index, path in enumerate(photographs):
-            photograph = read_rgb(path)
-            if photograph is None:
-                log.warning("skipping %s: it cannot be decoded", path)
-                continue
+        for index, photograph in enumerate(photographs):
             rng = np.random.default_rng([SEED, index])
-            images.append(random_crop(rng, photograph, SIDE_PX, config).transpose(2, 0, 1))
+            pixels = read_rgb(photograph)
+            crop = None if pixels is None else undamaged_crop(rng, pixels, SIDE_PX, config)
+            if crop is None:
+                log.warning("skipping %s: it cannot be decoded, or is damaged everywhere", photograph.path)
+                continue
+            images.append(crop.transpose(2, 0, 1))
             masks.append(holes.draw(rng, SIDE_PX)[None].astype(np.float32))
         if not images:
             raise ConfigError("no photograph is left for validation; give at least two that can be decoded")

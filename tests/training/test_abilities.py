@@ -23,10 +23,11 @@ from inpaint_batch.training import state as training_state
 from inpaint_batch.training.adversary import Adversary
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.data import Crops, list_photographs
+from inpaint_batch.training.data import Crops
 from inpaint_batch.training.device import Device
 from inpaint_batch.training.loss_scale import FIRST, LossScale
 from inpaint_batch.training.losses.weights import LossWeights
+from inpaint_batch.training.photographs import list_photographs
 from inpaint_batch.training.settings import settings_of_run
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.team import Team
@@ -228,11 +229,14 @@ def test_vgg_losses_take_their_weights_from_the_file(photographs: Path, tmp_path
     torch.manual_seed(0)
     path = tmp_path / "vgg.safetensors"
     save_file({name: 0.02 * torch.randn_like(value) for name, value in VggFeatures().state_dict().items()}, path)
-    config = replace(SHORT, batch_size=1, losses=LossWeights(perceptual=0.05, style=30.0), vgg_weights=str(path))
+    config = replace(
+        SHORT, batch_size=1, losses=LossWeights(perceptual=0.05, style=30.0, contextual=0.1), vgg_weights=str(path)
+    )
     config = replace(config, sides_px=(32,), side_shares=(1.0,), micro_batches=16)
     losses = TrainingState(config).learn(Crops(list_photographs(photographs), config, None).batch(0))
     assert losses["perceptual"] > 0
     assert losses["style"] > 0
+    assert losses["contextual"] > 0
 
 
 def test_torch_compile_is_used_where_asked_for(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

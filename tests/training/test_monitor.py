@@ -15,8 +15,8 @@ from small_training import CONFIG
 
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.training import monitor as monitor_module
-from inpaint_batch.training.data import list_photographs
 from inpaint_batch.training.monitor import LOG, Monitor
+from inpaint_batch.training.photographs import list_photographs
 from inpaint_batch.training.plot import CURVE, SMOOTH, draw_plot
 from inpaint_batch.training.trainer import train
 from inpaint_batch.training.validation import SIDE_PX, ValidationSet

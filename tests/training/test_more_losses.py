@@ -22,6 +22,7 @@ from inpaint_batch.training.losses.adversarial import (
 from inpaint_batch.training.losses.boundary import boundary
 from inpaint_batch.training.losses.charbonnier import charbonnier
 from inpaint_batch.training.losses.colour import colour_consistency
+from inpaint_batch.training.losses.contextual import contextual
 from inpaint_batch.training.losses.frequency import focal_frequency
 from inpaint_batch.training.losses.perceptual import perceptual
 from inpaint_batch.training.losses.regions import grown, rim_band
@@ -95,6 +96,26 @@ def test_focal_frequency_by_hand() -> None:
     assert focal_frequency(truth, truth).item() == 0
 
 
+def test_contextual_by_hand() -> None:
+    truth = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)  # two places with opposite features (less the mean)
+    assert contextual([truth], [truth]).item() == pytest.approx(0, abs=1e-4)
+    assert contextual([truth.flip(3)], [truth]).item() == pytest.approx(0, abs=1e-4)  # where it is does not matter
+    one_twice = truth[..., :1].expand(1, 2, 1, 2)  # half of the truth is nowhere in the fill
+    assert contextual([one_twice], [truth]).item() == pytest.approx(math.log(2), abs=1e-4)
+    assert contextual([truth, one_twice], [truth, truth]).item() == pytest.approx(math.log(2) / 2, abs=1e-4)
+
+
+def test_contextual_pools_large_layers_and_has_a_gradient() -> None:
+    truth = torch.rand(2, 8, 64, 64, generator=torch.Generator().manual_seed(1))
+    filled = torch.rand(2, 8, 64, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    loss = contextual([filled], [truth])
+    loss.backward()
+    assert loss.item() > contextual([truth], [truth]).item() + 0.1
+    assert filled.grad is not None
+    assert torch.isfinite(filled.grad).all()
+    assert (filled.grad != 0).float().mean() > 0.5
+
+
 def test_gram_and_style_by_hand() -> None:
     features = torch.tensor([[1.0, 2.0], [0.0, 3.0]]).view(1, 2, 1, 2)
     # Rows (1, 2) and (0, 3): products 5, 6, 6, 9, over 2 channels and 2 places.
@@ -160,10 +181,10 @@ def test_the_boundary_weight_may_grow_over_the_run() -> None:
 
 def test_without_vgg_weights_those_losses_are_off_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        _, parts = total(LossWeights(perceptual=0.05, style=30.0))
+        _, parts = total(LossWeights(perceptual=0.05, style=30.0, contextual=0.1))
     assert set(parts) == {"charbonnier", "boundary"}
     assert [record.message for record in caplog.records] == [
-        "perceptual and style losses are off: vgg_weights does not name a file of VGG weights"
+        "perceptual, style and contextual losses are off: vgg_weights does not name a file of VGG weights"
     ]
 
 

@@ -13,8 +13,9 @@ from small_training import CONFIG
 
 from inpaint_batch.training.augment import augmented, jitter_hsv, jitter_lab, through_jpeg, with_grain
 from inpaint_batch.training.curriculum import hole_area, part_of_run, side_shares
-from inpaint_batch.training.data import Crops, list_photographs, split_photographs
+from inpaint_batch.training.data import Crops
 from inpaint_batch.training.holes import HoleMaker
+from inpaint_batch.training.photographs import list_photographs, split_photographs
 
 
 def picture(seed: int = 0) -> np.ndarray:
@@ -30,15 +31,15 @@ def test_the_last_photographs_are_held_out(photographs: Path) -> None:
 
 
 def test_train_and_val_folders(photographs: Path, tmp_path: Path) -> None:
-    paths = list_photographs(photographs)
-    for name, some in (("train", paths[:5]), ("val", paths[5:11])):
+    found = list_photographs(photographs)
+    for name, some in (("train", found[:5]), ("val", found[5:11])):
         (tmp_path / name).mkdir()
-        for path in some:
-            shutil.copy(path, tmp_path / name)
+        for photograph in some:
+            shutil.copy(photograph.path, tmp_path / name)
     learned, held_out = split_photographs(tmp_path, CONFIG)
-    assert {p.parent.name for p in learned} == {"train"}
+    assert {p.path.parent.name for p in learned} == {"train"}
     assert (len(learned), len(held_out)) == (5, CONFIG.num_validation)
-    assert {p.parent.name for p in held_out} == {"val"}
+    assert {p.path.parent.name for p in held_out} == {"val"}
 
 
 def test_parts_of_a_run_are_equal() -> None:

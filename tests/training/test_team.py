@@ -20,8 +20,9 @@ from small_training import CONFIG, weights_of
 
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.data import Crops, list_photographs
+from inpaint_batch.training.data import Crops
 from inpaint_batch.training.losses.weights import LossWeights
+from inpaint_batch.training.photographs import list_photographs
 from inpaint_batch.training.team import Team
 from inpaint_batch.training.trainer import LAST, train
 

@@ -22,8 +22,9 @@ from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
-from inpaint_batch.training.data import Crops, list_photographs
+from inpaint_batch.training.data import Crops
 from inpaint_batch.training.muon import orthogonalise
+from inpaint_batch.training.photographs import Photograph, list_photographs
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.trainer import BEST, EXPORT, LAST, train
 from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
@@ -64,13 +65,13 @@ def test_a_batch_depends_on_its_step_alone(photographs: Path) -> None:
 
 def test_broken_photographs_are_replaced(photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "broken.jpg").write_text("not a picture")
-    paths = [*list_photographs(photographs)[:3], tmp_path / "broken.jpg"]
+    broken = Photograph(tmp_path / "broken.jpg")
     with caplog.at_level(logging.WARNING):
         for step in range(8):
-            Crops(paths, CONFIG, None).batch(step)
+            Crops([*list_photographs(photographs)[:3], broken], CONFIG, None).batch(step)
     assert "broken.jpg" in caplog.text
     with pytest.raises(ConfigError, match="in a row could not be decoded"):
-        Crops([tmp_path / "broken.jpg"], CONFIG, None).batch(0)
+        Crops([broken], CONFIG, None).batch(0)
 
 
 def test_a_step_that_is_not_finite_is_left_out(photographs: Path) -> None:

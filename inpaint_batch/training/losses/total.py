@@ -17,6 +17,7 @@ from inpaint_batch.training.losses.adversarial import feature_matching, hinge_ge
 from inpaint_batch.training.losses.boundary import boundary
 from inpaint_batch.training.losses.charbonnier import charbonnier
 from inpaint_batch.training.losses.colour import colour_consistency
+from inpaint_batch.training.losses.contextual import contextual
 from inpaint_batch.training.losses.frequency import focal_frequency
 from inpaint_batch.training.losses.log_error import log_error
 from inpaint_batch.training.losses.perceptual import perceptual
@@ -39,8 +40,10 @@ class TotalLoss:
         if self.weights.needs_vgg and config.vgg_weights:
             self.vgg = device.place(load_vgg(Path(config.vgg_weights)))
         elif self.weights.needs_vgg:
-            log.warning("perceptual and style losses are off: vgg_weights does not name a file of VGG weights")
-        off = {"boundary_last", *(("perceptual", "style") if self.vgg is None else ())}
+            log.warning(
+                "perceptual, style and contextual losses are off: vgg_weights does not name a file of VGG weights"
+            )
+        off = {"boundary_last", *(("perceptual", "style", "contextual") if self.vgg is None else ())}
         values = asdict(self.weights) | {"boundary": self.weights.boundary + self.weights.boundary_at(1.0)}
         self.names = [name for name, weight in values.items() if weight and name not in off]
         """Names of the parts that are computed."""
@@ -85,6 +88,8 @@ class TotalLoss:
             parts["perceptual"] = perceptual(of_fill, of_truth)
         if "style" in self.names:
             parts["style"] = style(of_fill, of_truth)
+        if "contextual" in self.names:
+            parts["contextual"] = contextual(of_fill, of_truth)
         return parts
 
     def _adversarial_parts(

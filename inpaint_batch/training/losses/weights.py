@@ -31,6 +31,8 @@ class LossWeights:
     """VGG features (the published recipe: 0.05). Needs `vgg_weights`."""
     style: float = 0.0
     """Gram matrices of VGG features (the published recipe: 30). Needs `vgg_weights`."""
+    contextual: float = 0.0
+    """VGG features of the truth found somewhere in the fill, wherever. Needs `vgg_weights`."""
     adversarial: float = 0.0
     """Hinge loss against a discriminator that is trained beside the generator."""
     feature_matching: float = 0.0
@@ -45,7 +47,7 @@ class LossWeights:
     @property
     def needs_vgg(self) -> bool:
         """Whether a loss on VGG features is asked for."""
-        return self.perceptual > 0 or self.style > 0
+        return self.perceptual > 0 or self.style > 0 or self.contextual > 0
 
     @property
     def needs_discriminator(self) -> bool:

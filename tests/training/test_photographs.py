@@ -1,0 +1,95 @@
+"""Manifests to learn from: what is damaged in them is never taken for the truth."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from small_training import CONFIG
+
+from inpaint_batch.errors import ConfigError
+from inpaint_batch.training.data import Crops, undamaged_crop
+from inpaint_batch.training.photographs import DAMAGE_RIM_PX, Photograph, list_photographs, read_rgb
+from inpaint_batch.training.validation import ValidationSet
+
+DAMAGE = 1.0
+"""The brightest samples there are; everything else in these photographs is darker."""
+
+
+def damaged_photograph(folder: Path, name: str, *, polarity: str = "white", side: int = 400) -> None:
+    """Grey noise below 0.7 with a white box at its top left corner, 40 pixels wide, and the mask of that box."""
+    rng = np.random.default_rng(len(name))
+    samples = rng.integers(20, 178, (side, side, 3), dtype=np.uint8)
+    samples[:40, :40] = 255
+    mask = np.full((side, side), 0 if polarity == "white" else 255, np.uint8)
+    mask[:40, :40] = 255 - mask[0, 0]
+    cv2.imwrite(str(folder / f"{name}.png"), samples)
+    cv2.imwrite(str(folder / f"{name}.mask.png"), mask)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    for name in ("one", "three", "seven"):
+        damaged_photograph(tmp_path, name)
+    damaged_photograph(tmp_path, "negative", polarity="black")
+    rows = ["image,mask,truth,mask_polarity,dilate"]
+    rows += [f"{name}.png,{name}.mask.png,,," for name in ("one", "three", "seven")]
+    rows += ["negative.png,negative.mask.png,,black,5"]
+    path = tmp_path / "manifest.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_damage_is_marked_with_a_rim(manifest: Path) -> None:
+    found = {photograph.path.stem: photograph for photograph in list_photographs(manifest)}
+    assert set(found) == {"one", "three", "seven", "negative"}
+    for name, reach in (("one", DAMAGE_RIM_PX), ("negative", DAMAGE_RIM_PX + 5)):
+        pixels = read_rgb(found[name])
+        assert pixels is not None
+        missing = np.isnan(pixels).all(axis=2)
+        assert np.isnan(pixels).any(axis=2).sum() == missing.sum()
+        assert missing[:40, : 40 + reach].all()
+        assert not missing[:, 40 + reach :].any()
+        assert not missing[40 + reach :].any()
+
+
+def test_no_damage_is_ever_learned(manifest: Path) -> None:
+    crops = Crops(list_photographs(manifest), CONFIG, None)
+    for step in range(12):
+        batch = crops.batch(step)
+        assert not np.isnan(batch.image).any()
+        assert batch.image.max() < DAMAGE
+    validation = ValidationSet(list_photographs(manifest)[:2], CONFIG, None)
+    assert 0 < float(validation.images.max()) < DAMAGE
+
+
+def test_the_truth_is_learned_whole_where_there_is_one(manifest: Path, photographs: Path) -> None:
+    truth = list_photographs(photographs)[0].path
+    manifest.write_text(f"image,mask,truth\none.png,one.mask.png,{truth}\nthree.png,three.mask.png,\n")
+    by_mask = {photograph.mask is None: photograph.path for photograph in list_photographs(manifest)}
+    assert by_mask == {True: truth, False: manifest.parent / "three.png"}
+
+
+def test_a_photograph_that_is_damaged_everywhere_is_given_up(tmp_path: Path) -> None:
+    damaged_photograph(tmp_path, "one", side=44)
+    photograph = Photograph(tmp_path / "one.png", tmp_path / "one.mask.png")
+    pixels = read_rgb(photograph)
+    assert pixels is not None
+    assert undamaged_crop(np.random.default_rng(0), pixels, 64, CONFIG) is None
+    with pytest.raises(ConfigError, match=r"damaged everywhere; the last was .*one\.png"):
+        Crops([photograph], CONFIG, None).batch(0)
+
+
+def test_a_mask_of_another_size_is_not_guessed_at(tmp_path: Path) -> None:
+    damaged_photograph(tmp_path, "one")
+    damaged_photograph(tmp_path, "small", side=64)
+    assert read_rgb(Photograph(tmp_path / "one.png", tmp_path / "small.mask.png")) is None
+    assert read_rgb(Photograph(tmp_path / "one.png", tmp_path / "none.png")) is None
+
+
+def test_rows_that_cannot_be_used_are_told(manifest: Path, tmp_path: Path) -> None:
+    manifest.write_text("image,mask\none.png\n")
+    with pytest.raises(ConfigError, match=r"line 2 of .*manifest\.csv cannot be used"):
+        list_photographs(manifest)
+    with pytest.raises(ConfigError, match="neither a folder of photographs nor a manifest"):
+        list_photographs(tmp_path / "nowhere")
