@@ -41,8 +41,13 @@ class RowConfig:
     jpeg: JpegMode = "patch"
     """`patch`: write a JPEG again with new coefficients under the hole only. `lossless`: write a PNG of the decoded
     samples instead (the output name then ends in `.png`)."""
+    page: int = 0
+    """Which page of a TIFF of several to restore, counted from 1; the other pages stay byte for byte. 0: the file has
+    only one. A manifest column, not a flag: it belongs to a file."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.page <= 1_000_000:
+            raise ConfigError(f"page must count from 1, or be 0 for the only one, not {self.page}")
         if self.mask_polarity not in ("white", "black"):
             raise ConfigError(f"mask_polarity must be white or black, not {self.mask_polarity!r}")
         if not 0 <= self.mask_threshold <= 254:

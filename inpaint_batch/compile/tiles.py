@@ -77,10 +77,11 @@ def _tiles(manifest: Path, engine: Engine, tiling: TilingConfig) -> Iterator[Rea
 
 
 def _tiles_of(row: Row, ordinal: int, engine: Engine, tiling: TilingConfig) -> Iterator[RealTile]:
-    source = open_image(Path(row.image), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+    config = row_config(row, RowConfig())
+    source = open_image(Path(row.image), max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
     truth = open_image(Path(row.truth), max_bytes=DEFAULT_MAX_IMAGE_BYTES) if row.truth else None
     mask, orientation = read_mask_samples(Path(row.mask), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
-    holes = hole_map(mask, orientation, source.header, row_config(row, RowConfig()))
+    holes = hole_map(mask, orientation, source.header, config)
 
     def read_rgb(box: Box) -> FloatArray:
         return samples_to_rgb(source.read(box), source.header)

@@ -94,7 +94,7 @@ def prepare_row(
     Raises RowError (read, memory, size, mask, write).
     """
     started = time.perf_counter()
-    source = open_image(Path(task.row.image), max_bytes=max_image_bytes)
+    source = open_image(Path(task.row.image), max_bytes=max_image_bytes, page=task.config.page or None)
     waited_s = 0.0
     try:
         check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")

@@ -153,7 +153,7 @@ def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -
     if not num_pages:
         raise damaged(path, "it holds no page")
     if page_number is None and num_pages > 1:
-        advice = f"say which page to restore (page 1 to {num_pages}; the others then stay as they are) or split it"
+        advice = f"say which one in the column `page` (1 to {num_pages}; the others then stay as they are) or split it"
         raise refuse(path, f"a TIFF of {num_pages} pages", advice)
     if page_number is not None and not 1 <= page_number <= num_pages:
         message = f"the image {path} has no page {page_number}; its pages are 1 to {num_pages}"
