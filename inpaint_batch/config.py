@@ -160,6 +160,8 @@ class RunConfig:
     """`i/n`: do only the i-th of n parts of the manifest; empty or `1/1`: do all of it."""
     log_format: LogFormat = "text"
     """`text`: progress bar on a terminal, plain lines elsewhere. `json`: one JSON object a line."""
+    metrics: Path | None = None
+    """File for Prometheus' textfile collector, written every ten seconds and at the end; None: none."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:

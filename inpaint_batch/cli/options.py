@@ -161,3 +161,12 @@ LogFormat = Annotated[
         "--log-format", metavar="FORMAT", help="text (stderr), or json: one object a line (stdout). Default: text."
     ),
 ]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics",
+        metavar="FILE",
+        help="Numbers of the run for Prometheus' textfile collector (a name that ends in .prom), written every 10 s "
+        "and at the end. Default: no file.",
+    ),
+]

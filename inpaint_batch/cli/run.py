@@ -38,6 +38,7 @@ def run(
     row_timeout: options.RowTimeout = None,
     shard: options.Shard = None,
     log_format: options.LogFormat = None,
+    metrics: options.Metrics = None,
     config: options.Config = None,
 ) -> None:
     """Fill the holes of every image in MANIFEST and write the results to the output folder.
@@ -57,5 +58,5 @@ def run(
         from inpaint_batch.pipeline.run import run_manifest
         from inpaint_batch.report.progress import make_progress
 
-        with make_progress(settings.log_format) as progress:
+        with make_progress(settings.log_format, settings.metrics) as progress:
             run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop, shard_from=shard_from)

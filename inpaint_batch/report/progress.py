@@ -12,6 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -58,8 +59,15 @@ class Progress(ABC):
         """Give the terminal back; called once, also after an error."""
 
 
-def make_progress(log_format: LogFormat) -> Progress:
-    """The right kind for the format and for what stderr is."""
+def make_progress(log_format: LogFormat, metrics: Path | None = None) -> Progress:
+    """The right kind for the format and for what stderr is; with `metrics`, a file of numbers is kept besides.
+
+    Raises what `MetricsProgress` raises.
+    """
+    if metrics is not None:
+        from inpaint_batch.report.metrics import MetricsProgress
+
+        return MetricsProgress(make_progress(log_format), metrics)
     if log_format == "json":
         return JsonProgress(sys.stdout)
     if sys.stderr.isatty():
