@@ -160,6 +160,8 @@ class RunConfig:
     """`i/n`: do only the i-th of n parts of the manifest; empty or `1/1`: do all of it."""
     log_format: LogFormat = "text"
     """`text`: progress bar on a terminal, plain lines elsewhere. `json`: one JSON object a line."""
+    sidecar: bool = False
+    """Write `NAME.inpaint-batch.json` beside each result: checksums, model, options, where the holes are."""
     metrics: Path | None = None
     """File for Prometheus' textfile collector, written every ten seconds and at the end; None: none."""
 

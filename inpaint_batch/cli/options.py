@@ -120,6 +120,15 @@ Fresh = Annotated[
     bool | None,
     typer.Option("--fresh/--no-fresh", help="Forget earlier runs and do every row. Default: off.", show_default=False),
 ]
+Sidecar = Annotated[
+    bool | None,
+    typer.Option(
+        "--sidecar/--no-sidecar",
+        help="Write NAME.inpaint-batch.json beside each result: checksums of source, mask and result, model, options, "
+        "where the holes are. Default: off.",
+        show_default=False,
+    ),
+]
 MaxImageMegabytes = Annotated[
     int | None,
     typer.Option(

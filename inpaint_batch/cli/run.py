@@ -38,6 +38,7 @@ def run(
     row_timeout: options.RowTimeout = None,
     shard: options.Shard = None,
     log_format: options.LogFormat = None,
+    sidecar: options.Sidecar = None,
     metrics: options.Metrics = None,
     config: options.Config = None,
 ) -> None:

@@ -56,6 +56,7 @@ SETTINGS: Mapping[str, Setting] = {
     "row_timeout": Setting("run", "row_timeout_s", int),
     "shard": Setting("run", "shard", str),
     "log_format": Setting("run", "log_format", str),
+    "sidecar": Setting("run", "sidecar", bool),
     "metrics": Setting("run", "metrics", Path),
     "mask_polarity": Setting("row", "mask_polarity", str),
     "mask_threshold": Setting("row", "mask_threshold", int),

@@ -239,7 +239,8 @@ class LocalExecutor:
             if filled.error is not None:
                 failure = as_failure(filled.error, task, "infer", filled.cause)
             else:
-                write_row(prepared, [patch for patches in filled.results for patch in patches])
+                patches = [patch for patches in filled.results for patch in patches]
+                write_row(prepared, patches, filled.num_tiles)
         except Exception as error:
             failure = as_failure(error, task, "write")
         return RowOutcome(

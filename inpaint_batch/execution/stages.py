@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
+from inpaint_batch.execution.sidecar import write_sidecar
 from inpaint_batch.execution.tasks import Failure, RowTask
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
@@ -58,6 +59,8 @@ class PreparedRow:
     holes: HoleMap
     windows: list[Window]
     warnings: list[str]
+    hole_boxes: list[Box]
+    """Smallest boxes of the holes, ordered by top, then left."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -107,12 +110,13 @@ def prepare_row(
         mask, orientation = read_mask_samples(Path(task.row.mask), max_bytes=max_image_bytes)
         holes = hole_map(mask, orientation, source.header, task.config)
         source.learn_levels(holes.hole)
-        windows = plan_windows(holes.hole, find_holes(holes.hole), tiling)
+        found = find_holes(holes.hole)
+        windows = plan_windows(holes.hole, found, tiling)
         source.read(windows[0].box)  # decode here, in a reader's thread, and not while the engine waits
     except BaseException:
         source.close()
         raise
-    prepared = PreparedRow(task, source, holes, windows, hole_warnings(holes))
+    prepared = PreparedRow(task, source, holes, windows, hole_warnings(holes), [hole.box for hole in found])
     prepared.seconds["read"] = time.perf_counter() - started - waited_s
     return prepared
 
@@ -167,8 +171,10 @@ def _patch(piece: FillPiece, source: ImageSource, holes: HoleMap) -> Patch:
     return Patch(piece.box, rgb_to_samples(rgb, original, source.header), piece.hole)
 
 
-def write_row(prepared: PreparedRow, patches: Sequence[Patch]) -> None:
+def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mapping[int, int]) -> None:
     """Write the result under a temporary name, compare it with the source, and only then give it its own name.
+
+    The sidecar comes first, where one is wanted; `num_tiles` by side in pixels is what it says of the work.
 
     Raises RowError(WRITE), and StorageError where nothing at all can be written any more.
     """
@@ -177,6 +183,9 @@ def write_row(prepared: PreparedRow, patches: Sequence[Patch]) -> None:
     with atomic_write(task.destination) as temporary:
         write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
         verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+        prepared.seconds["write"] = time.perf_counter() - started
+        if task.sidecar is not None:  # before the result has its name: a result never stands without it
+            write_sidecar(prepared, task.sidecar, num_tiles, temporary)
     prepared.seconds["write"] = time.perf_counter() - started
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution.sidecar import RunFacts
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.types import Row
 
@@ -27,6 +28,8 @@ class RowTask:
     """Name of the result relative to the output folder, after conflicts were settled."""
     destination: Path
     """Where the result goes: `output` inside the output folder, already checked to lie there."""
+    sidecar: RunFacts | None = None
+    """What its sidecar says of the run; None where no sidecar is wanted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import location, row_key
 from inpaint_batch.execution.ledger import Known, Ledger
-from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.execution.sidecar import RunFacts, sidecar_path
+from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.conflict import resolve_conflict
@@ -104,11 +105,11 @@ class OutputNames:
 class RowPlanner:
     """Decides about rows, one after the other, in the order of the manifest."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, engine: str) -> None:
-        """`engine` is the identity of what computes the fill (see `identity.row_key`)."""
+    def __init__(self, config: RunConfig, ledger: Ledger, engine: EngineFacts) -> None:
         self._config = config
         self._ledger = ledger
-        self._engine = engine
+        self._engine = engine.identity
+        self._facts = RunFacts(engine.identity, engine.model, config.tiling) if config.sidecar else None
         self._names = OutputNames(config, ledger.owns)
         self.num_redone = 0
         """Rows that an earlier run had done and that are done again, because what they are made of has changed."""
@@ -135,7 +136,7 @@ class RowPlanner:
         name = output_name(row, config)
         if known is not None and _is_variant(known.output, name):
             same = known.key == key
-            if same and known.status == "done" and self._names.keep(known.output):
+            if same and known.status == "done" and self._is_complete(known.output) and self._names.keep(known.output):
                 return Skip(known.output)
             if same or self._ledger.owns(known.output, location(row.image)):
                 name = known.output  # also where a conflict gave it another name then
@@ -147,7 +148,11 @@ class RowPlanner:
         if known is not None and known.num_deaths >= MAX_DEATHS and known.key == key:
             return Refused(_deadly(known.num_deaths), earlier=False, key=key)
         self.num_redone += known is not None and known.status == "done" and known.key != key
-        return RowTask(row, config, key, *claimed)
+        return RowTask(row, config, key, *claimed, self._facts)
+
+    def _is_complete(self, output: str) -> bool:
+        """Whether a result that an earlier run wrote has all that is wanted beside it."""
+        return self._facts is None or sidecar_path(self._config.output / output).is_file()
 
 
 def _deadly(num_deaths: int) -> RowError:

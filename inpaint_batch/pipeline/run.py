@@ -141,7 +141,7 @@ class _Run:
         try:
             if ledger.num_damaged:
                 self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
-            planner = RowPlanner(config, ledger, engine.identity)
+            planner = RowPlanner(config, ledger, engine)
             self._do_rows(executor, ledger, self._tasks(manifest, masks, planner, ledger))
             if planner.num_redone:
                 self._note(f"{planner.num_redone} rows were done again: their files, settings or model had changed")
