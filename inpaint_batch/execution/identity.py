@@ -12,8 +12,10 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from inpaint_batch.config import RowConfig, TilingConfig
+from inpaint_batch.storage.objects import describe
 from inpaint_batch.types import Row
 
+VERSIONS_KEPT = 8192
 ALGORITHM_VERSION = 1
 """Raise it with every change to the package that gives other pixels for the same input: all rows are then redone."""
 
@@ -43,11 +45,23 @@ def location(path: str) -> str:
 
 def _fingerprint(path: str) -> str:
     name = location(path)
+    if "://" in name:
+        return f"{name}\0{object_version(name)}"
     try:
         status = os.stat(name)  # noqa: PTH116
-    except (OSError, ValueError):  # not there, or a store; ValueError: a NUL in the name
+    except (OSError, ValueError):  # not there; ValueError: a NUL in the name
         return f"{name}\0\0"
     return f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
+@lru_cache(maxsize=VERSIONS_KEPT)
+def object_version(uri: str) -> str:
+    """What tells an object from the one that was there before; empty where it is not there.
+
+    Kept for a while: rows are looked at from several threads, ahead of their turn (see `pipeline.ahead`).
+    Raises StorageError where the store refuses to answer at all.
+    """
+    return describe(uri)
 
 
 @lru_cache(maxsize=256)

@@ -254,5 +254,5 @@ class LocalExecutor:
         )
 
     def _let_go(self, prepared: PreparedRow) -> None:
-        prepared.source.close()
+        prepared.close()
         self._budget.release(needed_bytes(prepared.source.header))

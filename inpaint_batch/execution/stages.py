@@ -16,8 +16,9 @@ import numpy as np
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
-from inpaint_batch.execution.sidecar import write_sidecar
+from inpaint_batch.execution.sidecar import sidecar_path, write_sidecar
 from inpaint_batch.execution.tasks import Failure, RowTask
+from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
@@ -55,6 +56,7 @@ class PreparedRow:
     """A row that is read and planned, and holds memory until it is written."""
 
     task: RowTask
+    files: RowFiles
     source: ImageSource
     holes: HoleMap
     windows: list[Window]
@@ -62,6 +64,11 @@ class PreparedRow:
     hole_boxes: list[Box]
     """Smallest boxes of the holes, ordered by top, then left."""
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Let go of the samples and of copies of its files."""
+        self.source.close()
+        self.files.close()
 
 
 def needed_bytes(header: Header) -> int:
@@ -96,8 +103,24 @@ def prepare_row(
     `reserve` is asked for memory once the header is known and before pixels are; where it says no, None is returned.
     Raises RowError (read, memory, size, mask, write).
     """
+    files = RowFiles(task)
+    try:
+        with files.by_name():
+            prepared = _prepared(files, tiling, max_image_bytes=max_image_bytes, reserve=reserve)
+    except BaseException:
+        files.close()
+        raise
+    if prepared is None:
+        files.close()
+    return prepared
+
+
+def _prepared(
+    files: RowFiles, tiling: TilingConfig, *, max_image_bytes: int, reserve: Callable[[int], bool]
+) -> PreparedRow | None:
     started = time.perf_counter()
-    source = open_image(Path(task.row.image), max_bytes=max_image_bytes, page=task.config.page or None)
+    task = files.task
+    source = open_image(files.bring_image(), max_bytes=max_image_bytes, page=task.config.page or None)
     waited_s = 0.0
     try:
         check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
@@ -107,7 +130,7 @@ def prepare_row(
             source.close()
             return None
         waited_s = time.perf_counter() - asked
-        mask, orientation = read_mask_samples(Path(task.row.mask), max_bytes=max_image_bytes)
+        mask, orientation = read_mask_samples(files.bring_mask(), max_bytes=max_image_bytes)
         holes = hole_map(mask, orientation, source.header, task.config)
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
@@ -116,7 +139,7 @@ def prepare_row(
     except BaseException:
         source.close()
         raise
-    prepared = PreparedRow(task, source, holes, windows, hole_warnings(holes), [hole.box for hole in found])
+    prepared = PreparedRow(task, files, source, holes, windows, hole_warnings(holes), [hole.box for hole in found])
     prepared.seconds["read"] = time.perf_counter() - started - waited_s
     return prepared
 
@@ -176,16 +199,19 @@ def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mappin
 
     The sidecar comes first, where one is wanted; `num_tiles` by side in pixels is what it says of the work.
 
-    Raises RowError(WRITE), and StorageError where nothing at all can be written any more.
+    With a store it is then sent there. Raises RowError(WRITE), and StorageError where nothing at all can be written any
+    more.
     """
     started = time.perf_counter()
     task = prepared.task
-    with atomic_write(task.destination) as temporary:
-        write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
-        verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
-        prepared.seconds["write"] = time.perf_counter() - started
-        if task.sidecar is not None:  # before the result has its name: a result never stands without it
-            write_sidecar(prepared, task.sidecar, num_tiles, temporary)
+    with prepared.files.by_name():
+        with atomic_write(task.destination) as temporary:
+            write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+            verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+            prepared.seconds["write"] = time.perf_counter() - started
+            if task.sidecar is not None:  # before the result has its name: a result never stands without it
+                write_sidecar(prepared, task.sidecar, num_tiles, temporary)
+        prepared.files.deliver(*([sidecar_path(task.destination)] if task.sidecar is not None else []))
     prepared.seconds["write"] = time.perf_counter() - started
 
 

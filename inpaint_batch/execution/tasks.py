@@ -30,6 +30,8 @@ class RowTask:
     """Where the result goes: `output` inside the output folder, already checked to lie there."""
     sidecar: RunFacts | None = None
     """What its sidecar says of the run; None where no sidecar is wanted."""
+    store: str = ""
+    """URI below which `output` goes once it is written; empty where `destination` is its last place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
         task = RowTask(row, settings, "", output_name(row, settings), Path())
         prepared = prepare_row(task, config.tiling, max_image_bytes=config.max_image_bytes, reserve=reserve)
         assert prepared is not None
-        prepared.source.close()
+        prepared.close()
         header = prepared.source.header
         warnings = [Finding(row.line, row.id, "warning", "", text) for text in prepared.warnings]
         cost = estimate(

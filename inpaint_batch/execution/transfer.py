@@ -1,0 +1,100 @@
+"""The files of one row on this machine: those of the manifest themselves, or copies of objects while it is in flight.
+
+Image and mask in a store are fetched right before they are decoded; a result that goes to a store is written and
+verified here as any other, sent whole, and removed. How many copies there are at a time is bounded as the rows in
+flight are: in number, and in decoded bytes, which are more than those of the files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.storage.objects import ObjectError, fetch, joined, send
+from inpaint_batch.storage.paths import is_uri
+from inpaint_batch.storage.scratch import scratch_file
+
+
+class RowFiles:
+    """Paths for one task; `close` it when the row has ended, however it did. Of local rows it does nothing."""
+
+    def __init__(self, task: RowTask) -> None:
+        self._life = ExitStack()
+        self._names: dict[str, str] = {}  # scratch path -> what people know it by
+        self._store = task.store
+        if task.store:
+            task = replace(task, destination=self._folder() / Path(task.output).name)
+            self._names[str(task.destination)] = joined(task.store, task.output)
+        self.task = task
+        """The task, its destination on this machine."""
+        self.image = Path(task.row.image)
+        """The image on this machine, once `bring_image` was called; so are the others."""
+        self.mask = Path(task.row.mask)
+
+    def bring_image(self) -> Path:
+        """Fetch the image if it lies in a store. Raises RowError(READ), and StorageError where the store refuses."""
+        self.image = self._brought(self.task.row.image, "image")
+        return self.image
+
+    def bring_mask(self) -> Path:
+        """The same for the mask."""
+        self.mask = self._brought(self.task.row.mask, "mask")
+        return self.mask
+
+    def deliver(self, *beside: Path) -> None:
+        """Send the finished result to its store, files beside it first. Raises StorageError where that fails."""
+        if not self._store:
+            return
+        result = joined(self._store, self.task.output)
+        try:
+            for path in beside:
+                send(path, result + path.name.removeprefix(self.task.destination.name))
+            send(self.task.destination, result)
+        except ObjectError as error:
+            raise error.for_run("write the results") from error
+
+    @contextmanager
+    def by_name(self) -> Iterator[None]:
+        """Within it, a RowError that speaks of a copy on this machine speaks of the object instead."""
+        try:
+            yield
+        except RowError as error:
+            message = error.message
+            for path, name in self._names.items():
+                message = message.replace(path, name)
+            if message == error.message:
+                raise
+            raise RowError(error.code, message, retryable=error.retryable) from error
+
+    def close(self) -> None:
+        """Remove the copies."""
+        self._life.close()
+
+    def _brought(self, location: str, role: str) -> Path:
+        if not is_uri(location):
+            return Path(location)
+        path = self._life.enter_context(scratch_file(location))
+        self._names[str(path)] = location
+        try:
+            fetch(location, path)
+        except ObjectError as error:
+            raise error.for_row(location, role) from error
+        except OSError as error:
+            raise RowError(
+                FailureCode.READ,
+                f"there is no room for a copy of the {role} {location} in {path.parent} ({error.strerror}); free some, "
+                "or set TMPDIR to a folder with more",
+                retryable=True,
+            ) from error
+        return path
+
+    def _folder(self) -> Path:
+        marker = self._life.enter_context(scratch_file(""))
+        marker.mkdir()
+        self._life.callback(shutil.rmtree, marker, ignore_errors=True)
+        return marker

@@ -1,0 +1,276 @@
+"""Objects in stores, by URI: looked at, fetched, sent whole, listed, removed; every request patient but not for ever.
+
+fsspec is imported with the first request, and the client of a store (an extra each) by fsspec. Credentials come from
+where that client looks for them (environment, profile, role of the machine) and never from a URI: what names one is
+refused, and what a client says in an error is redacted before anybody reads it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import mimetypes
+import os
+import random
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
+
+log = logging.getLogger(__name__)
+
+SCHEMES = {"s3": "s3", "gs": "gs", "az": "az", "memory": "s3"}
+"""Stores that are known, each with the extra that brings its client (for `memory`, one that brings fsspec)."""
+PAUSES_S = (0.2, 0.6, 1.8, 5.4)
+"""Pauses between the attempts of one request, each made longer or shorter by up to a half."""
+
+Trouble = Literal["missing", "denied", "refused", "busy"]
+ResultT = TypeVar("ResultT")
+
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_BAD_CREDENTIALS = frozenset(
+    (
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "RequestTimeTooSkewed",
+    )
+)
+_USER = re.compile(r"(?<=://)[^/\s'\"@]*@")
+_QUERY = re.compile(r"(?<=[^\s'\"?])\?[^\s'\"]+")
+_clients: dict[tuple[int, str], Any] = {}
+_making = threading.Lock()
+
+
+class ObjectError(Exception):
+    """A request that came to nothing, for good or after all attempts; the message says why, and names no secret."""
+
+    def __init__(self, trouble: Trouble, message: str) -> None:
+        """`missing`, `denied` (this object), `refused` (the store as a whole), or `busy` (it may work later)."""
+        super().__init__(trouble, message)
+        self.trouble = trouble
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def for_row(self, uri: str, role: str) -> RowError | StorageError:
+        """What it means where a row wanted to read `uri`, its `role` (image, mask): StorageError ends the run."""
+        match self.trouble:
+            case "missing":
+                return RowError(FailureCode.READ, f"the {role} {uri} does not exist; correct the manifest or bring it")
+            case "refused":
+                return self.for_run("read")
+            case trouble:
+                return RowError(
+                    FailureCode.READ, f"cannot read the {role} {uri}: {self.message}", retryable=trouble == "busy"
+                )
+
+    def for_run(self, verb: str) -> StorageError:
+        """What it means where the run as a whole depends on it; `verb` is what was to be done: read, write, list."""
+        return StorageError(f"cannot {verb}: {self.message}")
+
+
+def redacted(text: str) -> str:
+    """`text` without user names, passwords and query strings of the URIs in it."""
+    return _QUERY.sub("?…", _USER.sub("…@", text)) if "://" in text else text
+
+
+def uri_problem(uri: str) -> str | None:
+    """Why a URI cannot be used, as a clause to put after it; None if it can. Looks at the text only."""
+    scheme, _, rest = uri.partition("://")
+    if scheme not in SCHEMES:
+        return f"is of no store that is known here ({', '.join(f'{name}://' for name in SCHEMES)})"
+    bucket, _, key = rest.partition("/")
+    if "@" in bucket:
+        return (
+            "names a user; leave credentials out of URIs and give them to the client of the store, such as in the "
+            "environment or a profile"
+        )
+    if "?" in rest or "#" in rest:
+        return "has a query or fragment; name the object alone, and leave credentials to the environment"
+    if not bucket:
+        return "names no bucket"
+    parts = key.split("/")
+    if ".." in parts or "." in parts or "" in parts[:-1]:
+        return "has an empty, '.' or '..' part; name the object by its key"
+    return None
+
+
+def joined(prefix: str, name: str) -> str:
+    """The URI of `name` below `prefix`."""
+    return f"{prefix.rstrip('/')}/{name}"
+
+
+def describe(uri: str) -> str:
+    """Size and version of an object, as text that changes when it was written anew; empty where it cannot be told."""
+    try:
+        about = _ask(uri, f"look at {uri}", lambda client, key: client.info(key))
+    except ObjectError as error:
+        if error.trouble == "refused":
+            raise error.for_run("read") from error
+        return ""
+    if about.get("type") != "file":
+        return ""
+    names = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "created")
+    version = next((about[name] for name in names if about.get(name)), "")
+    return f"{about.get('size')}\0{version}"
+
+
+def fetch(uri: str, path: Path) -> None:
+    """Bring an object into the file `path`. Raises ObjectError, and OSError where the disk does not take it."""
+    _ask(uri, f"read {uri}", lambda client, key: client.get_file(key, str(path)))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of an object. Raises ObjectError."""
+    content: bytes = _ask(uri, f"read {uri}", lambda client, key: client.cat_file(key))
+    return content
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Put an object, whole or not at all. Raises ObjectError."""
+    _ask(uri, f"write {uri}", lambda client, key: client.pipe_file(key, content))
+
+
+def send(path: Path, uri: str) -> None:
+    """Put the file `path` into the store; large ones in parts, and there is no object before the last one is in.
+
+    Raises ObjectError.
+    """
+    kind = mimetypes.guess_type(uri.rpartition("/")[2])[0]
+    options: dict[str, dict[str, Any]] = {
+        "s3": {"ContentType": kind} if kind else {},
+        "gs": {"content_type": kind} if kind else {},
+        "az": {"overwrite": True},
+    }
+    scheme = uri.partition("://")[0]
+
+    def put(client: Any, key: str) -> None:
+        if scheme == "memory":  # its put_file would show an empty object first
+            client.pipe_file(key, path.read_bytes())
+        else:
+            client.put_file(str(path), key, **options[scheme])
+
+    _ask(uri, f"write {uri}", put)
+
+
+def names_below(prefix: str) -> list[str]:
+    """Names of all objects below a prefix, relative to it, in any order; maybe none. Raises ObjectError."""
+
+    def find(client: Any, key: str) -> list[str]:
+        root = f"{key.rstrip('/')}/"
+        return [found[len(root) :] for found in client.find(root) if found.startswith(root) and found != root]
+
+    try:
+        found: list[str] = _ask(prefix, f"list {prefix}", find)
+    except ObjectError as error:
+        if error.trouble == "missing":
+            return []
+        raise
+    return found
+
+
+def remove(uri: str) -> None:
+    """Delete an object; nothing happens where there is none. Raises ObjectError."""
+    try:
+        _ask(uri, f"remove {uri}", lambda client, key: client.rm_file(key))
+    except ObjectError as error:
+        if error.trouble != "missing":
+            raise
+
+
+def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT:
+    """The answer to a request, tried again after PAUSES_S while the store is only busy."""
+    if (problem := uri_problem(uri)) is not None:
+        raise ObjectError("refused", f"{redacted(uri)} {problem}")
+    client = _client(uri.partition("://")[0])
+    started_s = time.monotonic()
+    for attempt, pause_s in enumerate((*PAUSES_S, None), start=1):
+        try:
+            key: str = client._strip_protocol(uri)
+            return request(client, key)
+        except Exception as error:
+            trouble = _trouble(error)
+            reason = _reason(error)
+            if trouble != "busy":
+                raise ObjectError(trouble, f"{uri}: {reason}") from error
+            if pause_s is None:
+                waited = f"after {attempt} attempts in {time.monotonic() - started_s:.0f} s"
+                raise ObjectError("busy", f"{uri}, {waited}: {reason}; run again when the store answers") from error
+            log.warning("attempt %d to %s failed (%s); it is tried again", attempt, what, reason)
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
+    raise AssertionError
+
+
+def _client(scheme: str) -> Any:
+    """The one client of this process for a store."""
+    with _making:
+        client = _clients.get((os.getpid(), scheme))
+        if client is None:
+            extra = SCHEMES[scheme]
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of the clients' own imports
+                    import fsspec
+
+                    client = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme))
+            except ImportError as error:
+                raise MissingDependencyError(
+                    f"{scheme}:// needs a package that is not installed ({error}): pip install 'inpaint-batch[{extra}]'"
+                ) from error
+            except Exception as error:
+                raise ObjectError("refused", f"the client for {scheme}:// cannot start: {_reason(error)}") from error
+            if scheme == "s3":
+                client.retries = 1  # attempts are counted here
+            _clients[os.getpid(), scheme] = client
+        return client
+
+
+def _settings(scheme: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"use_listings_cache": False} if scheme != "memory" else {}
+    if scheme == "s3":
+        retries = {"total_max_attempts": 1, "mode": "standard"}
+        settings |= {"config_kwargs": {"retries": retries, "connect_timeout": 10, "read_timeout": 60}}
+    return settings
+
+
+def _trouble(error: Exception) -> Trouble:
+    if isinstance(error, ObjectError):
+        return error.trouble
+    if isinstance(error, OSError) and error.errno in _LOCAL:
+        raise error
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return "missing"
+    name = type(error).__name__
+    if _code(error) in _BAD_CREDENTIALS or "Credential" in name or "ProfileNotFound" in name:
+        return "refused"
+    if isinstance(error, PermissionError):
+        return "denied"
+    if isinstance(error, ValueError | TypeError | AttributeError | NotImplementedError):
+        return "refused"
+    return "busy"
+
+
+def _code(error: Exception) -> str:
+    """The store's own word for what is wrong, such as `SlowDown`."""
+    for link in (error, error.__cause__):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(redacted(str(error)).split())[:160] or type(error).__name__
+    code = _code(error)
+    if type(error).__name__ == "NoCredentialsError":
+        return "there are no credentials; set those of the store's client in the environment or a profile"
+    return f"{text} ({code})" if code and code not in text else text
