@@ -124,6 +124,9 @@ class RunConfig:
 
     output: Path
     """Folder that receives the restored tree; state goes to `.inpaint-batch/` inside it."""
+    store: str = ""
+    """URI of an object store that receives the tree and the state instead, such as `s3://bucket/prefix`; `output` is
+    then a folder of this machine for what is on its way there, given when the run begins."""
     row: RowConfig = field(default_factory=RowConfig)
     """Defaults for every row."""
     tiling: TilingConfig = field(default_factory=TilingConfig)
@@ -188,6 +191,11 @@ class RunConfig:
             raise ConfigError(f"row_timeout must be 0 (never) or more seconds, not {self.row_timeout_s}")
         if self.shard:
             Shard.parse(self.shard)
+
+    @property
+    def place(self) -> str:
+        """Where the results go, for people."""
+        return self.store or str(self.output)
 
     @property
     def part(self) -> Shard | None:

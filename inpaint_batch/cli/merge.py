@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
+
+from inpaint_batch.cli import options
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def merge(
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of the shards.", show_default=False)],
+    output: options.OutputOfRuns,
 ) -> None:
     """Join what the shards of DIR left behind: summary.json and failures.csv in DIR/.inpaint-batch.
 
     Ends with the exit code that one run of everything would have ended with; 75 where a shard is missing.
     """
-    from inpaint_batch.pipeline.merge import merge_shards
+    if isinstance(output, str):
+        from inpaint_batch.pipeline.store_state import merge_in_store
 
-    merged = merge_shards(output)
+        merged = merge_in_store(output)
+    else:
+        from inpaint_batch.pipeline.merge import merge_shards
+
+        merged = merge_shards(output)
     rows = merged["rows"]
     typer.echo(f"{len(merged['shards'])} shards: {rows['done']} rows done, {rows['skipped']} done before, none failed")

@@ -6,16 +6,19 @@ A flag's value is None where it was not given, so that the environment and the s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from inpaint_batch.cli.settings import path_or_uri
+
 Manifest = Annotated[
-    Path,
+    Any,  # Path, or str for a URI: Typer takes no union
     typer.Argument(
+        parser=path_or_uri,
         metavar="MANIFEST",
         help="Table with the columns image and mask, paths relative to it: CSV, TSV, JSON Lines (.gz too), Parquet; - "
-        "means standard input. Or a folder of images.",
+        "means standard input. Or a folder of images. May lie in a store: s3://, gs://, az://.",
         show_default=False,
     ),
 ]
@@ -24,9 +27,21 @@ Masks = Annotated[
     typer.Option("--masks", metavar="DIR", help="Folder of masks, where MANIFEST is a folder: same relative paths."),
 ]
 Output = Annotated[
-    Path | None,
+    Any | None,  # as above
     typer.Option(
-        "--output", metavar="DIR", help="Folder that receives the restored tree; its state: DIR/.inpaint-batch."
+        "--output",
+        parser=path_or_uri,
+        metavar="DIR",
+        help="Folder that receives the restored tree, or s3://bucket/prefix; its state: DIR/.inpaint-batch.",
+    ),
+]
+OutputOfRuns = Annotated[
+    Any,
+    typer.Argument(
+        parser=path_or_uri,
+        metavar="DIR",
+        help="The output folder of one run or of many shards, or s3://bucket/prefix.",
+        show_default=False,
     ),
 ]
 Config = Annotated[

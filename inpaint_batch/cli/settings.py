@@ -10,11 +10,12 @@ import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
+from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 
 ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
 NOT_SETTINGS = frozenset({"CONFIG", "DATA", "SHARD_COUNT"})
@@ -34,13 +35,13 @@ class Setting:
     field: str
     """Its field there."""
     kind: type
-    """Type of the value in a TOML file: str, int, float, bool, Path or tuple (of int)."""
+    """Type of the value in a TOML file: str, int, float, bool, Path, PurePath (a path or a URI) or tuple (of int)."""
     factor: int = 1
     """What a number is multiplied with to get the unit of the field."""
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "output": Setting("run", "output", Path),
+    "output": Setting("run", "output", PurePath),
     "model": Setting("run", "model", str),
     "engine": Setting("run", "engine", str),
     "precision": Setting("run", "precision", str),
@@ -98,7 +99,18 @@ def run_config(values: Mapping[str, Any], *, output: Path | None = None) -> RunC
         groups["run"].setdefault("output", output)
     if "output" not in groups["run"]:
         raise UsageError("say where the results shall go: --output DIR")
+    if isinstance(groups["run"]["output"], str):
+        groups["run"]["store"], groups["run"]["output"] = groups["run"]["output"].rstrip("/"), Path()
     return RunConfig(row=RowConfig(**groups["row"]), tiling=TilingConfig(**groups["tiling"]), **groups["run"])
+
+
+def path_or_uri(text: str) -> Path | str:
+    """A path, or as text the URI of something in a store. Raises UsageError for a URI that cannot be used."""
+    if not is_uri(text):
+        return Path(text)
+    if (problem := uri_problem(text)) is not None:
+        raise UsageError(f"{redacted(text)} {problem}")
+    return text
 
 
 def from_toml(file: Path) -> dict[str, Any]:
@@ -170,8 +182,8 @@ def _typed(value: Any, kind: type, what: str) -> Any:
     """A value from TOML, which has types of its own, as `kind`."""
     if kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
         return tuple(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
+    if kind in (Path, PurePath) and isinstance(value, str):
+        return Path(value) if kind is Path else path_or_uri(value)
     if kind is float and type(value) in (int, float):
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
@@ -185,7 +197,7 @@ def _parsed(text: str, kind: type, what: str) -> Any:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
         raise _wrong_type(text, kind, what)
-    convert: Callable[[str], Any] = kind
+    convert: Callable[[str], Any] = path_or_uri if kind is PurePath else kind
     try:
         return convert(text)
     except ValueError:
@@ -196,6 +208,7 @@ def _wrong_type(value: Any, kind: type, what: str) -> ConfigError:
     names = {
         str: "text",
         Path: "a path",
+        PurePath: "a path",
         int: "a whole number",
         float: "a number",
         bool: "true or false",

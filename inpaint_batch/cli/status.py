@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from inpaint_batch.cli import options
 
 if TYPE_CHECKING:
     from inpaint_batch.pipeline.status import ShardStatus
@@ -18,16 +19,18 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def status(
-    output: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="The output folder of one run or of many shards.", show_default=False),
-    ],
+    output: options.OutputOfRuns,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Show how far the runs in DIR are, from any machine that sees it, without disturbing them."""
-    from inpaint_batch.pipeline.status import folder_status
+    if isinstance(output, str):
+        from inpaint_batch.pipeline.store_state import store_status
 
-    shards = folder_status(output)
+        shards = store_status(output)
+    else:
+        from inpaint_batch.pipeline.status import folder_status
+
+        shards = folder_status(output)
     now_s = time.time()
     told = _as_json(shards, now_s)
     if as_json:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.tasks import RowTask
-from inpaint_batch.storage.objects import ObjectError, fetch, joined, send
-from inpaint_batch.storage.paths import is_uri
+from inpaint_batch.storage.objects import ObjectError, fetch, send
 from inpaint_batch.storage.scratch import scratch_file
+from inpaint_batch.storage.uris import is_uri, joined
 
 
 class RowFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import posixpath
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,15 +14,18 @@ from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.manifest.sources import STDIN, Source
-from inpaint_batch.storage.paths import is_uri, output_problem
+from inpaint_batch.storage.paths import output_problem
+from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 from inpaint_batch.types import Row
 
 LOCATION_COLUMNS = ("image", "mask", "truth")
 _WINDOWS = os.name == "nt"
 
 
-def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | RowProblem]:
+def read_manifest(path: Path | str, *, masks: Path | None = None) -> Iterator[Row | RowProblem]:
     """The rows of the manifest `path`, streaming: a file, `-` (standard input), or a folder of images with `masks`.
+
+    Text is the URI of a manifest in a store; what is relative in it counts from there.
 
     A file is CSV, `.tsv`, `.jsonl` or `.ndjson`, each also with `.gz`, or `.parquet`. Text is UTF-8; tables have a
     header. Image, mask and truth are relative to the folder of the manifest and come out absolute. `output` defaults to
@@ -33,6 +37,10 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
     rows are taken, where the text ceases to be UTF-8 or a quote swallows the rows after it, because nothing from there
     on can be trusted.
     """
+    if isinstance(path, str):
+        if masks is not None:
+            raise UsageError("--masks goes with a folder of images on a disk; a manifest names the mask of each row")
+        return _rows_of(Source.of(path))
     if path.is_dir():
         if masks is None:
             raise UsageError(f"{path} is a folder; say with --masks where its masks are")
@@ -43,7 +51,11 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
         raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         raise ManifestError(f"{path} is an image; name a manifest, or the folder that it lies in together with --masks")
-    source = Source.of(path)
+    return _rows_of(Source.of(path))
+
+
+def _rows_of(source: Source) -> Iterator[Row | RowProblem]:
+    path = source.path
     records = _records(source)
     _, names = next(records, (0, []))
     records.close()
@@ -56,7 +68,7 @@ def read_manifest(path: Path, *, masks: Path | None = None) -> Iterator[Row | Ro
 
 
 def _rows(source: Source, names: list[str]) -> Iterator[Row | RowProblem]:
-    reader = _RowReader(source.path, names)
+    reader = _RowReader(source.base, names)
     records = _records(source)
     next(records)
     for line, cells in records:
@@ -103,10 +115,11 @@ def _table_records(source: Source) -> Generator[Record]:
 class _RowReader:
     """Makes rows of cells; remembers ids and outputs. The good row is the short way: there are millions of them."""
 
-    def __init__(self, path: Path, names: list[str]) -> None:
+    def __init__(self, base: str, names: list[str]) -> None:
+        """`base` ends with a slash, so that a relative cell is resolved by putting the two together."""
         self._names = names
-        # A trailing slash, so that a relative cell is resolved by putting the two together.
-        self._base = os.path.join(os.path.abspath(path.parent), "")  # noqa: PTH100, PTH118
+        self._base = base
+        self._in_store = is_uri(base)
         at = {name: names.index(name) for name in COLUMNS if name in names}
         self._image, self._mask = at["image"], at["mask"]
         # Absent columns are looked up in the empty cell that `_row` puts behind the others.
@@ -162,12 +175,15 @@ class _RowReader:
         )
 
     def _resolved(self, cell: str) -> str:
-        return cell if cell.startswith("/") or (_WINDOWS and os.path.isabs(cell)) else self._base + cell  # noqa: PTH117
+        if cell.startswith("/") or "://" in cell or (_WINDOWS and os.path.isabs(cell)):  # noqa: PTH117
+            return cell
+        return self._base + cell if not self._in_store else _key_below(self._base, cell)
 
     def _mirrored(self, image: str) -> str:
         """The output of an image whose row names none."""
         if image.startswith("/") or "./" in image or "//" in image:  # anything but a plain relative path
-            image = os.path.normpath(self._resolved(image))
+            image = self._resolved(image)
+            image = image if is_uri(image) else os.path.normpath(image)
             if not image.startswith(self._base):
                 return os.path.basename(image)  # noqa: PTH119
             return image[len(self._base) :].replace(os.sep, "/")
@@ -177,7 +193,7 @@ class _RowReader:
         """The cells of a row that could not be read, as far as they can be told, locations resolved where possible."""
         known = dict(zip(self._names, cells, strict=False))
         return {
-            name: self._resolved(cell) if name in LOCATION_COLUMNS and not is_uri(cell) else cell
+            name: redacted(self._resolved(cell)) if name in LOCATION_COLUMNS else cell
             for name, cell in known.items()
             if cell and name in COLUMNS
         }
@@ -189,9 +205,12 @@ def _check_locations(image: str, mask: str, truth: str) -> None:
             raise RowError(FailureCode.READ, f"the {column} cell is empty; name the file of the {column}")
         if "\0" in cell:
             raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
-        if is_uri(cell):
-            raise RowError(
-                FailureCode.READ,
-                f"the {column} {cell} lies in an object store, which this version cannot read; copy the file to a disk "
-                "and name its path",
-            )
+        if is_uri(cell) and (problem := uri_problem(cell)) is not None:
+            raise RowError(FailureCode.READ, f"the {column} {redacted(cell)} {problem}")
+
+
+def _key_below(base: str, cell: str) -> str:
+    """The URI that a relative cell names; `..` leads no further up than the bucket."""
+    scheme, _, rest = base.partition("://")
+    bucket, _, folder = rest.partition("/")
+    return f"{scheme}://{bucket}{posixpath.normpath(f'/{folder}{cell}')}"

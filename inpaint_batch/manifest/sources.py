@@ -1,10 +1,12 @@
-"""Where the text of a manifest comes from: a file, plain or gzipped, or the standard input."""
+"""Where the text of a manifest comes from: a file, plain or gzipped, the standard input, or an object in a store."""
 
 from __future__ import annotations
 
 import atexit
 import gzip
+import hashlib
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -13,10 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Literal, cast
 
 from inpaint_batch.errors import ManifestError
+from inpaint_batch.storage.objects import ObjectError, fetch
+from inpaint_batch.storage.scratch import scratch_folder
+from inpaint_batch.storage.uris import redacted, uri_problem
 
 STDIN = Path("-")
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -37,23 +42,23 @@ _GZIP = b"\x1f\x8b"
 class Source:
     """A manifest file. A name without a known suffix counts as CSV."""
 
-    path: Path
-    """As the user named it: for messages, and its folder is what relative paths count from."""
+    path: Path | str
+    """As the user named it, for messages; text where it is a URI."""
     file: Path
     """What to open."""
     format: Format
     is_gzipped: bool
 
     @classmethod
-    def of(cls, path: Path) -> Source:
+    def of(cls, path: Path | str) -> Source:
         """By the suffixes of the name; what comes from the standard input is known by its first bytes.
 
-        Raises ManifestError for a kind of file that cannot be read.
+        Raises ManifestError for a kind of file that cannot be read, and StorageError where a store does not answer.
         """
         if path == STDIN:
             file = spooled_stdin()
             return cls(path, file, *_sniff(file))
-        suffixes = [suffix.lower() for suffix in path.suffixes]
+        suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
         is_gzipped = suffixes[-1:] == [".gz"]
         suffix = (suffixes[:-1] if is_gzipped else suffixes)[-1:] or [""]
         found = _FORMATS.get(suffix[0], "csv")
@@ -61,7 +66,14 @@ class Source:
             raise ManifestError(
                 f"{path} is no kind of manifest; save it as CSV, TSV or JSON Lines (each also with .gz), or as Parquet"
             )
-        return cls(path, path, found, is_gzipped)
+        return cls(path, fetched_manifest(path) if isinstance(path, str) else path, found, is_gzipped)
+
+    @property
+    def base(self) -> str:
+        """What relative locations count from: the absolute folder, or the URI, up to its last slash."""
+        if isinstance(self.path, str):
+            return self.path[: self.path.rindex("/") + 1]
+        return os.path.join(os.path.abspath(self.path.parent), "")  # noqa: PTH100, PTH118
 
     @contextmanager
     def open_bytes(self) -> Iterator[IO[bytes]]:
@@ -104,6 +116,21 @@ def spooled_stdin() -> Path:
         atexit.register(Path(file.name).unlink, missing_ok=True)
         shutil.copyfileobj(sys.stdin.buffer, file)
     return Path(file.name)
+
+
+@cache
+def fetched_manifest(uri: str) -> Path:
+    """A manifest in a store as a file of this machine, for as long as the process lives: it is read twice."""
+    if (problem := uri_problem(uri)) is not None:
+        raise ManifestError(f"the manifest {redacted(uri)} {problem}")
+    file = scratch_folder() / f"manifest-{hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()}"
+    try:
+        fetch(uri, file)
+    except ObjectError as error:
+        if error.trouble == "missing":
+            raise ManifestError(f"the manifest {uri} does not exist; a folder must be named by a manifest") from error
+        raise error.for_run("read the manifest") from error
+    return file
 
 
 def _sniff(file: Path) -> tuple[Format, bool]:

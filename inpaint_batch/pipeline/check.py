@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
@@ -19,6 +19,7 @@ from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.pipeline.rows import OutputNames, output_name
 from inpaint_batch.pipeline.run import num_workers
+from inpaint_batch.pipeline.store_state import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.tiling.budget import Budget, estimate
@@ -45,7 +46,7 @@ class _Checked:
 
 
 def check_manifest(
-    config: RunConfig, manifest: Path, *, masks: Path | None, with_output: bool, report: FindingsPrinter
+    config: RunConfig, manifest: Path | str, *, masks: Path | None, with_output: bool, report: FindingsPrinter
 ) -> CheckTotals:
     """Look at every row as a run would up to the engine: names, headers, pixels, mask, holes, plan.
 
@@ -57,9 +58,7 @@ def check_manifest(
     rows = read_manifest(manifest, masks=masks)
     names: OutputNames | None = None
     if with_output:
-        folders = [folder for folder in (manifest, masks) if folder is not None and folder.is_dir()]
-        check_output_root(config.output, folders, create=False)
-        names = OutputNames(config, Ledger(config.output / STATE_FOLDER, read_only=True).owns)
+        names = _output_names(config, manifest, masks)
     sum_bytes = largest_bytes = 0
     for checked in _in_order(config, rows, names):
         totals.num_rows += 1
@@ -79,6 +78,17 @@ def check_manifest(
     if totals.num_bad:
         raise RowsFailedError(f"{totals.num_bad} of {totals.num_rows} rows would fail; correct them as said above")
     return totals
+
+
+def _output_names(config: RunConfig, manifest: Path | str, masks: Path | None) -> OutputNames:
+    if config.store:
+        with state_copy(config.store) as root:
+            ledger = Ledger(root / STATE_FOLDER, read_only=True)
+            ledger.owns("", "")  # reads what it needs for that now
+        return OutputNames(replace(config, output=root), ledger.owns)
+    folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
+    check_output_root(config.output, folders, create=False)
+    return OutputNames(config, Ledger(config.output / STATE_FOLDER, read_only=True).owns)
 
 
 def _in_order(config: RunConfig, rows: Iterator[Row | RowProblem], names: OutputNames | None) -> Iterator[_Checked]:

@@ -25,18 +25,18 @@ _BY_CODE: dict[int, type[InpaintBatchError]] = {
 }
 
 
-def merge_shards(output: Path) -> dict[str, Any]:
+def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
     """Write `summary.json` and `failures.csv` for all shards of the last n; returns the summary if all rows are done.
 
     Raises StorageError where there are no shards, or one still runs; otherwise, once the files are written, the error
     that a run of the whole would have ended with: that of the gravest exit code of a shard, and StopRequestedError
-    where one did not run or was killed.
+    where one did not run or was killed. `shown` is how people know the folder, where it is a copy of a store's state.
     """
     state = output / STATE_FOLDER
     shards = latest_shards(state)
     if len(shards) < 2:
         raise StorageError(
-            f"there are no shards in {output}; name the folder that was given to run --shard as --output"
+            f"there are no shards in {shown or output}; name the folder that was given to run --shard as --output"
         )
     with hold_folder(state, None) as killed:
         remove_stale_temporaries(output, killed)

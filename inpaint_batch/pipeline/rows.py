@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import location, row_key
 from inpaint_batch.execution.ledger import Known, Ledger
-from inpaint_batch.execution.sidecar import RunFacts, sidecar_path
+from inpaint_batch.execution.sidecar import SUFFIX, RunFacts
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.conflict import resolve_conflict
-from inpaint_batch.storage.paths import refuse_input, safe_join
+from inpaint_batch.storage.outputs import outputs_at
 from inpaint_batch.types import Row
 
 MAX_DEATHS = 2
@@ -59,11 +58,16 @@ class OutputNames:
         """`owns(output, image)` tells whether an existing output is ours, made of that image."""
         self._config = config
         self._owns = owns
+        self._outputs = outputs_at(config.store, config.output)
         self._taken = Seen()
 
     def keep(self, name: str) -> bool:
         """Take a name that an earlier run gave, if the result is still there."""
-        return os.path.exists(f"{self._config.output}/{name}") and self._taken.add(name)  # noqa: PTH110  (a million times)
+        return self._outputs.exists(name) and self._taken.add(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether something of that name is in the output folder."""
+        return self._outputs.exists(name)
 
     def reserve(self, name: str) -> None:
         """Take the name that a row of another shard will have, so that conflicts end as they do without shards."""
@@ -79,9 +83,8 @@ class OutputNames:
         Raises RowError(WRITE) where there is no way.
         """
         root = self._config.output
-        destination = safe_join(root, name)
-        refuse_input(destination, row)
-        is_ours = not os.path.lexists(destination) or self._owns(name, location(row.image))
+        destination = self._outputs.destination(name, row)
+        is_ours = not self._outputs.is_taken(name) or self._owns(name, location(row.image))
         if not self._taken.add(name):
             if self._config.on_conflict != "suffix":
                 raise RowError(
@@ -90,16 +93,19 @@ class OutputNames:
                 )
         elif is_ours:
             return name, destination
-        resolved = resolve_conflict(
-            destination, self._config.on_conflict, taken=lambda path: self._is_taken(path, name)
-        )
+        try:
+            resolved = resolve_conflict(
+                destination, self._config.on_conflict, taken=lambda path: self._is_taken(path, name)
+            )
+        except RowError as error:
+            raise self._outputs.shown(error) from None
         if resolved is None:
             return None
         return resolved.relative_to(root).as_posix(), resolved
 
     def _is_taken(self, path: Path, wanted: str) -> bool:
         name = path.relative_to(self._config.output).as_posix()
-        return name == wanted or os.path.lexists(path) or not self._taken.add(name)
+        return name == wanted or self._outputs.is_taken(name) or not self._taken.add(name)
 
 
 class RowPlanner:
@@ -148,11 +154,11 @@ class RowPlanner:
         if known is not None and known.num_deaths >= MAX_DEATHS and known.key == key:
             return Refused(_deadly(known.num_deaths), earlier=False, key=key)
         self.num_redone += known is not None and known.status == "done" and known.key != key
-        return RowTask(row, config, key, *claimed, self._facts)
+        return RowTask(row, config, key, *claimed, self._facts, self._config.store)
 
     def _is_complete(self, output: str) -> bool:
         """Whether a result that an earlier run wrote has all that is wanted beside it."""
-        return self._facts is None or sidecar_path(self._config.output / output).is_file()
+        return self._facts is None or self._names.exists(output + SUFFIX)
 
 
 def _deadly(num_deaths: int) -> RowError:

@@ -18,16 +18,18 @@ from inpaint_batch.errors import (
     RowsFailedError,
     StorageError,
 )
-from inpaint_batch.execution.identity import location
+from inpaint_batch.execution.identity import location, object_version
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, to_cells
+from inpaint_batch.pipeline.ahead import ahead
 from inpaint_batch.pipeline.executors import open_executor
 from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
 from inpaint_batch.pipeline.status import begin_run_file
 from inpaint_batch.pipeline.stop import Stop
+from inpaint_batch.pipeline.store_state import StoreState, open_place
 from inpaint_batch.report.progress import Progress
 from inpaint_batch.report.summary import Summary, state_ending, write_failures
 from inpaint_batch.report.tally import FailedRow, RowReport
@@ -49,7 +51,7 @@ def num_workers(config: RunConfig) -> int:
 
 
 def run_manifest(
-    config: RunConfig, manifest: Path, *, masks: Path | None, progress: Progress, stop: Stop, shard_from: str = ""
+    config: RunConfig, manifest: Path | str, *, masks: Path | None, progress: Progress, stop: Stop, shard_from: str = ""
 ) -> Summary:
     """Do every row of the manifest that is not done yet; returns the summary if all is done.
 
@@ -62,7 +64,25 @@ def run_manifest(
     started_s = time.time()
     part = config.part
     num_rows = sum(1 for row in read_manifest(manifest, masks=masks) if part is None or part.has(row.id))
-    check_output_root(config.output, [folder for folder in (manifest, masks) if folder is not None and folder.is_dir()])
+    object_version.cache_clear()
+    with open_place(config) as (config, remote):
+        return _run(config, remote, manifest, masks, num_rows, started_s, progress, stop, shard_from)
+
+
+def _run(
+    config: RunConfig,
+    remote: StoreState | None,
+    manifest: Path | str,
+    masks: Path | None,
+    num_rows: int,
+    started_s: float,
+    progress: Progress,
+    stop: Stop,
+    shard_from: str,
+) -> Summary:
+    part = config.part
+    folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
+    check_output_root(config.output, folders)
     state = config.output / STATE_FOLDER
     with _disk_errors(state):
         state.mkdir(exist_ok=True)
@@ -77,7 +97,9 @@ def run_manifest(
             if part is not None and shard_from:
                 summary.notes.append(f"this does shard {part} only, by {shard_from}; --shard 1/1 does all rows")
             begin_run_file(state, summary, num_rows)
-            run = _Run(config, state, summary, progress, stop, signature)
+            if remote is not None:
+                remote.begin()
+            run = _Run(config, state, summary, progress, stop, signature, remote)
             try:
                 with _disk_errors(state):
                     run.do(manifest, masks, num_rows)
@@ -98,7 +120,14 @@ class _Run:
     """One run: what several of its steps share."""
 
     def __init__(
-        self, config: RunConfig, state: Path, summary: Summary, progress: Progress, stop: Stop, signature: str
+        self,
+        config: RunConfig,
+        state: Path,
+        summary: Summary,
+        progress: Progress,
+        stop: Stop,
+        signature: str,
+        remote: StoreState | None,
     ) -> None:
         self._config = config
         self._state = state
@@ -107,12 +136,13 @@ class _Run:
         self._progress = progress
         self._stop = stop
         self._signature = signature
+        self._remote = remote
         self._failures: list[FailedRow] = []
         self._begun: dict[str, RowTask] = {}  # rows in flight, by id
         self._suspects: list[RowTask] = []
         self._isolated = False
 
-    def do(self, manifest: Path, masks: Path | None, num_rows: int) -> None:
+    def do(self, manifest: Path | str, masks: Path | None, num_rows: int) -> None:
         config = self._config
         writer = config.part.name if config.part else ""
         with open_executor(config, workers=num_workers(config), signature=self._signature, writer=writer) as (
@@ -121,14 +151,16 @@ class _Run:
         ):
             self._do(engine, executor, manifest, masks, num_rows)
 
-    def _do(self, engine: EngineFacts, executor: Executor, manifest: Path, masks: Path | None, num_rows: int) -> None:
+    def _do(
+        self, engine: EngineFacts, executor: Executor, manifest: Path | str, masks: Path | None, num_rows: int
+    ) -> None:
         config, summary = self._config, self._summary
         self._isolated = executor.isolates_rows
         summary.engine, summary.model, summary.precision = engine.name, engine.model, engine.precision
         about = {"engine": engine.name, "model": engine.model, "precision": engine.precision}
         if config.part:
             about["shard"] = str(config.part)
-        self._progress.start(num_rows, {**about, "output": str(config.output)})
+        self._progress.start(num_rows, {**about, "output": config.place})
         for note in summary.notes:
             self._progress.note(note)
         if not num_rows:
@@ -148,8 +180,8 @@ class _Run:
             summary.num_batches = executor.num_batches
         finally:
             ledger.close()
-            write_failures(self._state, self._failures, config.part)
-        failures = self._state / f"failures{state_ending(config.part)}.csv"
+            write_failures(self._state, self._failures, config.part, absolute=self._remote is not None)
+        failures = f"{config.place}/{STATE_FOLDER}/failures{state_ending(config.part)}.csv"
         if self._limit_reached():
             raise FailureLimitError(
                 f"{self._tally.num_failed} rows failed, more than --max-failures {config.max_failures}; see {failures}"
@@ -176,6 +208,8 @@ class _Run:
                     ledger.append(LedgerEntry(id=task.row.id, key=task.key, status="dropped"))
 
     def _execute(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
+        if self._remote is not None:
+            tasks = self._remote.announced(tasks)
         with closing(executor.run(tasks, self._shall_end)) as outcomes:
             for outcome in outcomes:
                 self._record(outcome, ledger)
@@ -208,9 +242,11 @@ class _Run:
             outcome.task.row,
         )
 
-    def _tasks(self, manifest: Path, masks: Path | None, planner: RowPlanner, ledger: Ledger) -> Iterator[RowTask]:
+    def _tasks(
+        self, manifest: Path | str, masks: Path | None, planner: RowPlanner, ledger: Ledger
+    ) -> Iterator[RowTask]:
         """The tasks that are left; rows that come to their end at once are counted on the way."""
-        for row in read_manifest(manifest, masks=masks):
+        for row in ahead(read_manifest(manifest, masks=masks)):
             if self._shall_end():
                 return
             if self._config.part is not None and not self._config.part.has(row.id):

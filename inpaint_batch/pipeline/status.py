@@ -103,12 +103,17 @@ def latest_shards(state: Path) -> list[Shard]:
     return [Shard(index, count) for index in range(1, count + 1)]
 
 
-def folder_status(output: Path) -> list[ShardStatus]:
-    """What is known of every shard of the runs that began last. Raises StorageError where there was never one."""
+def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
+    """What is known of every shard of the runs that began last. Raises StorageError where there was never one.
+
+    `shown` is how people know the folder, where it is a copy of the state of a store.
+    """
     state = output / STATE_FOLDER
     shards = latest_shards(state)
     if not shards:
-        raise StorageError(f"no run has begun in {output}; name the folder that was given to run with --output")
+        raise StorageError(
+            f"no run has begun in {shown or output}; name the folder that was given to run with --output"
+        )
     found = {shard: _begun(state, shard) for shard in shards}
     _count_ledger(state, found)
     for shard, status in found.items():

@@ -71,13 +71,19 @@ class Summary:
             "notes": self.notes,
             "shard": self.config.shard or None,
             "manifest": self.manifest,
-            "options": _plain(asdict(self.config)),
+            "options": self._options(),
             "started": _iso(self.started_s),
             "ended": _iso(ended_s),
             "elapsed_s": round(elapsed_s, 3),
             "peak_memory_bytes": peak_memory_bytes(),
             "versions": versions(),
         }
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = _plain(asdict(self.config))
+        if options.pop("store"):
+            options["output"] = self.config.place
+        return options
 
     def write(self, state: Path, exit_code: int, error: str = "") -> None:
         """Write `summary.json` (of a shard `summary-i-of-n.json`) into the state folder, whole or not at all."""
@@ -91,13 +97,16 @@ def state_ending(part: Shard | None) -> str:
     return f"-{part.name}" if part is not None else ""
 
 
-def write_failures(state: Path, failures: Sequence[FailedRow], part: Shard | None = None) -> None:
+def write_failures(
+    state: Path, failures: Sequence[FailedRow], part: Shard | None = None, *, absolute: bool = False
+) -> None:
     """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder.
 
     It is a manifest of the failed rows, with the columns code and message.
 
     Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
-    those rows again. It is there after every run; without failures it holds only the header.
+    those rows again; with `absolute`, as where the state goes to a store, they are absolute. It is there after
+    every run; without failures it holds only the header.
     """
     given = {name for failed in failures for name in failed.cells}
     columns = [name for name in COLUMNS if name in given or name in ("id", "image", "mask", "output")]
@@ -110,7 +119,7 @@ def write_failures(state: Path, failures: Sequence[FailedRow], part: Shard | Non
         for failed in sorted(failures, key=lambda failed: failed.line):  # rows end in any order
             cells = {**failed.cells}
             for name in LOCATION_COLUMNS:
-                cells[name] = _from(state, cells.get(name, ""))
+                cells[name] = cells.get(name, "") if absolute else _from(state, cells.get(name, ""))
             writer.writerow([*(cells.get(column, "") for column in columns), failed.code, failed.message])
 
 

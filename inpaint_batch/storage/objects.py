@@ -12,7 +12,6 @@ import logging
 import mimetypes
 import os
 import random
-import re
 import threading
 import time
 import warnings
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
+from inpaint_batch.storage.uris import SCHEMES, redacted, uri_problem
 
 log = logging.getLogger(__name__)
 
-SCHEMES = {"s3": "s3", "gs": "gs", "az": "az", "memory": "s3"}
-"""Stores that are known, each with the extra that brings its client (for `memory`, one that brings fsspec)."""
 PAUSES_S = (0.2, 0.6, 1.8, 5.4)
 """Pauses between the attempts of one request, each made longer or shorter by up to a half."""
 
@@ -43,8 +41,6 @@ _BAD_CREDENTIALS = frozenset(
         "RequestTimeTooSkewed",
     )
 )
-_USER = re.compile(r"(?<=://)[^/\s'\"@]*@")
-_QUERY = re.compile(r"(?<=[^\s'\"?])\?[^\s'\"]+")
 _clients: dict[tuple[int, str], Any] = {}
 _making = threading.Lock()
 
@@ -76,37 +72,6 @@ class ObjectError(Exception):
     def for_run(self, verb: str) -> StorageError:
         """What it means where the run as a whole depends on it; `verb` is what was to be done: read, write, list."""
         return StorageError(f"cannot {verb}: {self.message}")
-
-
-def redacted(text: str) -> str:
-    """`text` without user names, passwords and query strings of the URIs in it."""
-    return _QUERY.sub("?…", _USER.sub("…@", text)) if "://" in text else text
-
-
-def uri_problem(uri: str) -> str | None:
-    """Why a URI cannot be used, as a clause to put after it; None if it can. Looks at the text only."""
-    scheme, _, rest = uri.partition("://")
-    if scheme not in SCHEMES:
-        return f"is of no store that is known here ({', '.join(f'{name}://' for name in SCHEMES)})"
-    bucket, _, key = rest.partition("/")
-    if "@" in bucket:
-        return (
-            "names a user; leave credentials out of URIs and give them to the client of the store, such as in the "
-            "environment or a profile"
-        )
-    if "?" in rest or "#" in rest:
-        return "has a query or fragment; name the object alone, and leave credentials to the environment"
-    if not bucket:
-        return "names no bucket"
-    parts = key.split("/")
-    if ".." in parts or "." in parts or "" in parts[:-1]:
-        return "has an empty, '.' or '..' part; name the object by its key"
-    return None
-
-
-def joined(prefix: str, name: str) -> str:
-    """The URI of `name` below `prefix`."""
-    return f"{prefix.rstrip('/')}/{name}"
 
 
 def describe(uri: str) -> str:

@@ -19,12 +19,6 @@ MAX_PART_BYTES = 255
 
 _PLAIN = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")  # nearly all names; nothing below can object to one of these
 _DRIVE = re.compile(r"[A-Za-z]:")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-
-
-def is_uri(location: str) -> bool:
-    """Whether `location` starts with a scheme such as `s3://` (a Windows drive letter is not one)."""
-    return "://" in location and _SCHEME.match(location) is not None
 
 
 def output_problem(relative: str) -> str | None:

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
-from inpaint_batch.storage.paths import check_output_root, is_uri, output_problem, refuse_input, safe_join
+from inpaint_batch.storage.paths import check_output_root, output_problem, refuse_input, safe_join
+from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
 BAD_OUTPUTS = [

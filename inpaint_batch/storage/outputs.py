@@ -1,0 +1,103 @@
+"""What stands at the place where results go, and under which names they may go there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.storage.objects import ObjectError, names_below
+from inpaint_batch.storage.paths import output_problem, refuse_input, safe_join
+from inpaint_batch.storage.uris import joined
+from inpaint_batch.types import Row
+
+
+class Outputs(Protocol):
+    """A folder or a store, by names relative to it."""
+
+    def exists(self, name: str) -> bool:
+        """Whether a result of that name is there."""
+        ...
+
+    def is_taken(self, name: str) -> bool:
+        """Whether anything is there, be it a link to nothing."""
+        ...
+
+    def destination(self, name: str, row: Row) -> Path:
+        """Where the row's result is to be written on this machine; raises RowError(WRITE) where it may not go."""
+        ...
+
+    def shown(self, error: RowError) -> RowError:
+        """An error about a destination, as it is told to people."""
+        ...
+
+
+class FolderOutputs:
+    """Results in a folder; this is where they are written, too."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def exists(self, name: str) -> bool:
+        """See `Outputs`."""
+        return os.path.exists(f"{self._root}/{name}")  # noqa: PTH110  (a million times)
+
+    def is_taken(self, name: str) -> bool:
+        """See `Outputs`."""
+        return os.path.lexists(f"{self._root}/{name}")
+
+    def destination(self, name: str, row: Row) -> Path:
+        """See `Outputs`."""
+        destination = safe_join(self._root, name)
+        refuse_input(destination, row)
+        return destination
+
+    def shown(self, error: RowError) -> RowError:
+        """See `Outputs`."""
+        return error
+
+
+class StoreOutputs:
+    """Results in a store, listed once: one request for a thousand of them, where a look at each would cost one each.
+
+    `root` is a folder on this machine that stands for the store in paths; nothing is written there under these names.
+    """
+
+    def __init__(self, store: str, root: Path) -> None:
+        """Raises StorageError where the store cannot be listed."""
+        self._store, self._root = store, root
+        try:
+            self._names = {hash(name) for name in names_below(store)}  # a number each: there may be millions
+        except ObjectError as error:
+            raise error.for_run("list the results") from error
+
+    def exists(self, name: str) -> bool:
+        """See `Outputs`."""
+        return hash(name) in self._names
+
+    def is_taken(self, name: str) -> bool:
+        """See `Outputs`."""
+        return hash(name) in self._names
+
+    def destination(self, name: str, row: Row) -> Path:
+        """See `Outputs`."""
+        if (problem := output_problem(name)) is not None:
+            raise RowError(FailureCode.WRITE, f"output {name!r} {problem}")
+        uri = joined(self._store, name)
+        for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
+            if location == uri:
+                raise RowError(
+                    FailureCode.WRITE,
+                    f"the output {uri} is the {role} of this row; choose an output prefix away from the input",
+                )
+        return self._root / name
+
+    def shown(self, error: RowError) -> RowError:
+        """See `Outputs`."""
+        return RowError(error.code, error.message.replace(str(self._root), self._store), retryable=error.retryable)
+
+
+def outputs_at(store: str, root: Path) -> Outputs:
+    """The folder `root`, or the store that it stands for where one is named."""
+    return StoreOutputs(store, root) if store else FolderOutputs(root)

@@ -1,0 +1,187 @@
+"""Runs from and to an S3 server, as programs: what arrives, what a second run does, and what faults do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from gallery import Gallery, run
+from s3 import Server, s3_server
+
+PATIENCE_S = 120
+BUCKET = "archive"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("home")) as server:
+        server.client().create_bucket(Bucket=BUCKET)
+        yield server
+
+
+@pytest.fixture
+def prefix(server: Server, request) -> str:
+    """A part of the bucket for one test; no fault is left from the one before."""
+    server.fault(every=1, times=0)
+    return f"{request.node.name}/"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "inpaint_batch.cli.main", *arguments]
+
+
+def restore(manifest: str, output: str, *flags: str, engine: str = "identity") -> list[str]:
+    return command("run", manifest, "--output", output, "--engine", engine, "--workers", "2", *flags)
+
+
+def call(server: Server, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, env=server.environment | variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+def filled(gallery: Gallery, num_rows: int = 8, side: int = 80) -> Gallery:
+    for number in range(num_rows):
+        gallery.add(f"a/{number:02d}.{('png', 'jpg', 'tif', 'webp')[number % 4]}", side=side)
+    return gallery
+
+
+def expected(gallery: Gallery, tmp_path: Path) -> dict[str, bytes]:
+    """What a run on this machine makes of it."""
+    assert run(gallery.manifest(), tmp_path / "local")["exit_code"] == 0
+    return {row["output"]: (tmp_path / "local" / row["output"]).read_bytes() for row in gallery.rows}
+
+
+def summary(server: Server, prefix: str) -> dict:
+    return json.loads(server.objects(BUCKET, f"{prefix}out/.inpaint-batch/summary.json")[""])
+
+
+def test_from_s3_to_s3_and_nothing_twice(server, prefix, gallery, tmp_path):
+    filled(gallery)
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+
+    checked = call(server, command("check", source, "--output", output))
+    assert checked.returncode == 0, checked.stderr
+    first = call(server, restore(source, output))
+    assert first.returncode == 0, first.stderr
+    assert server.results(BUCKET, f"{prefix}out/") == expected(gallery, tmp_path)
+    lines = server.ledger(BUCKET, f"{prefix}out/")
+    assert Counter(line["status"] for line in lines) == {"started": 8, "done": 8}
+    state = server.objects(BUCKET, f"{prefix}out/.inpaint-batch/")
+    assert "lock.json" not in state
+    assert not [body for body in state.values() if b"secret" in body]
+    assert summary(server, prefix)["options"]["output"] == output
+
+    again = call(server, restore(source, output))
+    assert again.returncode == 0, again.stderr
+    assert summary(server, prefix)["rows"]["skipped"] == 8
+    assert server.ledger(BUCKET, f"{prefix}out/") == lines
+    told = call(server, command("status", output, "--json"))
+    assert json.loads(told.stdout)["done"] == 8
+    assert not list(Path(server.environment["TMPDIR"]).glob("inpaint-batch-*"))
+
+
+def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, gallery):
+    filled(gallery, 3)
+    gallery.add_row("absent.png", "a/00.png.mask.png")
+    gallery.add_row("a/01.jpg.mask.png", "absent.mask.png")
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    done = call(server, restore(source, output))
+    assert done.returncode == 8, done.stderr
+    assert f"{output}/.inpaint-batch/failures.csv" in done.stderr
+    failures = server.objects(BUCKET, f"{prefix}out/.inpaint-batch/failures.csv")[""].decode()
+    assert f"the image s3://{BUCKET}/{prefix}in/absent.png does not exist" in failures
+    assert f"the mask s3://{BUCKET}/{prefix}in/absent.mask.png does not exist" in failures
+    assert server.environment["TMPDIR"] not in failures
+    assert len(server.results(BUCKET, f"{prefix}out/")) == 3
+
+    # What failed is a manifest in the store; once the objects are there, it is done.
+    server.client().put_object(
+        Bucket=BUCKET, Key=f"{prefix}in/absent.png", Body=(gallery.folder / "a/00.png").read_bytes()
+    )
+    retried = call(server, restore(f"{output}/.inpaint-batch/failures.csv", output, "--retry-failed"))
+    assert retried.returncode == 8, retried.stderr
+    assert set(server.results(BUCKET, f"{prefix}out/")) == {"a/00.png", "a/01.jpg", "a/02.tif", "absent.png"}
+
+
+def test_kill_9_and_resume(server, prefix, gallery, tmp_path):
+    filled(gallery, 14, side=260)
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    whole = expected(gallery, tmp_path)
+    with subprocess.Popen(
+        restore(source, output, engine="faulty:s@0.4"), env=server.environment, stderr=subprocess.DEVNULL
+    ) as process:
+        until_s = time.monotonic() + PATIENCE_S
+        while len(server.results(BUCKET, f"{prefix}out/")) < 3 and time.monotonic() < until_s:
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    partial = server.results(BUCKET, f"{prefix}out/")
+    assert 3 <= len(partial) < 14
+    assert all(body == whole[name] for name, body in partial.items())  # nothing partial is visible
+    started = {line["id"] for line in server.ledger(BUCKET, f"{prefix}out/")}
+    assert {row["id"] for row in gallery.rows if row["output"] in partial} <= started
+
+    resumed = call(server, restore(source, output, engine="faulty:s@0"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert server.results(BUCKET, f"{prefix}out/") == whole
+    assert summary(server, prefix)["rows"]["failed"] == 0
+    assert not list(Path(server.environment["TMPDIR"]).glob("inpaint-batch-*"))  # nor what the killed one left here
+
+
+def test_errors_of_the_store_are_tried_again_for_a_while(server, prefix, gallery, tmp_path):
+    filled(gallery, 4)
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    server.fault(every=3, times=8, path=prefix)
+    done = call(server, restore(source, output))
+    assert done.returncode == 0, done.stderr
+    assert server.results(BUCKET, f"{prefix}out/") == expected(gallery, tmp_path)
+
+    server.fault(every=1, times=1000, path="out/a/")  # results are not taken: the run ends, and says after how long
+    done = call(server, restore(source, output, "--fresh", "--on-conflict", "overwrite"))
+    assert done.returncode == 7, done.stderr
+    assert "after 5 attempts in" in done.stderr
+    assert "SlowDown" in done.stderr
+    server.fault(every=1, times=0)
+    done = call(server, restore(source, output))
+    assert done.returncode == 0, done.stderr
+
+
+def test_wrong_credentials_and_buckets_end_the_run_with_a_sentence(tmp_path, gallery):
+    filled(gallery, 1)
+    with s3_server(tmp_path / "home", INITIAL_NO_AUTH_ACTION_COUNT="1") as guarded:
+        guarded.client().create_bucket(Bucket=BUCKET)
+        output = f"s3://{BUCKET}/out"
+        secret = "veryverysecret"
+        done = call(guarded, restore(str(gallery.manifest()), output), AWS_SECRET_ACCESS_KEY=secret)
+        assert done.returncode == 7, done.stderr
+        assert "InvalidAccessKeyId" in done.stderr or "Access Key Id" in done.stderr
+        assert secret not in done.stderr + done.stdout
+        for_nobody = {name: value for name, value in guarded.environment.items() if "ACCESS_KEY" not in name}
+        done = subprocess.run(
+            restore(str(gallery.manifest()), output), env=for_nobody, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 7, done.stderr
+        assert "there are no credentials" in done.stderr
+
+
+def test_a_uri_with_credentials_is_refused_and_not_repeated(server, prefix, gallery):
+    filled(gallery, 1)
+    done = call(server, restore(str(gallery.manifest()), "s3://me:hush@bucket/out"))
+    assert done.returncode == 2
+    assert "names a user" in done.stderr
+    assert "hush" not in done.stderr
