@@ -1,0 +1,157 @@
+"""Requests to stores, with a store in memory and a client that fails on command."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
+from inpaint_batch.storage import objects
+from inpaint_batch.storage.objects import ObjectError
+from inpaint_batch.storage.uris import is_uri, joined, redacted, uri_problem
+
+pytest.importorskip("fsspec")
+
+
+class Moody:
+    """A client whose first requests fail."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.num_requests = 0
+
+    def _strip_protocol(self, uri: str) -> str:
+        return uri.partition("://")[2]
+
+    def cat_file(self, key: str) -> bytes:
+        self.num_requests += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return key.encode()
+
+
+@pytest.fixture
+def moody(monkeypatch):
+    monkeypatch.setattr(objects, "PAUSES_S", (0.0, 0.0))
+
+    def use(*errors: Exception) -> Moody:
+        client = Moody(*errors)
+        monkeypatch.setattr(objects, "_client", lambda scheme: client)
+        return client
+
+    return use
+
+
+def test_an_object_comes_and_goes_whole(tmp_path):
+    uri = f"memory://{tmp_path.name}/a/b.png"
+    assert objects.describe(uri) == ""
+    objects.write_bytes(uri, b"one")
+    first = objects.describe(uri)
+    assert objects.read_bytes(uri) == b"one"
+    (tmp_path / "file").write_bytes(b"two")
+    objects.send(tmp_path / "file", uri)
+    assert objects.describe(uri) not in ("", first)
+    objects.fetch(uri, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"two"
+    assert objects.names_below(f"memory://{tmp_path.name}") == ["a/b.png"]
+    objects.remove(uri)
+    objects.remove(uri)
+    assert objects.names_below(f"memory://{tmp_path.name}") == []
+    with pytest.raises(ObjectError) as caught:
+        objects.read_bytes(uri)
+    assert caught.value.trouble == "missing"
+    error = caught.value.for_row(uri, "mask")
+    assert isinstance(error, RowError)
+    assert (error.code, error.retryable) == (FailureCode.READ, False)
+    assert f"the mask {uri} does not exist" in error.message
+
+
+def test_a_busy_store_is_asked_again(moody):
+    client = moody(OSError("503"), TimeoutError())
+    assert objects.read_bytes("s3://bucket/key") == b"bucket/key"
+    assert client.num_requests == 3
+
+
+def test_patience_ends_and_says_so(moody):
+    client = moody(*[OSError("Please reduce your request rate")] * 9)
+    with pytest.raises(ObjectError, match="after 3 attempts in 0 s: Please reduce") as caught:
+        objects.read_bytes("s3://bucket/key")
+    assert client.num_requests == 3
+    error = caught.value.for_row("s3://bucket/key", "image")
+    assert isinstance(error, RowError)
+    assert error.retryable
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [(PermissionError("Forbidden"), "denied"), (FileNotFoundError(), "missing"), (ValueError("no account"), "refused")],
+)
+def test_what_will_not_change_is_not_tried_again(moody, error, trouble):
+    client = moody(error)
+    with pytest.raises(ObjectError) as caught:
+        objects.read_bytes("s3://bucket/key")
+    assert (caught.value.trouble, client.num_requests) == (trouble, 1)
+    assert isinstance(caught.value.for_row("s3://bucket/key", "image"), StorageError) == (trouble == "refused")
+
+
+def test_a_full_disk_is_no_fault_of_the_store(moody):
+    client = moody(OSError(28, "No space left on device"))
+    with pytest.raises(OSError, match="No space"):
+        objects.read_bytes("s3://bucket/key")
+    assert client.num_requests == 1
+
+
+def test_errors_of_clients_are_told_without_secrets(moody):
+    moody(*[OSError("GET https://host/key?X-Amz-Signature=hush and https://me:hush@host/ failed")] * 3)
+    with pytest.raises(ObjectError) as caught:
+        objects.read_bytes("s3://bucket/key")
+    assert "hush" not in str(caught.value)
+    assert "failed" in str(caught.value)
+
+
+def test_a_missing_client_is_named_with_its_extra():
+    try:
+        import gcsfs  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingDependencyError, match=r"pip install 'inpaint-batch\[gs\]'"):
+            objects.read_bytes("gs://bucket/key")
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("s3://bucket/a/b.png", None),
+        ("gs://bucket", None),
+        ("s3://bucket/prefix/", None),
+        ("s3://bucket/img@2x.png", None),
+        ("ftp://host/a", "of no store"),
+        ("s3:///a", "names no bucket"),
+        ("s3://bucket/../a", "'..' part"),
+        ("s3://bucket/a//b", "empty"),
+        ("s3://me:hush@bucket/a", "names a user"),
+        ("s3://me:hu/sh@bucket/a", "names a user"),
+        ("s3://bucket/a?versionId=1", "query"),
+    ],
+)
+def test_which_uris_can_be_used(uri, said):
+    problem = uri_problem(uri)
+    assert (problem is None) if said is None else (problem is not None and said in problem)
+    assert "hu" not in redacted(uri).replace("hub", "")
+
+
+SAFE = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1)
+
+
+@given(user=SAFE, secret=st.text("HUSH/+=", min_size=4), bucket=SAFE, key=SAFE)
+def test_no_secret_survives(user, secret, bucket, key):
+    assert secret not in redacted(f"cannot read s3://{user}:{secret}@{bucket}/{key}: denied")
+    assert secret not in redacted(f"cannot read s3://{bucket}/{key}?{secret}")
+    assert redacted(f"s3://{bucket}/{key}: denied") == f"s3://{bucket}/{key}: denied"
+
+
+@given(prefix=SAFE, name=SAFE)
+def test_names_are_put_below(prefix, name):
+    uri = joined(f"s3://bucket/{prefix}/", name)
+    assert is_uri(uri)
+    assert uri == joined(f"s3://bucket/{prefix}", name) == f"s3://bucket/{prefix}/{name}"
