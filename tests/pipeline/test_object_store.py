@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gallery import Gallery, run
@@ -46,9 +47,9 @@ def call(server: Server, words: list[str], **variables: str) -> subprocess.Compl
     )
 
 
-def filled(gallery: Gallery, num_rows: int = 8, side: int = 80) -> Gallery:
+def filled(gallery: Gallery, num_rows: int = 8, **cells: Any) -> Gallery:
     for number in range(num_rows):
-        gallery.add(f"a/{number:02d}.{('png', 'jpg', 'tif', 'webp')[number % 4]}", side=side)
+        gallery.add(f"a/{number:02d}.{('png', 'jpg', 'tif', 'webp')[number % 4]}", **cells)
     return gallery
 
 
@@ -115,13 +116,13 @@ def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, galle
 
 
 def test_kill_9_and_resume(server, prefix, gallery, tmp_path):
-    filled(gallery, 14, side=260)
+    filled(gallery, 14, side=260, hole=(60, 50, 40, 110))  # one large tile each: a batch takes four of them
     gallery.manifest()
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
     whole = expected(gallery, tmp_path)
     with subprocess.Popen(
-        restore(source, output, engine="faulty:s@0.4"), env=server.environment, stderr=subprocess.DEVNULL
+        restore(source, output, engine="faulty:s@1.5"), env=server.environment, stderr=subprocess.DEVNULL
     ) as process:
         until_s = time.monotonic() + PATIENCE_S
         while len(server.results(BUCKET, f"{prefix}out/")) < 3 and time.monotonic() < until_s:
@@ -156,9 +157,6 @@ def test_errors_of_the_store_are_tried_again_for_a_while(server, prefix, gallery
     assert done.returncode == 7, done.stderr
     assert "after 5 attempts in" in done.stderr
     assert "SlowDown" in done.stderr
-    server.fault(every=1, times=0)
-    done = call(server, restore(source, output))
-    assert done.returncode == 0, done.stderr
 
 
 def test_wrong_credentials_and_buckets_end_the_run_with_a_sentence(tmp_path, gallery):
@@ -185,3 +183,21 @@ def test_a_uri_with_credentials_is_refused_and_not_repeated(server, prefix, gall
     assert done.returncode == 2
     assert "names a user" in done.stderr
     assert "hush" not in done.stderr
+
+
+@pytest.mark.slow
+def test_workers_of_ray_fetch_and_send_by_themselves(server, prefix, gallery, tmp_path):
+    pytest.importorskip("ray")
+    filled(gallery, 6)
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    flags = ("--executor", "ray", "--actors", "2", "--sidecar")
+    done = call(server, restore(source, output, *flags), RAY_AUTH_MODE="disabled")
+    assert done.returncode == 0, done.stderr
+    results = server.results(BUCKET, f"{prefix}out/")
+    sidecars = {name: json.loads(results.pop(name)) for name in list(results) if name.endswith(".json")}
+    assert results == expected(gallery, tmp_path)
+    assert {about["source"]["path"] for about in sidecars.values()} == {
+        f"s3://{BUCKET}/{prefix}in/{row['image']}" for row in gallery.rows
+    }

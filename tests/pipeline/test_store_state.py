@@ -1,0 +1,124 @@
+"""The state of an output in a store in memory: parts, locks, and what runs in this process make of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gallery import Gallery
+
+from inpaint_batch.config import RunConfig, Shard
+from inpaint_batch.errors import RowError, StorageError
+from inpaint_batch.execution.ledger import Ledger, LedgerEntry
+from inpaint_batch.pipeline import store_state
+from inpaint_batch.pipeline.rows import OutputNames
+from inpaint_batch.pipeline.run import run_manifest
+from inpaint_batch.pipeline.store_state import merge_in_store, open_place, state_copy, store_status
+from inpaint_batch.report.progress import make_progress
+from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
+from inpaint_batch.types import Row
+
+pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"memory://{tmp_path.name}/out"
+
+
+def config(store: str, **changes: object) -> RunConfig:
+    return replace(RunConfig(output=Path(), store=store, engine="identity", workers=1), **changes)
+
+
+def restore(gallery: Gallery, store: str, **changes: object) -> dict[str, int]:
+    with make_progress("text") as progress:
+        run_manifest(config(store, **changes), gallery.manifest(), masks=None, progress=progress, stop=lambda: False)
+    part = config(store, **changes).part
+    name = f"summary-{part.name}.json" if part else "summary.json"
+    return json.loads(read_bytes(f"{store}/.inpaint-batch/{name}"))["rows"]
+
+
+def test_parts_are_put_together_and_read_back(store, monkeypatch):
+    monkeypatch.setattr(store_state, "SMALL_PARTS", 5)
+    for run in range(2):
+        with open_place(config(store)) as (settings, state):
+            ledger = Ledger(settings.output / ".inpaint-batch")
+            assert len(ledger) == 23 * run
+            for number in range(23):
+                ledger.append(LedgerEntry(id=f"{number}", key=f"{run}", status="done", output=f"{number}"))
+                assert state is not None
+                list(state.announced([]))
+                state._push_lines()
+            ledger.close()
+    parts = sorted(name for name in names_below(store) if "/ledger/" in name)
+    assert len(parts) == 2 * 5  # four of five lines and one of three, for each run
+    with state_copy(store) as root:
+        ledger = Ledger(root / ".inpaint-batch", read_only=True)
+        assert (len(ledger), ledger.num_damaged) == (23, 0)
+        assert all(ledger.known(f"{number}").key == "1" for number in range(23))
+        assert ledger.known("7").output == "7"
+
+
+def test_a_second_run_is_kept_out_and_a_dead_one_is_not(store, monkeypatch):
+    lock = f"{store}/.inpaint-batch/lock.json"
+    with open_place(config(store)):
+        monkeypatch.setattr(store_state.os, "getpid", lambda: 1)  # as another process sees it
+        second = open_place(config(store))
+        with pytest.raises(StorageError, match="in use by another run"):
+            second.__enter__()
+    monkeypatch.undo()
+    assert names_below(store) == []  # given back
+    write_bytes(lock, json.dumps({"process": "process 4711 on elsewhere", "at": time.time() - 3600}).encode())
+    with open_place(config(store)):
+        assert json.loads(read_bytes(lock))["process"] != "process 4711 on elsewhere"
+
+
+def test_runs_resume_and_shards_are_merged(store, gallery):
+    for number in range(6):
+        gallery.add(f"{number}.png")
+    rows = [restore(gallery, store, shard=f"{index}/2") for index in (1, 2)]
+    assert sum(row["done"] for row in rows) == 6
+    assert merge_in_store(store)["rows"]["done"] == 6
+    assert json.loads(read_bytes(f"{store}/.inpaint-batch/summary.json"))["exit_code"] == 0
+    assert [status.state for status in store_status(store)] == ["ended", "ended"]
+    assert restore(gallery, store)["skipped"] == 6
+    gallery.add("7.png")
+    assert restore(gallery, store) | {"failed_by_code": 0} == {
+        "done": 1, "skipped": 6, "failed": 0, "failed_now": 0, "failed_by_code": 0, "warnings": 0,
+    }  # fmt: skip
+    assert restore(gallery, store, fresh=True)["done"] == 7
+    assert restore(gallery, store)["skipped"] == 7
+
+
+def test_names_are_kept_inside_and_apart(store, tmp_path):
+    write_bytes(f"{store}/there.png", b"somebody's")
+    row = Row("a", 2, f"{store}/a.png", "m.png", "a.png", None, {})
+
+    def names(policy: str) -> OutputNames:
+        return OutputNames(config(store, output=tmp_path / "here", on_conflict=policy), lambda output, image: False)
+
+    with pytest.raises(RowError, match=r"is the image of this row"):
+        names("overwrite").claim(row, "a.png")
+    for name in ("../a.png", "/a.png", ".inpaint-batch/ledger/1", "a//b.png", "a\\b.png"):
+        with pytest.raises(RowError):
+            names("overwrite").claim(row, name)
+    with pytest.raises(RowError, match=f"{store}/there.png exists"):
+        names("error").claim(row, "there.png")
+    assert names("skip").claim(row, "there.png") is None
+    claimed = names("suffix").claim(row, "there.png")
+    assert claimed is not None
+    assert claimed[0] == "there-1.png"
+    assert not (tmp_path / "here").exists()
+
+
+def test_shards_of_another_number_are_kept_out(store):
+    with (
+        open_place(config(store, shard="1/2")),
+        open_place(config(store, shard="2/2")),
+    ):
+        held = [name for name in names_below(store) if "lock" in name]
+        assert sorted(held) == [".inpaint-batch/lock-1-of-2.json", ".inpaint-batch/lock-2-of-2.json"]
+    assert Shard(1, 2).name == "1-of-2"
