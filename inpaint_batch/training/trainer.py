@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from types import FrameType
 from safetensors import SafetensorError
 
 from inpaint_batch.errors import ConfigError, RowError, StopRequestedError, StorageError
-from inpaint_batch.models.checkpoint import save_generator
+from inpaint_batch.models.checkpoint import load_generator, save_generator
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import Crops
@@ -68,6 +69,7 @@ def train(
         state = TrainingState(config, place, team)
         if resume:
             state.restore(run / LAST)
+            state.best_psnr = _best_so_far(run, state, validation)
         elif init:
             state.start_from(init)
         team.wait()  # nobody may look for checkpoints when the first has begun to write them
@@ -124,6 +126,16 @@ def _validate(state: TrainingState, validation: ValidationSet, run: Path, monito
                 shutil.copyfile(run / LAST, temporary)
         if failed:
             state.best_psnr = before
+
+
+def _best_so_far(run: Path, state: TrainingState, validation: ValidationSet) -> float:
+    """What the best weights are worth by this sitting's validation, which other settings or photographs make another.
+
+    The value in the checkpoint would let no later weights win after a change to harder holes.
+    """
+    if not (run / EXPORT).exists():
+        return -math.inf
+    return mean_hole_psnr(load_generator(run / EXPORT).to(state.device.torch), validation)
 
 
 def _keep(state: TrainingState, run: Path, must: bool) -> None:

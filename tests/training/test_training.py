@@ -24,7 +24,7 @@ from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
 from inpaint_batch.training.data import Crops
 from inpaint_batch.training.muon import orthogonalise
-from inpaint_batch.training.photographs import Photograph, list_photographs
+from inpaint_batch.training.photographs import Photograph, list_photographs, split_photographs
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.trainer import BEST, EXPORT, LAST, train
 from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
@@ -44,6 +44,16 @@ def test_resumed_run_equals_an_unbroken_one(photographs: Path, tmp_path: Path, o
     whole, broken = weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken")
     assert whole.keys() == broken.keys()
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_the_best_is_measured_again_where_validation_has_become_harder(photographs: Path, tmp_path: Path) -> None:
+    easy = replace(CONFIG, steps=4, hole_shares=(1.0,), stroke_area=(0.03, 0.04))
+    hard = replace(CONFIG, steps=8, hole_shares=(0.0, 1.0), box_area=(0.24, 0.25))
+    best_of_easy = train(easy, photographs, tmp_path)
+    best_of_hard = train(hard, photographs, tmp_path, resume=True)
+    assert best_of_hard < best_of_easy
+    validation = ValidationSet(split_photographs(photographs, hard)[1], hard, None)
+    assert best_of_hard == mean_hole_psnr(load_generator(tmp_path / EXPORT), validation)
 
 
 def test_a_batch_depends_on_its_step_alone(photographs: Path) -> None:
