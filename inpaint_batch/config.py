@@ -20,6 +20,8 @@ OnConflict = Literal["error", "skip", "overwrite", "suffix"]
 LogFormat = Literal["text", "json"]
 ExecutorName = Literal["auto", "local", "ray"]
 
+MASK_IN_IMAGE = re.compile(r"alpha|#[0-9a-fA-F]{6}")
+"""What stands in the column `mask` where the hole is drawn in the image itself."""
 DEFAULT_MAX_IMAGE_BYTES = 1 << 30
 BUCKETS_PX = (64, 128, 256)
 """Sides of the square tiles that the engines run. One graph serves all of them."""
@@ -41,6 +43,9 @@ class RowConfig:
     jpeg: JpegMode = "patch"
     """`patch`: write a JPEG again with new coefficients under the hole only. `lossless`: write a PNG of the decoded
     samples instead (the output name then ends in `.png`)."""
+    mask_from: str = "file"
+    """Where the hole is drawn: `file` (the mask), or in the image itself: `alpha` (what is transparent) or a colour
+    such as `#ff00ff`. A manifest says it in the column `mask`."""
     page: int = 0
     """Which page of a TIFF of several to restore, counted from 1; the other pages stay byte for byte. 0: the file has
     only one. A manifest column, not a flag: it belongs to a file."""
@@ -48,6 +53,8 @@ class RowConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.page <= 1_000_000:
             raise ConfigError(f"page must count from 1, or be 0 for the only one, not {self.page}")
+        if not re.fullmatch(MASK_IN_IMAGE.pattern + "|file", self.mask_from):
+            raise ConfigError(f"mask_from must be file, alpha or a colour such as #ff00ff, not {self.mask_from!r}")
         if self.mask_polarity not in ("white", "black"):
             raise ConfigError(f"mask_polarity must be white or black, not {self.mask_polarity!r}")
         if not 0 <= self.mask_threshold <= 254:

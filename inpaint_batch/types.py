@@ -100,7 +100,7 @@ class Row:
     image: str
     """Path or URI of the source, already resolved against the folder of the manifest."""
     mask: str
-    """Path or URI of the mask, resolved like `image`."""
+    """Path or URI of the mask, resolved like `image`; the image itself where the hole is drawn in it."""
     output: str
     """Where the result goes, relative to the output folder, with forward slashes; never absolute, never with `..`."""
     truth: str | None = None
@@ -126,7 +126,7 @@ class Header:
     """Samples per pixel in the file, alpha included."""
     dtype: SampleType
     has_alpha: bool
-    """Whether the last band is alpha. Alpha is never filled: it leaves as it came."""
+    """Whether the last band is alpha. It leaves as it came, except where it was itself the mask: fills are opaque."""
     orientation: int = 1
     """EXIF orientation 1..8. Pixels are never rotated; a mask drawn on the upright view is turned back instead."""
     model: ColourModel = "light"
@@ -169,3 +169,5 @@ class Patch:
     """(box.height, box.width, bands) in the dtype of the source, alpha included."""
     hole: BoolArray
     """(box.height, box.width); where it is false the file keeps its own samples."""
+    with_alpha: bool = False
+    """Whether alpha is written as well; otherwise the file keeps its own everywhere."""

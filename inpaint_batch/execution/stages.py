@@ -22,7 +22,7 @@ from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
-from inpaint_batch.imaging.masks import read_mask_samples
+from inpaint_batch.imaging.masks import drawn_mask, read_mask_samples
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.write import verify_written, write_filled
@@ -130,7 +130,10 @@ def _prepared(
             source.close()
             return None
         waited_s = time.perf_counter() - asked
-        mask, orientation = read_mask_samples(files.bring_mask(), max_bytes=max_image_bytes)
+        if task.config.mask_from == "file":
+            mask, orientation = read_mask_samples(files.bring_mask(), max_bytes=max_image_bytes)
+        else:
+            mask, orientation = drawn_mask(source, task.config.mask_from), source.header.orientation
         holes = hole_map(mask, orientation, source.header, task.config)
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
@@ -182,16 +185,21 @@ def _fill(prepared: PreparedRow, window: Window, tiling: TilingConfig) -> RowFil
         return samples_to_rgb(source.read(box), source.header)
 
     pieces = yield from fill_window(read_rgb, holes.hole, window, tiling)
-    return [_patch(piece, source, holes) for piece in pieces if piece.hole.any()]
+    opaque = prepared.task.config.mask_from == "alpha"
+    return [_patch(piece, source, holes, opaque=opaque) for piece in pieces if piece.hole.any()]
 
 
-def _patch(piece: FillPiece, source: ImageSource, holes: HoleMap) -> Patch:
+def _patch(piece: FillPiece, source: ImageSource, holes: HoleMap, *, opaque: bool) -> Patch:
+    """`opaque`: what was transparent because it was a hole is no longer."""
     original = source.read(piece.box)
     rgb = piece.rgb
     if holes.feather_px:
         weight = holes.weight(piece.box)[..., None]
         rgb = weight * rgb + (np.float32(1) - weight) * samples_to_rgb(original, source.header)
-    return Patch(piece.box, rgb_to_samples(rgb, original, source.header), piece.hole)
+    samples = rgb_to_samples(rgb, original, source.header)
+    if opaque:
+        samples[..., -1] = 255 if source.header.dtype == "uint8" else 65535
+    return Patch(piece.box, samples, piece.hole, with_alpha=opaque)
 
 
 def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mapping[int, int]) -> None:

@@ -10,11 +10,16 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
+from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import png, vips
+from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.read import sniff
-from inpaint_batch.imaging.source import check_budget, check_file_size, damaged, reading, refuse
+from inpaint_batch.imaging.source import ImageSource, check_budget, check_file_size, damaged, reading, refuse
+from inpaint_batch.types import Box
 
 _WHAT = "mask"
+_ROWS = 256
+"""Rows of an image that are looked at together: a whole one in float32 could be four times the file's samples."""
 _LUMA = [[0.299, 0.587, 0.114]]
 _BYTES = {"uchar": 1, "ushort": 2}
 _COLOURS = ("b-w", "grey16", "srgb", "rgb16")
@@ -52,6 +57,31 @@ def read_mask_samples(path: Path, *, max_bytes: int) -> tuple[Grey, int]:
         orientation = _field(image, "orientation", 1)
         grey = vips.samples(_to_grey(image), path, _WHAT)[..., 0]
         return grey.astype(np.uint8, copy=False), orientation if 1 <= orientation <= 8 else 1
+
+
+def drawn_mask(source: ImageSource, mask_from: str) -> Grey:
+    """The mask (h, w) uint8 that is drawn in an image itself; it lies as the image does.
+
+    `alpha`: 255 where the image is transparent, 0 where it is opaque. `#rrggbb`: 255 where it has that colour, and 8
+    less for each step of 255 by which its most different channel is off. Raises RowError(MASK) where there is no alpha
+    channel of 8 or 16 bits, and what `source.read` raises.
+    """
+    header = source.header
+    if mask_from == "alpha" and not (header.has_alpha and header.dtype in ("uint8", "uint16")):
+        raise RowError(
+            FailureCode.MASK, "the image has no alpha channel of 8 or 16 bits that could be its mask; name a mask file"
+        )
+    mask = np.empty((header.height_px, header.width_px), np.uint8)
+    for top in range(0, header.height_px, _ROWS):
+        box = Box(top, 0, _ROWS, header.width_px).intersect(header.box)
+        samples = source.read(box)
+        if mask_from == "alpha":
+            mask[box.slices] = 255 - samples[..., -1] // (257 if header.dtype == "uint16" else 1)
+        else:
+            key = np.array([int(mask_from[at : at + 2], 16) for at in (1, 3, 5)])
+            steps = np.rint(samples_to_rgb(samples, header) * 255).astype(np.int32)
+            mask[box.slices] = np.maximum(255 - 8 * np.abs(steps - key).max(axis=2), 0)
+    return mask
 
 
 def _check(path: Path, image: vips.Image, max_bytes: int) -> None:

@@ -217,16 +217,17 @@ def check_file_size(path: Path, num_bytes: int, max_bytes: int, what: str = "ima
 
 
 def apply_patches(source: ImageSource, samples: SampleArray, box: Box, patches: Sequence[Patch]) -> None:
-    """Write the hole samples of `patches` into `samples`, which holds `box` of the raster, in place; never alpha."""
-    num_colours = source.header.num_colours
+    """Write the hole samples of `patches` into `samples`, which holds `box` of the raster, in place."""
+    header = source.header
     for patch in patches:
+        num_bands = header.num_bands if patch.with_alpha else header.num_colours
         common = box.intersect(patch.box)
         if not common.area_px:
             continue
         inside = common.shift(-patch.box.top, -patch.box.left).slices
         target = samples[common.shift(-box.top, -box.left).slices]
         fill = source.admissible(patch.samples[inside])
-        np.copyto(target[..., :num_colours], fill[..., :num_colours], where=patch.hole[inside][..., None])
+        np.copyto(target[..., :num_bands], fill[..., :num_bands], where=patch.hole[inside][..., None])
 
 
 def bands_of_rows(header: Header) -> Iterator[Box]:

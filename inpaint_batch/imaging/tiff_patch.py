@@ -73,10 +73,10 @@ def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> list[int]:
 def _patch_segment(
     samples: SampleArray, layout: TiffLayout, index: int, patches: Sequence[Patch], num_colours: int
 ) -> None:
-    """Write the hole samples of all patches into a segment (h, w, bands), black-is-zero, in place; never alpha."""
+    """Write the hole samples of all patches into a segment (h, w, bands), black-is-zero, in place."""
     box, bands = layout.box(index), layout.bands(index)
-    filled = slice(bands.start, min(bands.stop, num_colours))
     for patch in patches:
+        filled = slice(bands.start, bands.stop if patch.with_alpha else min(bands.stop, num_colours))
         common = box.intersect(patch.box)
         if not common.area_px:
             continue

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+from inpaint_batch.config import MASK_IN_IMAGE
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
@@ -161,6 +162,9 @@ class _RowReader:
             raise RowError(
                 FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
             )
+        options = {option: text for option, at in self._options if (text := cells[at].strip())} if self._options else {}
+        if MASK_IN_IMAGE.fullmatch(mask):
+            mask, options = image, {**options, "mask_from": mask}
         name = name or output
         if self._id < len(self._names) and not self._ids.add(name):
             raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")
@@ -171,7 +175,7 @@ class _RowReader:
             self._resolved(mask),
             output,
             self._resolved(truth) if truth and truth.strip() else None,
-            {option: text for option, at in self._options if (text := cells[at].strip())} if self._options else {},
+            options,
         )
 
     def _resolved(self, cell: str) -> str:

@@ -86,8 +86,13 @@ def _in_manifest(path: Path) -> dict[str, Photograph]:
             raise ConfigError(f"line {row.line} of {path} cannot be used: {row.error.message}")
         if row.truth:
             found[row.id] = Photograph(Path(row.truth))
-        else:
-            found[row.id] = Photograph(Path(row.image), Path(row.mask), row_config(row, RowConfig()))
+            continue
+        config = row_config(row, RowConfig())
+        if config.mask_from != "file":
+            raise ConfigError(
+                f"line {row.line} of {path}: masks drawn in the image are not read here; save them as files"
+            )
+        found[row.id] = Photograph(Path(row.image), Path(row.mask), config)
     return found
 
 
