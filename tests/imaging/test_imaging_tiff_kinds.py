@@ -272,7 +272,7 @@ def test_one_page_of_several(tmp_path: Path, page: int) -> None:
 def test_a_page_must_be_chosen_and_exist(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     _pages(path)
-    for page, words in ((None, "3 pages.*page 1 to 3"), (0, "no page 0"), (4, "no page 4.*1 to 3")):
+    for page, words in ((None, "3 pages.*`page` .1 to 3"), (0, "no page 0"), (4, "no page 4.*1 to 3")):
         with pytest.raises(RowError, match=words) as caught:
             open_image(path, max_bytes=cases.NO_LIMIT, page=page)
         assert caught.value.code == FailureCode.READ
