@@ -74,7 +74,7 @@ class MarkLibrary:
         if not rows.size:
             return np.zeros((1, 1), np.float32)
         cut = decoded[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        turned = np.rot90(cut, rng.integers(4))[:: int(rng.choice((-1, 1)))]
+        turned = np.rot90(cut, int(rng.integers(4)))[:: int(rng.choice((-1, 1)))]
         return np.asarray(turned / np.float32(255), np.float32)
 
 
