@@ -15,8 +15,9 @@
     └── StopRequestedError           exit 75  asked to stop: drained, run again to go on
     RowError                         no exit code: it fails one row and ends in the ledger
 
-A run-level error ends the run and carries its exit code as a class attribute; `cli/` holds the only
-translator from exception to exit code. A `RowError` never ends a run by itself.
+A run-level error ends the run and carries its exit code as a class attribute; `exit_code_of` is the only
+translator from exception to exit code, and `cli/` alone ends the program by it. A `RowError` never ends a run by
+itself.
 """
 
 from __future__ import annotations
@@ -112,6 +113,17 @@ class StopRequestedError(InpaintBatchError):
     """The run was asked to stop (SIGTERM, SIGUSR1); it drained and can be continued."""
 
     exit_code = 75
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of the program that ends by `error`; 1 for what nobody foresaw."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return error.exit_code if isinstance(error, InpaintBatchError) else InpaintBatchError.exit_code
 
 
 MAX_MESSAGE_CHARS = 300

@@ -1,4 +1,4 @@
-"""From exception to exit code and to the one line a person reads."""
+"""From exception to the one line a person reads."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import traceback
 from pathlib import Path
 
 from inpaint_batch.errors import InpaintBatchError
-
-BUG = 1
-INTERRUPTED = 130
-
-
-def exit_code_of(error: BaseException) -> int:
-    """The exit code of the program that ends by `error`."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    if isinstance(error, InpaintBatchError):
-        return error.exit_code
-    return BUG
 
 
 def tell(error: BaseException) -> None:

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from inpaint_batch import __version__
-from inpaint_batch.cli.exits import INTERRUPTED, exit_code_of, tell
+from inpaint_batch.cli.exits import tell
+from inpaint_batch.errors import INTERRUPTED, exit_code_of
 
 COMMANDS = {
     "run": "inpaint_batch.cli.run",

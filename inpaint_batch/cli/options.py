@@ -182,7 +182,9 @@ Shard = Annotated[
 LogFormat = Annotated[
     str | None,
     typer.Option(
-        "--log-format", metavar="FORMAT", help="text (stderr), or json: one object a line (stdout). Default: text."
+        "--log-format",
+        metavar="FORMAT",
+        help="text (stderr), or json: one object a line (stdout) with ids of run, shard, worker, row. Default: text.",
     ),
 ]
 Metrics = Annotated[

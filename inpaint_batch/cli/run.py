@@ -8,6 +8,7 @@ import typer
 
 from inpaint_batch.cli import options
 from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.logids import in_run
 from inpaint_batch.pipeline.shards import shard_from_environment
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -59,5 +60,5 @@ def run(
         from inpaint_batch.pipeline.run import run_manifest
         from inpaint_batch.report.progress import make_progress
 
-        with make_progress(settings.log_format, settings.metrics) as progress:
+        with in_run(settings.shard), make_progress(settings.log_format, settings.metrics) as progress:
             run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop, shard_from=shard_from)

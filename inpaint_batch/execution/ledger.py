@@ -60,6 +60,12 @@ class LedgerEntry:
     """Part of the image that is hole, 0..1."""
     num_pixels: int = 0
     warnings: tuple[str, ...] = ()
+    run: str = ""
+    """Id of the run (`logids.in_run`), as its log has it."""
+    worker: str = ""
+    """Process that did it, `node7:4711`."""
+    attempt: int = 1
+    """How often that run had begun it."""
 
     def to_line(self, now_s: float) -> bytes:
         """This entry as one line of JSON with the time in it; fields that say nothing are left out."""
@@ -81,6 +87,12 @@ class LedgerEntry:
             values["num_pixels"] = self.num_pixels
         if self.warnings:
             values["warnings"] = list(self.warnings)
+        if self.run:
+            values["run"] = self.run
+        if self.worker:
+            values["worker"] = self.worker
+        if self.attempt > 1:
+            values["attempt"] = self.attempt
         return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
 
 

@@ -21,6 +21,7 @@ from inpaint_batch.execution.batcher import Batcher, Filled
 from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
 from inpaint_batch.execution.stages import PreparedRow, as_failure, needed_bytes, prepare_row, row_fills, write_row
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
+from inpaint_batch.logids import on_row, worker_id
 from inpaint_batch.tiling.fill import TileRequest
 from inpaint_batch.types import FloatArray, Patch
 
@@ -162,7 +163,8 @@ class LocalExecutor:
 
     def _read(self) -> None:
         while (task := self._tasks.get()) is not None:
-            self._outcome_or_ready(task)
+            with on_row(task.row.id, task.attempt):
+                self._outcome_or_ready(task)
             self._unread.acquire()
 
     def _outcome_or_ready(self, task: RowTask) -> None:
@@ -179,7 +181,7 @@ class LocalExecutor:
                 prepared = prepare_row(task, self._tiling, max_image_bytes=self._max_image_bytes, reserve=reserve)
         except Exception as error:
             self._budget.release(reserved)
-            self._outcomes.put(RowOutcome(task, failure=as_failure(error, task, "read")))
+            self._outcomes.put(RowOutcome(task, as_failure(error, task, "read"), worker=worker_id()))
             return
         if prepared is None:
             self._outcomes.put(None)
@@ -226,7 +228,8 @@ class LocalExecutor:
             prepared = filled.name
             assert isinstance(prepared, PreparedRow)
             try:
-                outcome = None if self._aborted.is_set() else self._written(prepared, filled)
+                with on_row(prepared.task.row.id, prepared.task.attempt):
+                    outcome = None if self._aborted.is_set() else self._written(prepared, filled)
             finally:
                 self._let_go(prepared)
             self._outcomes.put(outcome)
@@ -251,6 +254,7 @@ class LocalExecutor:
             coverage=prepared.holes.coverage,
             num_pixels=prepared.source.header.num_pixels,
             warnings=tuple(prepared.warnings),
+            worker=worker_id(),
         )
 
     def _let_go(self, prepared: PreparedRow) -> None:

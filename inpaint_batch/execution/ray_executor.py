@@ -32,6 +32,7 @@ from typing import Any
 from inpaint_batch.errors import EngineError, FailureCode, InpaintBatchError, MissingDependencyError, WorkerLostError
 from inpaint_batch.execution.ray_worker import ChunkResult, RayWorker, WorkerSettings
 from inpaint_batch.execution.tasks import EngineFacts, Failure, RowOutcome, RowTask
+from inpaint_batch.logids import about
 
 log = logging.getLogger(__name__)
 
@@ -239,8 +240,9 @@ class RayExecutor:
         actor.num_rows = actor.num_collected
         outcomes += result.outcomes
         self.num_batches += result.num_batches
-        for level, text in result.log:
-            log.log(level, "%s", text)
+        for line in result.log:
+            with about(line.subject):
+                log.log(line.level, "%s", line.text)
         return True
 
     def _has_failed(self, ref: Any) -> bool:
@@ -325,7 +327,7 @@ class RayExecutor:
                 for task in chunk.tasks:
                     attempts[task.row.id] += 1
                     if attempts[task.row.id] < MAX_ATTEMPTS:
-                        again.append([task])
+                        again.append([_next_attempt(task)])
                     else:
                         outcomes.append(RowOutcome(task, _CRASHED))
                 log.warning("a worker died while it worked on %s", ", ".join(task.row.id for task in chunk.tasks))
@@ -341,7 +343,7 @@ class RayExecutor:
         if len(tasks) == 1:
             outcomes.append(RowOutcome(tasks[0], _timed_out(self._row_timeout_s)))
         else:
-            again.extend([task] for task in tasks)
+            again.extend([_next_attempt(task)] for task in tasks)
 
 
 _CRASHED = Failure(
@@ -350,6 +352,10 @@ _CRASHED = Failure(
     "workers, then run with --retry-failed",
     retryable=True,
 )
+
+
+def _next_attempt(task: RowTask) -> RowTask:
+    return dataclasses.replace(task, attempt=task.attempt + 1)
 
 
 def _timed_out(limit_s: float) -> Failure:

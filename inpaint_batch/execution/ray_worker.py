@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import EngineError
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
 from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.logids import Subject, current
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import signing_as
@@ -38,6 +40,16 @@ class WorkerSettings:
     """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
 
 
+class LogLine(NamedTuple):
+    """Something that was logged."""
+
+    level: int
+    text: str
+    """With the traceback, if there is one."""
+    subject: Subject | None
+    """The row that it is about."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What became of a chunk of rows."""
@@ -46,8 +58,8 @@ class ChunkResult:
     """One for each row, or fewer where the worker was told to leave."""
     num_batches: int
     """Batches that the engine ran for them."""
-    log: list[tuple[int, str]]
-    """(level, text) of what was logged, tracebacks included: the log file is where the driver is."""
+    log: list[LogLine]
+    """What was logged: the log file is where the driver is."""
 
 
 class RayWorker:
@@ -108,11 +120,11 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: list[tuple[int, str]] = []
+        self._lines: list[LogLine] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append((record.levelno, self.format(record)))
+        self._lines.append(LogLine(record.levelno, self.format(record), current()))
 
-    def take(self) -> list[tuple[int, str]]:
+    def take(self) -> list[LogLine]:
         lines, self._lines = self._lines, []
         return lines

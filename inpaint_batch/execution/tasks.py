@@ -32,6 +32,8 @@ class RowTask:
     """What its sidecar says of the run; None where no sidecar is wanted."""
     store: str = ""
     """URI below which `output` goes once it is written; empty where `destination` is its last place."""
+    attempt: int = 1
+    """How often this run has begun it: more than 1 where a worker was lost with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class RowOutcome:
     """Pixels of the image, 0 where it never became known."""
     warnings: tuple[str, ...] = ()
     """Sentences for the person who owns the file; the row is done nevertheless."""
+    worker: str = ""
+    """Process that brought it to its end (`logids.worker_id`); empty where it was lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,16 @@ from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import (
     EngineError,
     FailureLimitError,
-    InpaintBatchError,
     RowError,
     RowsFailedError,
     StorageError,
+    exit_code_of,
 )
 from inpaint_batch.execution.identity import location, object_version
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
+from inpaint_batch.logids import HumanFormatter, in_run
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, to_cells
 from inpaint_batch.pipeline.ahead import ahead
@@ -63,10 +64,11 @@ def run_manifest(
     """
     started_s = time.time()
     part = config.part
-    num_rows = sum(1 for row in read_manifest(manifest, masks=masks) if part is None or part.has(row.id))
-    object_version.cache_clear()
-    with open_place(config) as (config, remote):
-        return _run(config, remote, manifest, masks, num_rows, started_s, progress, stop, shard_from)
+    with in_run(config.shard) as run_id:
+        num_rows = sum(1 for row in read_manifest(manifest, masks=masks) if part is None or part.has(row.id))
+        object_version.cache_clear()
+        with open_place(config) as (config, remote):
+            return _run(config, remote, manifest, masks, num_rows, started_s, progress, stop, shard_from, run_id)
 
 
 def _run(
@@ -79,6 +81,7 @@ def _run(
     progress: Progress,
     stop: Stop,
     shard_from: str,
+    run_id: str,
 ) -> Summary:
     part = config.part
     folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
@@ -93,7 +96,7 @@ def _run(
         ):
             if killed:
                 remove_stale_temporaries(config.output, killed)
-            summary = Summary(config, str(manifest), started_s)
+            summary = Summary(config, str(manifest), started_s, run=run_id)
             if part is not None and shard_from:
                 summary.notes.append(f"this does shard {part} only, by {shard_from}; --shard 1/1 does all rows")
             begin_run_file(state, summary, num_rows)
@@ -104,7 +107,7 @@ def _run(
                 with _disk_errors(state):
                     run.do(manifest, masks, num_rows)
             except BaseException as error:
-                exit_code = _exit_code(error)
+                exit_code = exit_code_of(error)
                 progress.finish(summary.tally, exit_code)
                 if exit_code == 1:
                     log.error("the run ended by a bug", exc_info=error)
@@ -205,7 +208,7 @@ class _Run:
         finally:
             with suppress(OSError):  # what ends the run is told already
                 for task in self._begun.values():
-                    ledger.append(LedgerEntry(id=task.row.id, key=task.key, status="dropped"))
+                    ledger.append(LedgerEntry(id=task.row.id, key=task.key, status="dropped", run=self._summary.run))
 
     def _execute(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         if self._remote is not None:
@@ -218,12 +221,20 @@ class _Run:
         self._begun[task.row.id] = task
         image = location(task.row.image)
         ledger.append(
-            LedgerEntry(id=task.row.id, key=task.key, status="started", alone=alone, image=image, output=task.output)
+            LedgerEntry(
+                id=task.row.id,
+                key=task.key,
+                status="started",
+                alone=alone,
+                image=image,
+                output=task.output,
+                run=self._summary.run,
+            )
         )
         return task
 
     def _record(self, outcome: RowOutcome, ledger: Ledger) -> None:
-        entry = _entry(outcome)
+        entry = _entry(outcome, self._summary.run)
         ledger.append(entry)
         del self._begun[entry.id]
         self._count(
@@ -238,6 +249,8 @@ class _Run:
                 num_tiles=entry.num_tiles,
                 seconds=entry.seconds,
                 warnings=entry.warnings,
+                worker=entry.worker,
+                attempt=entry.attempt,
             ),
             outcome.task.row,
         )
@@ -271,6 +284,7 @@ class _Run:
                                 code=error.code.value,
                                 message=error.message,
                                 retryable=error.retryable,
+                                run=self._summary.run,
                             )
                         )
                     code, message = error.code.value, error.message
@@ -294,7 +308,7 @@ class _Run:
         self._progress.note(text)
 
 
-def _entry(outcome: RowOutcome) -> LedgerEntry:
+def _entry(outcome: RowOutcome, run: str) -> LedgerEntry:
     task, failure = outcome.task, outcome.failure
     return LedgerEntry(
         id=task.row.id,
@@ -310,13 +324,10 @@ def _entry(outcome: RowOutcome) -> LedgerEntry:
         coverage=outcome.coverage,
         num_pixels=outcome.num_pixels,
         warnings=outcome.warnings,
+        run=run,
+        worker=outcome.worker,
+        attempt=task.attempt,
     )
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, InpaintBatchError):
-        return error.exit_code
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 @contextmanager
@@ -337,7 +348,7 @@ def _disk_errors(state: Path) -> Iterator[None]:
 def _log_file(path: Path) -> Iterator[None]:
     """Send what is logged, mostly tracebacks, to a file; it appears with the first message."""
     handler = logging.FileHandler(path, encoding="utf-8", delay=True, errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(message)s"))
+    handler.setFormatter(HumanFormatter())
     before = log.propagate
     log.addHandler(handler)
     log.propagate = False  # not to stderr as well

@@ -78,6 +78,7 @@ def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
     """Say that a run of `num_rows` rows begins; the summary of the one before goes."""
     part = summary.config.part
     about = {
+        "run": summary.run,
         "shard": str(part or Shard(1, 1)),
         "manifest": summary.manifest,
         "rows": num_rows,

@@ -53,6 +53,10 @@ class MetricsProgress(Progress):
         self._last_success_s = _last_success(path)
         self._failed = False
 
+    def __enter__(self) -> Progress:
+        self._inner.__enter__()
+        return self
+
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """See `Progress.start`."""
         self._num_rows = num_rows

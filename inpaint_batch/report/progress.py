@@ -6,7 +6,6 @@ there. Failures are told at once and with their reason, up to a limit; all of th
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -69,16 +68,18 @@ def make_progress(log_format: LogFormat, metrics: Path | None = None) -> Progres
 
         return MetricsProgress(make_progress(log_format), metrics)
     if log_format == "json":
+        from inpaint_batch.report.json_lines import JsonProgress
+
         return JsonProgress(sys.stdout)
     if sys.stderr.isatty():
         return BarProgress()
     return LineProgress(sys.stderr)
 
 
-def print_safely(text: str, stream: IO[str]) -> None:
+def print_safely(text: str, stream: IO[str], end: str = "\n") -> None:
     """Print a line. Where nobody reads it any more (`| head`, a full disk), go on in silence: the run matters more."""
     try:
-        print(text, file=stream, flush=True)
+        print(text, file=stream, flush=True, end=end)
     except OSError:
         with suppress(OSError, ValueError):  # what is still buffered goes nowhere, or it would fail again at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -155,57 +156,6 @@ class LineProgress(Progress):
 
     def _say(self, text: str) -> None:
         print_safely(f"inpaint-batch: {text}", self._stream)
-
-
-class JsonProgress(Progress):
-    """One JSON object a line: `start`, `row` (done and failed ones), `note`, `end`."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._started_s = time.monotonic()
-
-    def start(self, num_rows: int, about: dict[str, Any]) -> None:
-        """`{"event": "start", "rows": ..., ...}`."""
-        self._started_s = time.monotonic()
-        self._emit("start", rows=num_rows, **about)
-
-    def row(self, report: RowReport, tally: Tally) -> None:
-        """`{"event": "row", "id": ..., "status": ..., ...}`; rows done before are only counted, in `end`."""
-        del tally  # of no use here
-        if report.status == "skipped" or report.earlier:
-            return
-        values: dict[str, Any] = {"id": report.id, "line": report.line, "status": report.status}
-        if report.status == "failed":
-            values |= {"code": report.code, "message": report.message}
-        else:
-            values |= {"output": report.output, "megapixels": report.num_pixels / 1e6}
-            values["tiles"] = {str(side): count for side, count in sorted(report.num_tiles.items())}
-            values["seconds"] = {stage: round(seconds, 4) for stage, seconds in report.seconds.items()}
-        if report.warnings:
-            values["warnings"] = list(report.warnings)
-        self._emit("row", **values)
-
-    def note(self, text: str) -> None:
-        """`{"event": "note", "text": ...}`."""
-        self._emit("note", text=text)
-
-    def finish(self, tally: Tally, exit_code: int) -> None:
-        """`{"event": "end", "exit_code": ..., counts, pace}`."""
-        elapsed_s = time.monotonic() - self._started_s
-        self._emit(
-            "end",
-            exit_code=exit_code,
-            done=tally.num_done,
-            skipped=tally.num_skipped,
-            failed=tally.num_all_failed,
-            elapsed_s=round(elapsed_s, 3),
-            images_per_s=round(tally.num_done / max(elapsed_s, 1e-9), 3),
-            megapixels_per_s=round(tally.num_pixels / 1e6 / max(elapsed_s, 1e-9), 3),
-        )
-
-    def _emit(self, event: str, **values: Any) -> None:
-        line = json.dumps({"event": event, "at": round(time.time(), 3), **values}, ensure_ascii=True)
-        print_safely(line, self._stream)
 
 
 class BarProgress(Progress):

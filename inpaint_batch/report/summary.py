@@ -34,6 +34,8 @@ class Summary:
     started_s: float
     """Seconds since 1970."""
     tally: Tally = field(default_factory=Tally)
+    run: str = ""
+    """Id of the run, as log and ledger have it."""
     engine: str = ""
     """Engine that ran."""
     model: str = ""
@@ -49,6 +51,7 @@ class Summary:
         elapsed_s = max(ended_s - self.started_s, 1e-9)
         tally = self.tally
         return {
+            "run": self.run,
             "exit_code": exit_code,
             "error": error,
             "rows": {

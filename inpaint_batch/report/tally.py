@@ -30,6 +30,10 @@ class RowReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by stage."""
     warnings: tuple[str, ...] = ()
+    worker: str = ""
+    """Process that did it, `node7:4711`; empty where none did."""
+    attempt: int = 1
+    """How often this run had begun it."""
 
 
 @dataclass(frozen=True, slots=True)

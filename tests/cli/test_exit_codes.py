@@ -176,7 +176,7 @@ def test_json_lines_on_stdout_and_nothing_on_stderr(monkeypatch, gallery, tmp_pa
     assert call(monkeypatch, "run", gallery.manifest(), *flags) == 8
     captured = capsys.readouterr()
     events = [json.loads(line) for line in captured.out.splitlines()]
-    assert [event["event"] for event in events] == ["start", "row", "row", "end"]
+    assert [event["event"] for event in events] == ["start", "row", "row", "end", "error"]
     assert events[-1]["exit_code"] == 8
     assert captured.err.count("\n") == 1  # only why it ends
 

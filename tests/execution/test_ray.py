@@ -64,8 +64,12 @@ def test_rows_that_kill_and_hang_among_good_ones(every_format, tmp_path, ray_env
     del local["deadly.png"], local["hangs.png"]
     assert tree(output) == local  # no temporary file of a dead worker either
     events = [json.loads(line) for line in stdout.splitlines()]  # nothing of Ray's among them
-    assert [event["event"] for event in events][-1] == "end"
-    assert {event["id"] for event in events if event.get("status") == "failed"} == {"deadly.png", "hangs.png"}
+    assert [event["event"] for event in events][-2:] == ["end", "error"]
+    assert {event["row"] for event in events if event.get("status") == "failed"} == {"deadly.png", "hangs.png"}
+    (deadly,) = (event for event in events if event["row"] == "deadly.png" and event["event"] == "row")
+    assert (deadly["attempt"], deadly["run"]) == (3, summary["run"])
+    workers = {event["worker"] for event in events if event.get("status") == "done"}
+    assert len(workers) >= 2  # two, and those that were started again
     done = Counter(line["id"] for line in ledger_lines(output) if line["status"] == "done")
     assert set(done.values()) == {1}
     log = (output / ".inpaint-batch" / "run.log").read_text()

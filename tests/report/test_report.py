@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
-from inpaint_batch.report.progress import MAX_TOLD, JsonProgress, LineProgress, closing_sentence, make_progress
+from inpaint_batch.report.json_lines import JsonProgress
+from inpaint_batch.report.progress import MAX_TOLD, LineProgress, closing_sentence, make_progress
 from inpaint_batch.report.summary import Summary, write_failures
 from inpaint_batch.report.tally import FailedRow, RowReport, Tally
 

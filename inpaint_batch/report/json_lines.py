@@ -1,0 +1,101 @@
+"""What is told to programs: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from types import TracebackType
+from typing import IO, Any
+
+from inpaint_batch.errors import exit_code_of
+from inpaint_batch.logids import Subject, current, ids
+from inpaint_batch.report.progress import Progress, print_safely
+from inpaint_batch.report.tally import RowReport, Tally
+
+
+class JsonProgress(Progress):
+    """One JSON object a line: `start`, `row` (done and failed ones), `note`, `log`, `end`; after an error, `error`.
+
+    Every line has an event, the time, and the ids of run, shard, worker, row and attempt (see `logids`), null where
+    one does not apply.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._started_s = time.monotonic()
+        self._handler = _Forward(self)
+
+    def __enter__(self) -> Progress:
+        """From now on, what the package logs comes here as well: where lines are collected nobody sees the file."""
+        logging.getLogger("inpaint_batch").addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What the run ends by is its last line."""
+        logging.getLogger("inpaint_batch").removeHandler(self._handler)
+        if error is not None:
+            code = exit_code_of(error)
+            self._emit("error", exit_code=code, kind=type(error).__name__, message=" ".join(f"{error}".split()))
+
+    def start(self, num_rows: int, about: dict[str, Any]) -> None:
+        """`{"event": "start", "rows": ..., ...}`."""
+        self._started_s = time.monotonic()
+        self._emit("start", rows=num_rows, **about)
+
+    def row(self, report: RowReport, tally: Tally) -> None:
+        """`{"event": "row", "row": ..., "status": ..., ...}`; rows done before are only counted, in `end`."""
+        del tally  # of no use here
+        if report.status == "skipped" or report.earlier:
+            return
+        values: dict[str, Any] = {"line": report.line, "status": report.status}
+        if report.status == "failed":
+            values |= {"code": report.code, "message": report.message}
+        else:
+            values |= {"output": report.output, "megapixels": report.num_pixels / 1e6}
+            values["tiles"] = {str(side): count for side, count in sorted(report.num_tiles.items())}
+            values["seconds"] = {stage: round(seconds, 4) for stage, seconds in report.seconds.items()}
+        if report.warnings:
+            values["warnings"] = list(report.warnings)
+        self._emit("row", Subject(report.id, report.attempt, report.worker), **values)
+
+    def note(self, text: str) -> None:
+        """`{"event": "note", "text": ...}`."""
+        self._emit("note", text=text)
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """`{"event": "log", "level": "warning", "text": ..., "traceback": ...}`, about whatever its thread works on."""
+        values = {"level": record.levelname.lower(), "text": record.getMessage()}
+        if record.exc_info:
+            values["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        self._emit("log", current(), **values)
+
+    def finish(self, tally: Tally, exit_code: int) -> None:
+        """`{"event": "end", "exit_code": ..., counts, pace}`."""
+        elapsed_s = time.monotonic() - self._started_s
+        self._emit(
+            "end",
+            exit_code=exit_code,
+            done=tally.num_done,
+            skipped=tally.num_skipped,
+            failed=tally.num_all_failed,
+            elapsed_s=round(elapsed_s, 3),
+            images_per_s=round(tally.num_done / max(elapsed_s, 1e-9), 3),
+            megapixels_per_s=round(tally.num_pixels / 1e6 / max(elapsed_s, 1e-9), 3),
+        )
+
+    def _emit(self, event: str, subject: Subject | None = None, /, **values: Any) -> None:
+        line = {"event": event, "at": round(time.time(), 3), **ids(subject), **values}
+        print_safely(json.dumps(line, ensure_ascii=True) + "\n", self._stream, end="")  # at once: threads log, too
+
+
+class _Forward(logging.Handler):
+    def __init__(self, progress: JsonProgress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.logged(record)
