@@ -109,6 +109,11 @@ class Row:
     """Per-row overrides, by the name of the option (`mask_polarity`, `dilate`, ...), as text from the manifest."""
 
 
+STAGES = ("header", "read", "plan", "infer", "blend", "write", "verify")
+"""Where the time of a row goes: opening the image (`header`), fetching and decoding image and mask (`read`), finding
+holes and windows (`plan`), its share of the engine's time (`infer`), cutting tiles out and blending them in (`blend`),
+encoding, syncing, sending (`write`), comparing the result with its source (`verify`)."""
+
 ImageFormat = Literal["jpeg", "png", "tiff", "webp"]
 SampleType = Literal["uint8", "uint16", "uint32", "int32", "float32"]
 ColourModel = Literal["light", "ink", "palette"]

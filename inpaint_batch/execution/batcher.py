@@ -48,7 +48,9 @@ class Filled(Generic[ResultT]):
     num_tiles: Counter[int]
     """Tiles that were run for it, by side."""
     seconds: float
-    """Its share of the engine's time, and its own preparation."""
+    """Its share of the engine's time."""
+    own_seconds: float
+    """What its fills took between the batches: cutting tiles out, blending them in."""
     cause: BaseException | None = None
     """The unexpected exception behind `error`, for the log."""
 
@@ -65,6 +67,7 @@ class _Job(Generic[TileT, ResultT]):
     cause: BaseException | None = None
     num_tiles: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
+    own_seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -148,7 +151,7 @@ class Batcher(Generic[TileT, ResultT]):
                 self._fail(job, error)
                 continue
             finally:
-                job.seconds += time.perf_counter() - started
+                job.own_seconds += time.perf_counter() - started
             if generator is None:
                 self._jobs.popleft()
                 job.all_started = True
@@ -170,14 +173,14 @@ class Batcher(Generic[TileT, ResultT]):
         except StopIteration as end:
             job.results[fill.index] = end.value
             job.open_fills.remove(fill)
-            job.seconds += time.perf_counter() - started
+            job.own_seconds += time.perf_counter() - started
             self._end_if_complete(job)
             return
         except Exception as error:
-            job.seconds += time.perf_counter() - started
+            job.own_seconds += time.perf_counter() - started
             self._fail(job, error)
             return
-        job.seconds += time.perf_counter() - started
+        job.own_seconds += time.perf_counter() - started
         fill.fills = [None] * len(tiles)
         fill.num_missing = len(tiles)
         for index, tile in enumerate(tiles):
@@ -263,7 +266,9 @@ class Batcher(Generic[TileT, ResultT]):
         if not job.all_started or job.open_fills:
             return
         results = [job.results[index] for index in sorted(job.results)]
-        self._finished.append(Filled(job.name, results, job.error, job.num_tiles, job.seconds, job.cause))
+        self._finished.append(
+            Filled(job.name, results, job.error, job.num_tiles, job.seconds, job.own_seconds, job.cause)
+        )
 
 
 def _as_row_error(error: Exception) -> tuple[RowError, BaseException | None]:

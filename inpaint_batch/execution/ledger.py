@@ -80,7 +80,8 @@ class LedgerEntry:
         if self.num_tiles:
             values["tiles"] = {str(side): count for side, count in sorted(self.num_tiles.items())}
         if self.seconds:
-            values["seconds"] = {stage: round(seconds, 4) for stage, seconds in self.seconds.items()}
+            spent = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+            values["seconds"] = {stage: seconds for stage, seconds in spent.items() if seconds}
         if self.coverage is not None:
             values["coverage"] = round(self.coverage, 6)
         if self.num_pixels:

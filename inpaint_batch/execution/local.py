@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -86,6 +86,10 @@ class LocalExecutor:
         self._aborted = threading.Event()  # finish none either
         self._fatal: BaseException | None = None
         self._unread = threading.Semaphore(0)  # one for each row that no reader is through with
+
+    def queues(self) -> Mapping[str, int]:
+        """Rows that wait for a reader, for the engine and for a writer (see `tasks.Executor`)."""
+        return {"read": self._tasks.qsize(), "infer": self._ready.qsize(), "write": self._filled.qsize()}
 
     def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield outcomes as they come (see `tasks.Executor`).
@@ -236,7 +240,8 @@ class LocalExecutor:
 
     def _written(self, prepared: PreparedRow, filled: Filled[list[Patch]]) -> RowOutcome:
         task = prepared.task
-        prepared.seconds["infer"] = filled.seconds
+        prepared.watch.add("infer", filled.seconds)
+        prepared.watch.add("blend", filled.own_seconds)
         failure: Failure | None = None
         try:
             if filled.error is not None:
@@ -250,7 +255,7 @@ class LocalExecutor:
             task,
             failure,
             num_tiles=dict(filled.num_tiles),
-            seconds=prepared.seconds,
+            seconds=prepared.watch.seconds,
             coverage=prepared.holes.coverage,
             num_pixels=prepared.source.header.num_pixels,
             warnings=tuple(prepared.warnings),

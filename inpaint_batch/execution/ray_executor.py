@@ -23,7 +23,7 @@ import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import islice
@@ -125,6 +125,10 @@ class RayExecutor:
             self._ray.kill(actor.handle)
         self._actors = []
         self._life.close()
+
+    def queues(self) -> Mapping[str, int]:
+        """Rows that are with the workers (see `tasks.Executor`)."""
+        return {"workers": sum(len(chunk.tasks) for actor in self._actors for chunk in list(actor.chunks))}
 
     def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield outcomes as they come (see `tasks.Executor`)."""

@@ -79,7 +79,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "verified": "every JPEG coefficient of every block without a hole sample, and the metadata, equal the source's"
         if by_coefficient
         else "every sample outside the hole, and the metadata, equal the source's",
-        "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.seconds.items()},
+        "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.watch.seconds.items()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

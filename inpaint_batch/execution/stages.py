@@ -6,9 +6,8 @@ Every executor runs these same functions, so that where a row is done has no inf
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.execution.sidecar import sidecar_path, write_sidecar
+from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import Failure, RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
@@ -63,7 +63,8 @@ class PreparedRow:
     warnings: list[str]
     hole_boxes: list[Box]
     """Smallest boxes of the holes, ordered by top, then left."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    watch: Stopwatch
+    """Time that the row took so far."""
 
     def close(self) -> None:
         """Let go of the samples and of copies of its files."""
@@ -118,33 +119,36 @@ def prepare_row(
 def _prepared(
     files: RowFiles, tiling: TilingConfig, *, max_image_bytes: int, reserve: Callable[[int], bool]
 ) -> PreparedRow | None:
-    started = time.perf_counter()
+    watch = Stopwatch()
     task = files.task
-    source = open_image(files.bring_image(), max_bytes=max_image_bytes, page=task.config.page or None)
-    waited_s = 0.0
+    path = files.bring_image()
+    watch.lap("read")
+    source = open_image(path, max_bytes=max_image_bytes, page=task.config.page or None)
     try:
         check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
         check_memory(task.row.image, source.header)
-        asked = time.perf_counter()
+        watch.lap("header")
         if not reserve(needed_bytes(source.header)):
             source.close()
             return None
-        waited_s = time.perf_counter() - asked
+        watch.lap("")  # waiting is no work
         if task.config.mask_from == "file":
             mask, orientation = read_mask_samples(files.bring_mask(), max_bytes=max_image_bytes)
         else:
             mask, orientation = drawn_mask(source, task.config.mask_from), source.header.orientation
+        watch.lap("read")
         holes = hole_map(mask, orientation, source.header, task.config)
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
         windows = plan_windows(holes.hole, found, tiling)
+        watch.lap("plan")
         source.read(windows[0].box)  # decode here, in a reader's thread, and not while the engine waits
     except BaseException:
         source.close()
         raise
-    prepared = PreparedRow(task, files, source, holes, windows, hole_warnings(holes), [hole.box for hole in found])
-    prepared.seconds["read"] = time.perf_counter() - started - waited_s
-    return prepared
+    watch.lap("read")
+    boxes = [hole.box for hole in found]
+    return PreparedRow(task, files, source, holes, windows, hole_warnings(holes), boxes, watch)
 
 
 def hole_warnings(holes: HoleMap) -> list[str]:
@@ -210,17 +214,18 @@ def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mappin
     With a store it is then sent there. Raises RowError(WRITE), and StorageError where nothing at all can be written any
     more.
     """
-    started = time.perf_counter()
-    task = prepared.task
+    task, watch = prepared.task, prepared.watch
+    watch.lap("")
     with prepared.files.by_name():
         with atomic_write(task.destination) as temporary:
             write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+            watch.lap("write")
             verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
-            prepared.seconds["write"] = time.perf_counter() - started
+            watch.lap("verify")
             if task.sidecar is not None:  # before the result has its name: a result never stands without it
                 write_sidecar(prepared, task.sidecar, num_tiles, temporary)
         prepared.files.deliver(*([sidecar_path(task.destination)] if task.sidecar is not None else []))
-    prepared.seconds["write"] = time.perf_counter() - started
+    watch.lap("write")
 
 
 _STAGE_CODES = {"read": FailureCode.READ, "infer": FailureCode.INFER, "write": FailureCode.WRITE}

@@ -62,7 +62,7 @@ class RowOutcome:
     num_tiles: Mapping[int, int] = field(default_factory=dict)
     """Tiles that the engine ran for this row, by side in pixels."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Time spent on this row by stage: `read`, `infer`, `write`. A batch's time is shared out by its tiles."""
+    """Time spent on this row by stage (`types.STAGES`). A batch's time is shared out by its tiles."""
     coverage: float | None = None
     """Part of the image that is hole, 0..1; None where it never became known."""
     num_pixels: int = 0
@@ -100,6 +100,10 @@ class Executor(Protocol):
     """Batches that the engine has run."""
     isolates_rows: bool
     """Whether this process survives a row that kills what works on it."""
+
+    def queues(self) -> Mapping[str, int]:
+        """Rows in flight by what they wait for or are in, to be asked from any thread while rows are done."""
+        ...
 
     def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         """Yield one outcome for each task, in the order in which they end.

@@ -95,6 +95,7 @@ class Work:
             if ledger.num_damaged:
                 self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
             planner = RowPlanner(config, ledger, engine)
+            self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()})
             self._do_rows(executor, ledger, self._tasks(manifest, masks, planner, ledger))
             if planner.num_redone:
                 self._note(f"{planner.num_redone} rows were done again: their files, settings or model had changed")

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,9 @@ class Progress(ABC):
     @abstractmethod
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """The run begins; `about` says what it runs on (engine, model, precision, output)."""
+
+    def watch(self, queues: Callable[[], Mapping[str, int]]) -> None:  # noqa: B027  (an optional hook)
+        """How many rows stand where can be asked from now on, from any thread, until `finish`."""
 
     @abstractmethod
     def row(self, report: RowReport, tally: Tally) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -11,10 +12,11 @@ import pytest
 from gallery import Gallery
 from prometheus_client.parser import text_string_to_metric_families
 
-from inpaint_batch.errors import ConfigError
+from inpaint_batch.errors import ConfigError, FailureCode, ManifestError, StorageError
 from inpaint_batch.report.metrics import MetricsProgress
 from inpaint_batch.report.progress import Progress, make_progress
 from inpaint_batch.report.tally import RowReport, Tally
+from inpaint_batch.types import STAGES
 
 DONE = RowReport("a", "done", 2, "a.png", num_pixels=2_000_000, num_tiles={64: 3}, seconds={"read": 0.5, "infer": 1.0})
 FAILED = RowReport("b", "failed", 3, code="read", message="no such file")
@@ -74,9 +76,12 @@ def test_the_numbers_of_a_run(tmp_path: Path) -> None:
         ("rows", "done"): 2,
         ("rows", "skipped"): 0,
         ("rows", "failed"): 1,
-        ("failures", "read"): 1,
+        ("rows_in_flight",): 0,
+        **{("failures", str(code)): int(code == "read") for code in FailureCode},
+        ("warnings",): 0,
         ("pixels",): 4_000_000,
         ("tiles", "64"): 6,
+        **{("stage_seconds", stage): 0 for stage in STAGES},
         ("stage_seconds", "read"): 1.0,
         ("stage_seconds", "infer"): 2.0,
         ("running",): 0,
@@ -97,20 +102,68 @@ def test_the_last_success_outlives_a_failure(tmp_path: Path) -> None:
     assert values(path)[("exit_code",)] == 75
 
 
+def soon(path: Path, name: tuple[str, ...], value: float) -> dict[tuple[str, ...], float]:
+    """The numbers, once this one is what it should be; how soon does not matter."""
+    until_s = time.monotonic() + 60
+    while (found := values(path)).get(name) != value and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert found.get(name) == value
+    return found
+
+
 def test_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inpaint_batch.report.metrics.WRITE_EVERY_S", 0.02)
     path = tmp_path / "run.prom"
-    progress = MetricsProgress(Told(), path)
     tally = Tally()
-    tally.add(DONE)
-    progress.start(9, {"engine": "identity"})
-    assert (values(path)[("running",)], values(path)[("rows_expected",)]) == (1, 9)
-    progress.row(DONE, tally)
-    assert values(path)[("rows", "done")] == 0  # too early to write again
-    monkeypatch.setattr("inpaint_batch.report.metrics.WRITE_EVERY_S", 0.0)
-    progress.row(DONE, tally)
-    assert values(path)[("rows", "done")] == 1
-    assert ("exit_code",) not in values(path)
+    queues = {"flight": 7, "read": 3, "infer": 2, "write": 1}
+    with MetricsProgress(Told(), path) as progress:
+        assert values(path)[("running",)] == 1  # before the manifest is counted
+        progress.start(9, {"engine": "identity"})
+        assert (values(path)[("running",)], values(path)[("rows_expected",)]) == (1, 9)
+        progress.watch(lambda: queues)
+        found = soon(path, ("rows_in_flight",), 7)
+        assert [found[("queue_rows", name)] for name in ("read", "infer", "write")] == [3, 2, 1]
+        tally.add(DONE)
+        progress.row(DONE, tally)
+        found = soon(path, ("rows", "done"), 1)
+        queues["flight"] = 8
+        found = soon(path, ("rows_in_flight",), 8)  # no row has ended, yet the file is fresh
+        assert ("exit_code",) not in found
+        progress.finish(tally, 75)
+        assert (values(path)[("rows_in_flight",)], values(path)[("running",)]) == (0, 0)
     assert [file.name for file in tmp_path.iterdir()] == ["run.prom"]
+
+
+def test_a_run_that_could_not_begin_or_broke_down_is_told_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.prom"
+    do(MetricsProgress(Told(), path), 0, DONE)
+    success_s = values(path)[("last_success_time_seconds",)]
+    for error, code in ((ManifestError("none"), 4), (StorageError("full"), 7), (ZeroDivisionError(), 1)):
+        with pytest.raises(type(error)), MetricsProgress(Told(), path):
+            raise error
+        found = values(path)
+        assert (found[("exit_code",)], found[("running",)], found[("rows", "done")]) == (code, 0, 0)
+        assert found[("last_success_time_seconds",)] == success_s
+
+
+def test_the_numbers_are_named_as_prometheus_advises(tmp_path: Path) -> None:
+    """The rules of `promtool check metrics`, as far as they touch gauges."""
+    path = tmp_path / "run.prom"
+    do(MetricsProgress(Told(), path), 0, DONE, FAILED)
+    families = list(text_string_to_metric_families(path.read_text()))
+    names = [family.name for family in families]
+    assert len(set(names)) == len(names) > 10
+    not_base_units = {"milliseconds", "minutes", "hours", "days", "kilobytes", "megabytes", "megapixels", "percent"}
+    abbreviated = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "m", "h", "d"}
+    for family in families:
+        words = family.name.split("_")
+        assert re.fullmatch("inpaint_batch(_[a-z]+)+", family.name)
+        assert not {"gauge", "counter", "histogram", "summary"} & set(words)
+        assert words[-1] not in {"total", "count", "sum", "bucket"} | not_base_units | abbreviated
+        assert family.documentation.endswith((".", "1."))
+        labels = [tuple(sample.labels.items()) for sample in family.samples]
+        assert len(set(labels)) == len(labels)
+        assert all(re.fullmatch("[a-z][a-z_]*", name) for sample in family.samples for name in sample.labels)
 
 
 def test_a_file_that_cannot_be_written_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
@@ -149,7 +202,10 @@ def test_through_the_command_line(tmp_path: Path, installed: bool) -> None:
     done = subprocess.run([*command, "--metrics", str(path)], capture_output=True, text=True, check=False, timeout=120)
     if installed:
         assert done.returncode == 0, done.stderr
-        assert values(path)[("rows", "done")] == 1
+        found = values(path)
+        assert found[("rows", "done")] == 1
+        assert all(found[("stage_seconds", stage)] > 0 for stage in STAGES)
+        assert ("queue_rows", "infer") not in found  # nothing waits any more
     else:
         assert done.returncode == 5
         assert "pip install 'inpaint-batch[metrics]'" in done.stderr
