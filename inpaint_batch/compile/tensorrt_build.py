@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,7 +65,7 @@ def build_tensorrt(
                 if not accept_loss:
                     judge(rows)
             started = time.monotonic()
-            content, inspected = build_plan(graph.read_bytes())
+            built = build_plan(graph.read_bytes())
             seconds = time.monotonic() - started
         values = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,17 +76,18 @@ def build_tensorrt(
             "gate": None,
             "latency_ms": None,
             "loss_accepted": accept_loss,
-            "inspector": inspected,
+            "network": built.network,
+            "inspector": built.inspected,
             **(card or {}),
         }
-        plan = write_plan(folder, key, content, values)
-        report = f"{plan.path}: {len(content) / 1e6:.1f} MB, built in {seconds:.0f} s"
+        plan = write_plan(folder, key, built.content, values)
+        report = f"{plan.path}: {len(built.content) / 1e6:.1f} MB, built in {seconds:.0f} s"
         if rows:
             report += f"\nthe graph, run by ONNX Runtime:\n{table(rows)}"
         if key.gpu == PORTABLE:
             return plan, report + "\nno GPU here: the plan itself has been neither run nor judged"
         try:
-            return _judge_on_gpu(plan, fp32, judged, values, content, accept_loss, report)
+            return _judge_on_gpu(plan, fp32, judged, values, built.content, accept_loss, report)
         except BaseException:
             remove_plan(plan)
             raise
@@ -102,11 +105,22 @@ def typed_graph(fp32: Path, folder: Path, precision: str, learned: Sequence[Real
     return folder / f"{precision}.onnx"
 
 
-def build_plan(graph: bytes) -> tuple[bytes, Any]:
-    """Parse and build, one optimisation profile for each side; the plan and what the inspector says of it.
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """What a build gave."""
 
-    Without a GPU the plan cannot be opened, so nothing can be inspected: the second is then the reason, as text. Raises
-    EngineError with the parser's first complaints where TensorRT does not take the graph.
+    content: bytes
+    """The serialised plan."""
+    network: dict[str, Any]
+    """The parsed network, before TensorRT fuses anything: `num_layers`, and layers by `kinds` and by result `types`."""
+    inspected: Any
+    """The inspector's description of the built layers; without a GPU, where no plan can be opened, the reason."""
+
+
+def build_plan(graph: bytes) -> BuiltPlan:
+    """Parse and build, one optimisation profile for each side.
+
+    Raises EngineError with the parser's first complaints where TensorRT does not take the graph.
     """
     trt = import_tensorrt()
     builder = trt.Builder(logger(trt))
@@ -129,7 +143,17 @@ def build_plan(graph: bytes) -> tuple[bytes, Any]:
     if plan is None:
         raise EngineError("TensorRT parsed the graph but did not build it; its own messages stand above")
     content = bytes(plan)
-    return content, _inspect(trt, content)
+    return BuiltPlan(content, _describe(network), _inspect(trt, content))
+
+
+def _describe(network: Any) -> dict[str, Any]:
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    results = [layer.get_output(0) for layer in layers if layer.num_outputs]
+    return {
+        "num_layers": len(layers),
+        "kinds": dict(Counter(layer.type.name.lower() for layer in layers).most_common()),
+        "types": dict(Counter(result.dtype.name.lower() for result in results).most_common()),
+    }
 
 
 def _inspect(trt: Any, content: bytes) -> Any:

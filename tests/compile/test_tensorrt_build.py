@@ -12,14 +12,16 @@ from onnx import helper
 from typer.testing import CliRunner
 
 from inpaint_batch.cli.compile import app
+from inpaint_batch.compile.export import example_inputs
 from inpaint_batch.compile.tensorrt_build import build_plan, build_tensorrt
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
 from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 from inpaint_batch.runtime import tensorrt_api
 from inpaint_batch.runtime.plans import list_plans
-from inpaint_batch.runtime.store import hash_file
+from inpaint_batch.runtime.store import find_model, hash_file
 from inpaint_batch.runtime.tensorrt_api import import_tensorrt, query_gpu
 from inpaint_batch.runtime.testing import IdentityEngine
+from inpaint_batch.tiling.fill import TileInput
 
 
 @pytest.fixture
@@ -63,11 +65,35 @@ def test_a_plan_is_built_once(trt: object, cache: Path, fp32: Path, tiles: list[
     card = json.loads(plan.path.with_suffix(".json").read_text())
     assert card["graph_gate"]
     assert card["inspector"]
+    kinds, types = card["network"]["kinds"], card["network"]["types"]
+    assert card["network"]["num_layers"] == sum(kinds.values())
+    # A strongly typed network computes in what the graph says: these are its types, not wishes.
+    assert (types.get("half", 0) > 80) == (precision != "fp32")
+    assert (kinds.get("quantize", 0) > 20) == (precision == "int8")
     written = plan.path.stat().st_mtime_ns
     again, report = build_tensorrt(fp32, hash_file(fp32), **given)  # type: ignore[arg-type]
     assert "already built" in report
     assert (again.key, again.path.stat().st_mtime_ns) == (plan.key, written)
     assert len(list_plans(cache)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_shipped_model_is_built_in_every_precision(trt: object, cache: Path, precision: str) -> None:
+    """All three profiles; one tile of noise each, so that INT8 has scales at all."""
+    model = find_model("default").files["fp32"]
+    learned = [noise_tile(side, seed) for seed, side in enumerate((64, 128, 256))]
+    plan, _ = build_tensorrt(model, hash_file(model), precision=precision, learned=learned, accept_loss=True)
+    kinds = plan.card["network"]["kinds"]
+    assert kinds["convolution"] == 39
+    # Each of the 35 quantised convolutions reads quantised weights, and activations that some of them share.
+    assert (kinds.get("dequantize", 0) > 60) == (precision == "int8")
+    assert plan.path.stat().st_size > 10_000_000
+
+
+def noise_tile(side: int, seed: int) -> RealTile:
+    image, hole, prior, weight = (each.numpy()[0] for each in example_inputs(1, side, side, seed))
+    return RealTile(seed, TileInput(image, hole, prior, float(weight.item())), hole, None)
 
 
 def test_what_the_parser_refuses_is_said(trt: object) -> None:
