@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -180,8 +180,9 @@ class Ledger:
         """
         if self._file is None:
             self._file = self._new_part()
-        self._file.write(entry.to_line(time.time()))
-        self._file.flush()
+        with _naming(self._folder):
+            self._file.write(entry.to_line(time.time()))
+            self._file.flush()
         self._unsynced += 1
         self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
         if self._owned is not None:
@@ -196,16 +197,20 @@ class Ledger:
     def flush(self) -> None:
         """Force every line to the disk."""
         if self._file is not None and self._unsynced:
-            os.fsync(self._file.fileno())
+            with _naming(self._folder):
+                os.fsync(self._file.fileno())
         self._unsynced = 0
         self._synced_at_s = time.monotonic()
 
     def close(self) -> None:
         """Flush, and end this run's part."""
         if self._file is not None:
-            self.flush()
-            self._file.close()
-            self._file = None
+            try:
+                self.flush()
+            finally:
+                file, self._file = self._file, None
+                with _naming(self._folder):
+                    file.close()  # a line that the disk did not take is still in its buffer
 
     def _new_part(self) -> BinaryIO:
         parts = _parts(self._folder)
@@ -267,6 +272,16 @@ def read_lines(state: Path) -> Iterator[dict[str, Any]]:
                     line = json.loads(text.decode("utf-8", "surrogatepass"))
                     if _is_sound(line):
                         yield line
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Put the name into an OSError that lacks it, so that whoever catches it knows what the disk did not take."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
 
 
 def _is_sound(line: object) -> bool:

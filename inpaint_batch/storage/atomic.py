@@ -43,12 +43,14 @@ _STORE_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run again to go on",
     errno.EDQUOT: "the disk quota is used up; free some space and run again to go on",
     errno.EROFS: "the file system is read-only; choose another output folder",
+    errno.ESTALE: "the network file system has lost it (stale handle); mount it again, then run again to go on",
+    errno.ENOTCONN: "the file system it lies on is gone; mount it again, then run again to go on",  # of FUSE
 }
 _PERMISSION_ERRORS = (errno.EACCES, errno.EPERM)
 
 
 def storage_error(error: BaseException, path: Path) -> StorageError | None:
-    """The run-level error behind a failed write to `path`: disk full, quota, read-only, folder not writable.
+    """The run-level error behind a failed write to `path`: disk full, quota, read-only, lost, folder not writable.
 
     None where `error` concerns this one file only. Follows `__cause__` and `__context__`, and knows the system's own
     sentence ("No space left on device") where a codec library reports it in an exception that is not an OSError.
