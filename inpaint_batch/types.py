@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,22 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 SampleArray = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.int32] | NDArray[np.float32]
 """(height, width, bands) in the dtype of the file; fewer than 8 bits and palette indices as uint8, never scaled."""
+
+
+class BoolMap(Protocol):
+    """What is true of the pixels of an image: an array, or what can be read like one, part by part.
+
+    Maps of large images are not kept as arrays (see `holes/sparse.py`).
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width)."""
+        ...
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> BoolArray:
+        """The part in those rows and columns, (h, w); a view or a copy, not to be written to."""
+        ...
 
 
 class Box(NamedTuple):

@@ -70,7 +70,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "options": {**asdict(task.config), "tiling": asdict(facts.tiling)},
         "image": {"width_px": header.width_px, "height_px": header.height_px, "orientation": header.orientation},
         "hole": {
-            "num_pixels": int(holes.hole.sum()),
+            "num_pixels": holes.num_hole_px,
             "coverage": round(holes.coverage, 9),
             "num_holes": len(boxes),
             "boxes": [{"top": b.top, "left": b.left, "height": b.height, "width": b.width} for b in boxes[:MAX_BOXES]],

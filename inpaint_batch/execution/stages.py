@@ -155,7 +155,7 @@ def hole_warnings(holes: HoleMap) -> list[str]:
     """Sentences about a hole map that may not be what its owner meant."""
     warnings = []
     if holes.suspected_inversion:
-        part = holes.num_marked_px / holes.marked.size
+        part = holes.num_marked_px / holes.num_pixels
         warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, turn --mask-polarity around")
     if holes.orientation_by_rule:
         warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")

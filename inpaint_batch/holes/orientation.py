@@ -9,7 +9,7 @@ The package keeps an image's samples as the file stores them; a viewer shows the
    stored layout. Then it was made from the stored samples, and is used as it is.
 
 What no size can decide: for tags 2, 3 and 4, and for square images with any tag, a mask without a tag that was made
-from the *stored* samples looks just like one drawn on the upright view. Rule 1 holds, and `Laid.by_rule` says that it
+from the *stored* samples looks just like one drawn on the upright view. Rule 1 holds, and `Laying.by_rule` says that it
 was needed. Whoever made such a mask gives it the image's orientation tag, or removes the tag from both.
 """
 
@@ -21,18 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.types import Header
+from inpaint_batch.types import Box, Header
 
 _INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
-class Laid(NamedTuple):
-    """A mask in the layout in which the image file stores its samples."""
+class Laying(NamedTuple):
+    """How a mask is laid over an image, as a whole or piece by piece."""
 
-    mask: NDArray[np.uint8]
-    """(h, w) of the stored image."""
+    shape: tuple[int, int]
+    """(h, w) of the mask as its file stores it."""
+    mask_orientation: int
+    """It is turned by this,"""
+    image_orientation: int
+    """and then back by this."""
     by_rule: bool
     """Both readings of the mask had the right size; it was taken as drawn on the upright view."""
+
+    def array(self, piece: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A piece of the mask (h, w) as it lies in the layout in which the image file stores its samples; a view."""
+        return turn_back(turn(piece, self.mask_orientation), self.image_orientation)
+
+    def box(self, box: Box) -> Box:
+        """Where a piece of the mask lies in that layout."""
+        upright = _turn_box(box, self.shape, self.mask_orientation)
+        shape = self.shape if self.mask_orientation < 5 else self.shape[::-1]
+        return _turn_box(upright, shape, _INVERSE.get(self.image_orientation, 1))
 
 
 def turn(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -61,22 +75,44 @@ def turn_back(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]
     return turn(upright, _INVERSE.get(orientation, 1))
 
 
-def lay_over(mask: NDArray[np.uint8], mask_orientation: int, header: Header) -> Laid:
-    """`mask` (any h, w) in the stored layout of the image; raises RowError(SIZE) where it does not fit."""
+def lay_over(shape: tuple[int, int], mask_orientation: int, header: Header) -> Laying:
+    """How a mask of `shape` (h, w) is laid over the image; raises RowError(SIZE) where it does not fit."""
     stored = (header.height_px, header.width_px)
-    laid = turn_back(turn(mask, mask_orientation), header.orientation)
-    if laid.shape == stored:
-        ambiguous = mask_orientation == 1 and header.orientation > 1 and mask.shape == stored
-        return Laid(laid, ambiguous)
-    if mask_orientation == 1 and mask.shape == stored:
-        return Laid(mask, False)
-    raise RowError(FailureCode.SIZE, _explain(mask, mask_orientation, header))
+    whole = Box(0, 0, *shape)
+    laying = Laying(shape, mask_orientation, header.orientation, False)
+    if laying.box(whole)[2:] == stored:
+        return laying._replace(by_rule=mask_orientation == 1 and header.orientation > 1 and shape == stored)
+    if mask_orientation == 1 and shape == stored:
+        return Laying(shape, 1, 1, False)
+    raise RowError(FailureCode.SIZE, _explain(shape, mask_orientation, header))
 
 
-def _explain(mask: NDArray[np.uint8], mask_orientation: int, header: Header) -> str:
+def _turn_box(box: Box, shape: tuple[int, int], orientation: int) -> Box:
+    """Where `box` of an image of `shape` (h, w) lies once that is turned."""
+    from_right, from_bottom = shape[1] - box.right, shape[0] - box.bottom
+    match orientation:
+        case 2:
+            return Box(box.top, from_right, box.height, box.width)
+        case 3:
+            return Box(from_bottom, from_right, box.height, box.width)
+        case 4:
+            return Box(from_bottom, box.left, box.height, box.width)
+        case 5:
+            return Box(box.left, box.top, box.width, box.height)
+        case 6:
+            return Box(box.left, from_bottom, box.width, box.height)
+        case 7:
+            return Box(from_right, from_bottom, box.width, box.height)
+        case 8:
+            return Box(from_right, box.top, box.width, box.height)
+        case _:
+            return box
+
+
+def _explain(shape: tuple[int, int], mask_orientation: int, header: Header) -> str:
     swapped = header.orientation >= 5
     image_px = (header.height_px, header.width_px) if swapped else (header.width_px, header.height_px)
-    height_px, width_px = turn(mask, mask_orientation).shape
+    height_px, width_px = shape if mask_orientation < 5 else shape[::-1]
     seen = ""
     if header.orientation > 1 or mask_orientation > 1:
         seen = f" as a viewer shows them (orientation tags {header.orientation} and {mask_orientation})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.holes.distance import grow, ramp
-from inpaint_batch.holes.orientation import lay_over
+from inpaint_batch.holes.orientation import Laying, lay_over
+from inpaint_batch.holes.sparse import DENSE_MAP_PX, SparseMap, empty_map, mark, num_true
 from inpaint_batch.types import BoolArray, Box, FloatArray, Header
 
 INVERSION_COVERAGE = 0.6
@@ -21,9 +24,9 @@ INVERSION_COVERAGE = 0.6
 class HoleMap:
     """Which samples of one image may change, in the layout in which the file stores them."""
 
-    hole: BoolArray
+    hole: BoolArray | SparseMap
     """(h, w): every sample that may change: marked, dilated, and the rim in which fill and source are mixed."""
-    marked: BoolArray
+    marked: BoolArray | SparseMap
     """(h, w): what the mask marks, before dilation."""
     dilate_px: int
     feather_px: int
@@ -36,14 +39,26 @@ class HoleMap:
     drawn on the upright view (see `holes/orientation.py`). Worth a warning in a check."""
 
     @property
+    def num_pixels(self) -> int:
+        """Of the image."""
+        height_px, width_px = self.hole.shape
+        return int(height_px * width_px)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the maps take."""
+        maps: list[BoolArray | SparseMap] = [self.hole] if self.marked is self.hole else [self.hole, self.marked]
+        return sum(each.nbytes for each in maps)
+
+    @property
     def coverage(self) -> float:
         """Share of the image in `hole`, 0..1."""
-        return self.num_hole_px / self.hole.size
+        return self.num_hole_px / self.num_pixels
 
     @property
     def suspected_inversion(self) -> bool:
         """Whether the mask marks so much that its polarity is probably the other one. A warning, not an error."""
-        return self.num_marked_px > INVERSION_COVERAGE * self.marked.size
+        return self.num_marked_px > INVERSION_COVERAGE * self.num_pixels
 
     def weight(self, box: Box) -> FloatArray:
         """(box.height, box.width) float32 in [0, 1]: the share of the fill in each pixel; the rest is the source.
@@ -64,27 +79,49 @@ class HoleMap:
         return weight
 
 
-def hole_map(mask: NDArray[np.uint8], mask_orientation: int, header: Header, config: RowConfig) -> HoleMap:
+class MaskReader(Protocol):
+    """A mask that is read piece by piece."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(h, w) of the whole mask."""
+        ...
+
+    def pieces(self) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+        """Grey values (box.height, box.width), box by box, until the whole mask was there."""
+        ...
+
+
+def hole_map(
+    mask: NDArray[np.uint8] | MaskReader,
+    mask_orientation: int,
+    header: Header,
+    config: RowConfig,
+    *,
+    dense_px: int = DENSE_MAP_PX,
+) -> HoleMap:
     """The hole map that `mask` (h, w), 0..255, means for the image of `header`.
 
     White polarity: values above `mask_threshold` are marked; black polarity: all others are. The marked area is dilated
     by `dilate_px` and gets a rim of `feather_px`; a disc decides, so a pixel belongs to the hole if a marked one lies
-    within `dilate_px + feather_px` of it. Orientation is settled by the rule in `holes/orientation.py`.
+    within `dilate_px + feather_px` of it. Orientation is settled by the rule in `holes/orientation.py`. Of an image of
+    more than `dense_px` pixels the maps are sparse, and no array as large as the image is made.
 
     Raises RowError(SIZE) where the mask does not fit the image, and RowError(MASK) where nothing or all is hole.
     """
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise TypeError(f"a mask is (h, w) uint8, not {mask.shape} {mask.dtype}")
-    laid = lay_over(mask, mask_orientation, header)
-    above = laid.mask > config.mask_threshold
-    marked = np.ascontiguousarray(above if config.mask_polarity == "white" else ~above)
-    num_marked_px = int(np.count_nonzero(marked))
+    if len(mask.shape) != 2 or (isinstance(mask, np.ndarray) and mask.dtype != np.uint8):
+        raise TypeError(f"a mask is (h, w) uint8, not {mask.shape} {getattr(mask, 'dtype', '')}")
+    laying = lay_over((mask.shape[0], mask.shape[1]), mask_orientation, header)
+    pieces = iter([(Box(0, 0, *mask.shape), mask)]) if isinstance(mask, np.ndarray) else mask.pieces()
+    marked = empty_map((header.height_px, header.width_px), dense_px)
+    darkest, brightest = _mark(marked, pieces, laying, config)
+    num_marked_px = num_true(marked)
     if num_marked_px == 0:
-        raise RowError(FailureCode.MASK, _explain_empty(laid.mask, config))
+        raise RowError(FailureCode.MASK, _explain_empty(darkest, brightest, config))
     hole = grow(marked, config.dilate_px + config.feather_px)
-    num_hole_px = int(np.count_nonzero(hole))
-    if num_hole_px == hole.size:
-        raise RowError(FailureCode.MASK, _explain_full(num_marked_px == marked.size, config))
+    num_hole_px = num_true(hole)
+    if num_hole_px == header.num_pixels:
+        raise RowError(FailureCode.MASK, _explain_full(num_marked_px == header.num_pixels, config))
     return HoleMap(
         hole=hole,
         marked=marked,
@@ -92,12 +129,28 @@ def hole_map(mask: NDArray[np.uint8], mask_orientation: int, header: Header, con
         feather_px=config.feather_px,
         num_hole_px=num_hole_px,
         num_marked_px=num_marked_px,
-        orientation_by_rule=laid.by_rule,
+        orientation_by_rule=laying.by_rule,
     )
 
 
-def _explain_empty(mask: NDArray[np.uint8], config: RowConfig) -> str:
-    values = f"its values are {mask.min()}..{mask.max()}, the threshold is {config.mask_threshold}"
+def _mark(
+    marked: BoolArray | SparseMap, pieces: Iterator[tuple[Box, NDArray[np.uint8]]], laying: Laying, config: RowConfig
+) -> tuple[int, int]:
+    """Mark what the mask marks; returns its smallest and its largest value."""
+    is_white, threshold = config.mask_polarity == "white", config.mask_threshold
+    darkest, brightest = 255, 0
+    for box, grey in pieces:
+        low, high = int(grey.min()), int(grey.max())
+        darkest, brightest = min(darkest, low), max(brightest, high)
+        if high <= threshold if is_white else low > threshold:
+            continue  # marks nothing, as most pieces do
+        above = laying.array(grey) > threshold
+        mark(marked, laying.box(box), above if is_white else ~above)
+    return darkest, brightest
+
+
+def _explain_empty(darkest: int, brightest: int, config: RowConfig) -> str:
+    values = f"its values are {darkest}..{brightest}, the threshold is {config.mask_threshold}"
     return (
         f"the mask marks no hole ({config.mask_polarity} is hole; {values}); "
         "draw one, lower or raise --mask-threshold, or turn --mask-polarity around"

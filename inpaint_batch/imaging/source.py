@@ -17,7 +17,7 @@ import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.storage.atomic import final_path
-from inpaint_batch.types import BoolArray, Box, Header, Patch, SampleArray
+from inpaint_batch.types import BoolMap, Box, Header, Patch, SampleArray
 
 BAND_OF_ROWS_PIXELS = 1 << 20
 """Pixels that comparisons look at in one go, so that they cost a few megabytes whatever the image."""
@@ -59,7 +59,7 @@ class ImageSource(ABC):
         """`samples` (bands last), changed only where the file format would take them for something else."""
         return samples
 
-    def learn_levels(self, hole: BoolArray) -> None:
+    def learn_levels(self, hole: BoolMap) -> None:
         """Find the levels of `header` again, from known samples alone; `hole` (h, w) is true where they are missing.
 
         Only 32-bit samples have levels to be found; for all others this does nothing. Raises `RowError` (read).

@@ -14,7 +14,7 @@ from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.source import ImageSource, damaged
 from inpaint_batch.imaging.tiff_codec import FileType, unpack_segment
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
-from inpaint_batch.types import BoolArray, Box, Header, SampleArray
+from inpaint_batch.types import BoolMap, Box, Header, SampleArray
 
 _MAX_LEVEL_SEGMENTS = 32
 _MAX_LEVEL_PIXELS = 1 << 16
@@ -48,7 +48,7 @@ class TiffSource(ImageSource):
                     self._decoded.add(index)
         return self._raster
 
-    def learn_levels(self, hole: BoolArray) -> None:
+    def learn_levels(self, hole: BoolMap) -> None:
         """As in `ImageSource`; looks at the same few segments as opening does."""
         if self.layout.kind.has_free_range:
             levels = _find_levels(self.path, self.layout, self.header.num_colours, hole)
@@ -86,9 +86,7 @@ def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource
     return TiffSource(path, header, layout)
 
 
-def _find_levels(
-    path: Path, layout: TiffLayout, num_colours: int, hole: BoolArray | None = None
-) -> tuple[float, float]:
+def _find_levels(path: Path, layout: TiffLayout, num_colours: int, hole: BoolMap | None = None) -> tuple[float, float]:
     """Values of black and white, from segments spread over the page, `hole` (h, w) left out once it is known."""
     num_in_plane = layout.grid[0] * layout.grid[1]
     num_planes = num_colours if layout.is_planar else 1

@@ -16,7 +16,7 @@ import numpy as np
 
 from inpaint_batch.tiling.boxes import Tile
 from inpaint_batch.tiling.pyramid import reduce_hole
-from inpaint_batch.types import BoolArray, Box, FloatArray
+from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
 MIN_WEIGHT = np.float32(1e-3)
 """Weight of a tile at the far end of its margin."""
@@ -57,12 +57,14 @@ class LevelFill:
     the extent of the image at this level. Twenty bytes a hole pixel are held.
     """
 
-    def __init__(self, tiles: Sequence[Tile], hole: BoolArray, scale_log2: int, image_box: Box, margin_px: int) -> None:
+    def __init__(self, tiles: Sequence[Tile], hole: BoolMap, scale_log2: int, image_box: Box, margin_px: int) -> None:
         self._tiles = tiles
         self._image_box = image_box
         self._margin_px = margin_px
         self._cores = np.array([tile.core for tile in tiles], dtype=np.int64).reshape(-1, 4)
-        self._pixels = [np.flatnonzero(reduce_hole(hole, tile.core, scale_log2)).astype(np.uint32) for tile in tiles]
+        self._pixels = [
+            np.flatnonzero(reduce_hole(hole, tile.core, scale_log2)[:, :]).astype(np.uint32) for tile in tiles
+        ]
         self._values = [np.zeros((len(pixels), 3), dtype=np.float32) for pixels in self._pixels]
         self._weights = [np.zeros(len(pixels), dtype=np.float32) for pixels in self._pixels]
 

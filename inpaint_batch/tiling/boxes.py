@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from inpaint_batch.config import TilingConfig
-from inpaint_batch.types import BoolArray, Box
+from inpaint_batch.holes.sparse import SparseMap
+from inpaint_batch.types import BoolArray, BoolMap, Box
 
 
 class Tile(NamedTuple):
@@ -43,9 +44,20 @@ class Window:
     """From the coarsest to full resolution (scale_log2 = 0)."""
 
 
-def tight_box(hole: BoolArray, box: Box) -> Box | None:
+def tight_box(hole: BoolMap, box: Box) -> Box | None:
     """The smallest box that holds all hole pixels inside `box`; None where there are none."""
-    region = hole[box.slices]
+    if not isinstance(hole, SparseMap):
+        return _tight(hole[box.slices], box)
+    found: Box | None = None
+    for part in hole.blocks(box):
+        if found is None or not found.contains(part):
+            tight = _tight(hole[part.slices], part)
+            found = tight if found is None or tight is None else found.union(tight)
+    return found
+
+
+def _tight(region: BoolArray, box: Box) -> Box | None:
+    """The same where `region` is what `box` holds."""
     rows = np.flatnonzero(region.any(axis=1))
     if not len(rows):
         return None

@@ -27,7 +27,7 @@ from inpaint_batch.config import TilingConfig
 from inpaint_batch.tiling.blend import LevelFill
 from inpaint_batch.tiling.boxes import Tile, Window
 from inpaint_batch.tiling.pyramid import ReadRGB, coarse_box, enlarge, fill_smoothly, level_size, reduce_image
-from inpaint_batch.types import BoolArray, Box, FloatArray
+from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
 MAX_REQUESTS = 16
 """Tiles asked for at once: enough to fill a batch, few enough to keep memory small (2.6 MB each at 256 px)."""
@@ -98,7 +98,7 @@ FillSteps = Generator[list[TileRequest], Sequence[FloatArray], WindowFill]
 
 def fill_window(
     read_rgb: ReadRGB,
-    hole: BoolArray,
+    hole: BoolMap,
     window: Window,
     config: TilingConfig,
     *,
@@ -145,7 +145,7 @@ class _LevelSource:
     def __init__(
         self,
         read_rgb: ReadRGB,
-        hole: BoolArray,
+        hole: BoolMap,
         scale_log2: int,
         image_box: Box,
         coarser: _LevelSource | None,

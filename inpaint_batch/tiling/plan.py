@@ -16,27 +16,30 @@ from inpaint_batch.tiling.boxes import Level, Tile, Window
 from inpaint_batch.tiling.grouping import Group, group_holes
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.tiling.quadtree import cover
-from inpaint_batch.types import BoolArray, Box
+from inpaint_batch.types import BoolMap, Box
 
 __all__ = ["Level", "Tile", "Window", "plan_windows"]
 
 
-def plan_windows(hole: BoolArray, holes: Sequence[Hole], config: TilingConfig) -> list[Window]:
+def plan_windows(hole: BoolMap, holes: Sequence[Hole], config: TilingConfig) -> list[Window]:
     """Plan the tiles of one image.
 
     `hole` is the hole map (H, W) of the image; `holes` are its connected holes, which together hold every
     hole pixel. Returns windows with disjoint boxes, sorted by position; the same input gives the same plan.
     """
-    image_box = Box(0, 0, *hole.shape)
+    image_box = Box(0, 0, hole.shape[0], hole.shape[1])
     return [_plan_window(hole, group, config) for group in group_holes(holes, image_box, config)]
 
 
-def _plan_window(hole: BoolArray, group: Group, config: TilingConfig) -> Window:
+def _plan_window(hole: BoolMap, group: Group, config: TilingConfig) -> Window:
     levels = []
     for scale_log2 in range(_coarsest(group.depth_px, hole.shape, config), -1, -1):
         box = coarse_box(group.box, scale_log2)
         image_box = Box(0, 0, *level_size(hole.shape[0], hole.shape[1], scale_log2))
-        tiles = cover(reduce_hole(hole, box, scale_log2), (box.top, box.left), image_box, config)
+        if scale_log2 == 0:  # not cut out: the window of a long scratch can be as large as the image
+            tiles = cover(hole, (0, 0), image_box, config, within=box)
+        else:
+            tiles = cover(reduce_hole(hole, box, scale_log2), (box.top, box.left), image_box, config)
         levels.append(Level(scale_log2, tuple(tiles)))
     return Window(group.box, tuple(levels))
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from inpaint_batch.types import BoolArray, Box, FloatArray
+from inpaint_batch.holes.sparse import SparseMap, empty_map, mark, may_hold
+from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
 ReadRGB = Callable[[Box], FloatArray]
 """Reads one box of the image at full resolution: (height, width, 3) float32 RGB in [0, 1]."""
@@ -32,22 +33,24 @@ def coarse_box(box: Box, scale_log2: int) -> Box:
     return Box(top, left, -(-box.bottom >> scale_log2) - top, -(-box.right >> scale_log2) - left)
 
 
-def reduce_hole(hole: BoolArray, box: Box, scale_log2: int) -> BoolArray:
+def reduce_hole(hole: BoolMap, box: Box, scale_log2: int) -> BoolArray | SparseMap:
     """The hole map of one box of a level.
 
     `hole` is the map of the whole image, (H, W); `box` lies inside the image of that level. Returns
-    (box.height, box.width); at level 0 a view, not a copy.
+    (box.height, box.width), an array unless it would be a very large one; at level 0 a view, not a copy.
     """
     if scale_log2 == 0:
         return hole[box.slices]
-    reduced = np.empty((box.height, box.width), dtype=np.bool_)
+    reduced = empty_map((box.height, box.width))
     for rows, full in _strips(box, scale_log2, hole.shape):
-        missing = _block_sums(hole[full.slices], scale_log2, np.dtype(np.uint32))
-        reduced[rows] = 2 * missing > _num_existing(full, scale_log2)
+        if may_hold(hole, full):
+            missing = _block_sums(hole[full.slices], scale_log2, np.dtype(np.uint32))
+            strip = Box(rows.start, 0, rows.stop - rows.start, box.width)
+            mark(reduced, strip, 2 * missing > _num_existing(full, scale_log2))
     return reduced
 
 
-def reduce_image(read_rgb: ReadRGB, hole: BoolArray, box: Box, scale_log2: int) -> tuple[FloatArray, BoolArray]:
+def reduce_image(read_rgb: ReadRGB, hole: BoolMap, box: Box, scale_log2: int) -> tuple[FloatArray, BoolArray]:
     """Image and hole map of one box of a level.
 
     Returns the known-normalised average, (box.height, box.width, 3) float32, zero in holes, and the hole map

@@ -10,25 +10,28 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.tiling.boxes import Tile, bucket_side, needed_box, place_tile, tight_box
-from inpaint_batch.types import BoolArray, Box
+from inpaint_batch.types import BoolArray, BoolMap, Box
 
 MIN_SAVING = 0.5
 """A core that fits one tile is split all the same where that at least halves its cost; else context is worth more."""
 
 
-def cover(hole: BoolArray, origin: tuple[int, int], image_box: Box, config: TilingConfig) -> list[Tile]:
+def cover(
+    hole: BoolMap, origin: tuple[int, int], image_box: Box, config: TilingConfig, within: Box | None = None
+) -> list[Tile]:
     """Tiles over all hole pixels of one window at one level.
 
-    `hole` is the window's hole map (h, w), its first pixel at (row, column) `origin` of the level's image, whose extent
-    is `image_box`. Returns tiles in the coordinates of the level, in a fixed order; none where there is no hole.
+    `hole` is a hole map (h, w), its first pixel at (row, column) `origin` of the level's image, whose extent is
+    `image_box`; the window is the part `within` of that map, or all of it. Returns tiles in the coordinates of the
+    level, in a fixed order; none where there is no hole.
     """
     local_image = image_box.shift(-origin[0], -origin[1])
-    root = tight_box(hole, Box(0, 0, *hole.shape))
+    root = tight_box(hole, Box(0, 0, hole.shape[0], hole.shape[1]) if within is None else within)
     cores = [] if root is None else _merge_neighbours(_split(hole, root, local_image, config), local_image, config)
     return [place_tile(core.shift(*origin), image_box, config) for core in cores]
 
 
-def _split(hole: BoolArray, core: Box, image_box: Box, config: TilingConfig) -> list[Box]:
+def _split(hole: BoolMap, core: Box, image_box: Box, config: TilingConfig) -> list[Box]:
     """Cut `core` down until every part fits a tile, and further where that is much cheaper."""
     side = bucket_side(core, image_box, config)
     quarters = _quarters(hole, core, image_box, config, fits=side is not None)
@@ -40,7 +43,7 @@ def _split(hole: BoolArray, core: Box, image_box: Box, config: TilingConfig) -> 
     return [part for quarter in quarters for part in _split(hole, quarter, image_box, config)]
 
 
-def _quarters(hole: BoolArray, core: Box, image_box: Box, config: TilingConfig, *, fits: bool) -> list[Box]:
+def _quarters(hole: BoolMap, core: Box, image_box: Box, config: TilingConfig, *, fits: bool) -> list[Box]:
     """The quarters of `core` (two, where only one axis is too long), shrunk to their holes; empty ones left out."""
     needed = needed_box(core, image_box, config)
     row_cut = _cut(core.height, needed.height, config, forced=fits)

@@ -97,3 +97,5 @@ def test_equals_the_definition(first: np.ndarray, second: np.ndarray, block_px: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(components, "BLOCK_PX", block_px)
         assert find_holes(hole) == by_hand(hole)
+        patch.setattr(components, "TILE_PX", block_px)  # many tiles, joined over their borders
+        assert find_holes(hole) == by_hand(hole)

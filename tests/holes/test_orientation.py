@@ -1,16 +1,36 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.holes.orientation import lay_over, turn, turn_back
-from inpaint_batch.types import Header
+from inpaint_batch.holes import orientation as rules
+from inpaint_batch.holes.orientation import turn, turn_back
+from inpaint_batch.types import Box, Header
 
 ORIENTATIONS = range(1, 9)
 
 
 def header(stored: np.ndarray, orientation: int) -> Header:
     return Header("jpeg", stored.shape[1], stored.shape[0], 3, "uint8", False, orientation)
+
+
+@dataclass
+class Laid:
+    mask: np.ndarray
+    by_rule: bool
+
+
+def lay_over(mask: np.ndarray, mask_orientation: int, over: Header) -> Laid:
+    """The whole mask laid over the image, and again line by line, which must give the same."""
+    laying = rules.lay_over(mask.shape, mask_orientation, over)
+    laid = np.full((over.height_px, over.width_px), 255, np.uint8)
+    for top in range(mask.shape[0]):
+        box = Box(top, 0, 1, mask.shape[1])
+        laid[laying.box(box).slices] = laying.array(mask[box.slices])
+    np.testing.assert_array_equal(laying.array(mask), laid)
+    return Laid(laid, laying.by_rule)
 
 
 @pytest.fixture
