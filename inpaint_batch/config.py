@@ -22,6 +22,8 @@ ExecutorName = Literal["auto", "local", "ray"]
 
 MASK_IN_IMAGE = re.compile(r"alpha|#[0-9a-fA-F]{6}")
 """What stands in the column `mask` where the hole is drawn in the image itself."""
+MASK_ENTRY = re.compile(r"(.+\.(?:geo)?json)#(.+)", re.IGNORECASE | re.DOTALL)
+"""What stands there where the mask is one of many in a COCO file: the file, and the image that is meant."""
 DEFAULT_MAX_IMAGE_BYTES = 1 << 30
 BUCKETS_PX = (64, 128, 256)
 """Sides of the square tiles that the engines run. One graph serves all of them."""
@@ -46,6 +48,9 @@ class RowConfig:
     mask_from: str = "file"
     """Where the hole is drawn: `file` (the mask), or in the image itself: `alpha` (what is transparent) or a colour
     such as `#ff00ff`. A manifest says it in the column `mask`."""
+    mask_image: str = field(default="", metadata={"verbatim": True})
+    """Which image of a COCO file the mask is for, by id or file name; empty: the one with this image's own name. A
+    manifest says it in the column `mask`, behind a `#`."""
     page: int = 0
     """Which page of a TIFF of several to restore, counted from 1; the other pages stay byte for byte. 0: the file has
     only one. A manifest column, not a flag: it belongs to a file."""
@@ -55,6 +60,8 @@ class RowConfig:
             raise ConfigError(f"page must count from 1, or be 0 for the only one, not {self.page}")
         if not re.fullmatch(MASK_IN_IMAGE.pattern + "|file", self.mask_from):
             raise ConfigError(f"mask_from must be file, alpha or a colour such as #ff00ff, not {self.mask_from!r}")
+        if self.mask_image and self.mask_from != "file":
+            raise ConfigError(f"mask_image names one of many masks in a file, but the mask is drawn: {self.mask_from}")
         if self.mask_polarity not in ("white", "black"):
             raise ConfigError(f"mask_polarity must be white or black, not {self.mask_polarity!r}")
         if not 0 <= self.mask_threshold <= 254:

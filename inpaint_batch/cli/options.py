@@ -24,7 +24,11 @@ Manifest = Annotated[
 ]
 Masks = Annotated[
     Path | None,
-    typer.Option("--masks", metavar="DIR", help="Folder of masks, where MANIFEST is a folder: same relative paths."),
+    typer.Option(
+        "--masks",
+        metavar="DIR",
+        help="Where MANIFEST is a folder: folder of masks of the same relative paths, or one COCO file (.json).",
+    ),
 ]
 Output = Annotated[
     Any | None,  # as above

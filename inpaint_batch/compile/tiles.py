@@ -16,7 +16,8 @@ from inpaint_batch.errors import ManifestError, RowError
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
-from inpaint_batch.imaging.masks import drawn_mask, read_mask_samples
+from inpaint_batch.imaging.mask_json import ForImage
+from inpaint_batch.imaging.masks import Mask, drawn_mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -81,10 +82,11 @@ def _tiles_of(row: Row, ordinal: int, engine: Engine, tiling: TilingConfig) -> I
     source = open_image(Path(row.image), max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
     truth = open_image(Path(row.truth), max_bytes=DEFAULT_MAX_IMAGE_BYTES) if row.truth else None
     if config.mask_from == "file":
-        mask, orientation = read_mask_samples(Path(row.mask), max_bytes=DEFAULT_MAX_IMAGE_BYTES)
+        image = ForImage(source.header, row.image, config.mask_image, DEFAULT_MAX_IMAGE_BYTES)
+        mask = read_mask(lambda: Path(row.mask), image, shown=row.mask, version=lambda: row.mask)
     else:
-        mask, orientation = drawn_mask(source, config.mask_from), source.header.orientation
-    holes = hole_map(mask, orientation, source.header, config)
+        mask = Mask(drawn_mask(source, config.mask_from), source.header.orientation)
+    holes = hole_map(mask.grey, mask.orientation, source.header, config)
 
     def read_rgb(box: Box) -> FloatArray:
         return samples_to_rgb(source.read(box), source.header)

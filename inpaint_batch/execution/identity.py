@@ -27,7 +27,7 @@ def row_key(row: Row, config: RowConfig, tiling: TilingConfig, engine: str) -> s
     second run as slow as the first. `engine` names what computes the fill: engine, precision and the hash of the model.
     A file that is not there gives a key too, and another one once it appears.
     """
-    parts = (_settings(config, tiling, engine), _fingerprint(row.image), _fingerprint(row.mask), row.output)
+    parts = (_settings(config, tiling, engine), fingerprint(row.image), fingerprint(row.mask), row.output)
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
@@ -43,7 +43,11 @@ def location(path: str) -> str:
     return path
 
 
-def _fingerprint(path: str) -> str:
+def fingerprint(path: str) -> str:
+    """What changes when a file does, or a URI's object: its name, size and time, or the version that the store tells.
+
+    Raises StorageError where the store refuses to answer at all.
+    """
     name = location(path)
     if "://" in name:
         return f"{name}\0{object_version(name)}"

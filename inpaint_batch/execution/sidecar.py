@@ -63,7 +63,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "id": task.row.id,
         "result": {"name": task.output, **_checksum(written)},
         "source": {"path": task.row.image, **_checksum(prepared.files.image)},
-        "mask": {"path": task.row.mask, **_checksum(prepared.files.mask)},
+        "mask": {"path": task.row.mask, **_mask_checksum(prepared)},
         "software": {"name": "inpaint-batch", "version": __version__},
         "engine": facts.engine,
         "model": facts.model,
@@ -82,6 +82,13 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.watch.seconds.items()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _mask_checksum(prepared: PreparedRow) -> dict[str, Any]:
+    if prepared.mask_checksum is None:
+        return _checksum(prepared.files.mask)
+    num_bytes, sha256 = prepared.mask_checksum
+    return {"bytes": num_bytes, "sha256": sha256}
 
 
 def _checksum(path: Path) -> dict[str, Any]:

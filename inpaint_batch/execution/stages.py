@@ -15,6 +15,7 @@ import numpy as np
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
+from inpaint_batch.execution.identity import fingerprint
 from inpaint_batch.execution.sidecar import sidecar_path, write_sidecar
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import Failure, RowTask
@@ -22,7 +23,8 @@ from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
-from inpaint_batch.imaging.masks import drawn_mask, read_mask_samples
+from inpaint_batch.imaging.mask_json import ForImage
+from inpaint_batch.imaging.masks import Mask, drawn_mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.write import verify_written, write_filled
@@ -65,6 +67,8 @@ class PreparedRow:
     """Smallest boxes of the holes, ordered by top, then left."""
     watch: Stopwatch
     """Time that the row took so far."""
+    mask_checksum: tuple[int, str] | None = None
+    """Size and SHA-256 of a mask file that serves many rows, and need not be here any more."""
 
     def close(self) -> None:
         """Let go of the samples and of copies of its files."""
@@ -132,12 +136,9 @@ def _prepared(
             source.close()
             return None
         watch.lap("")  # waiting is no work
-        if task.config.mask_from == "file":
-            mask, orientation = read_mask_samples(files.bring_mask(), max_bytes=max_image_bytes)
-        else:
-            mask, orientation = drawn_mask(source, task.config.mask_from), source.header.orientation
+        mask = _mask(files, source, max_image_bytes)
         watch.lap("read")
-        holes = hole_map(mask, orientation, source.header, task.config)
+        holes = hole_map(mask.grey, mask.orientation, source.header, task.config)
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
         windows = plan_windows(holes.hole, found, tiling)
@@ -148,7 +149,16 @@ def _prepared(
         raise
     watch.lap("read")
     boxes = [hole.box for hole in found]
-    return PreparedRow(task, files, source, holes, windows, hole_warnings(holes), boxes, watch)
+    return PreparedRow(task, files, source, holes, windows, hole_warnings(holes), boxes, watch, mask.checksum)
+
+
+def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
+    row, config = files.task.row, files.task.config
+    if config.mask_from != "file":
+        files.mask = files.image
+        return Mask(drawn_mask(source, config.mask_from), source.header.orientation)
+    image = ForImage(source.header, row.image, config.mask_image, max_bytes)
+    return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask))
 
 
 def hole_warnings(holes: HoleMap) -> list[str]:

@@ -1,9 +1,15 @@
-"""Read a user's mask file into grey values. What white and black mean is decided elsewhere."""
+"""Read a user's mask file into grey values. What white and black mean is decided elsewhere.
+
+A mask is a picture, or areas written down in text (`mask_json`, `coco`, `runs`): these are white on black.
+"""
 
 from __future__ import annotations
 
 import io
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tifffile
@@ -11,9 +17,12 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import png, vips
+from inpaint_batch.imaging import coco, png, vips
 from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.json_stream import PARSED_BYTES_PER_CHARACTER
+from inpaint_batch.imaging.mask_json import ForImage, ManyImages, alone, canvas_of, read_json_mask
 from inpaint_batch.imaging.read import sniff
+from inpaint_batch.imaging.runs import pair_runs
 from inpaint_batch.imaging.source import ImageSource, check_budget, check_file_size, damaged, reading, refuse
 from inpaint_batch.types import Box
 
@@ -34,7 +43,61 @@ _SAFE_IN_LIBVIPS = frozenset(
     ]
 )
 
+_BLANK = b" \t\r\n"
+_HEAD_BYTES = 256
+
 Grey = NDArray[np.uint8]
+
+
+class Mask(NamedTuple):
+    """What a mask file says for one image."""
+
+    grey: Grey
+    """(h, w), 0 black to 255 white, in the orientation of the mask's file."""
+    orientation: int
+    """Its tag, 1..8; 1 for areas in text, which are taken as drawn on the upright view."""
+    checksum: tuple[int, str] | None = None
+    """Size in bytes and SHA-256 of a file that is kept for many rows, as it was when it was read; else None."""
+
+
+def read_mask(bring: Callable[[], Path], image: ForImage, *, shown: str, version: Callable[[], str]) -> Mask:
+    """Read a mask of any kind: PNG, JPEG, TIFF, WebP, GeoJSON, COCO, run lengths; known by its content.
+
+    `bring` gives the file, and is not called for a COCO file that an earlier row has read; `shown` names it in
+    messages, `version` changes when it does. Raises `RowError`: read for a missing or damaged file, mask for text that
+    cannot be understood, size, and memory.
+    """
+    if shown.lower().endswith((".json", ".geojson")) and (index := coco.known_index(version())) is not None:
+        return Mask(index.mask(image), 1, (index.num_bytes, index.sha256))
+    path = bring()
+    with reading(path, _WHAT):
+        match _text_kind(path):
+            case "json":
+                try:
+                    return Mask(read_json_mask(path, shown, image), 1)
+                except ManyImages:
+                    index = coco.index_of(version(), path, shown, max_bytes=image.max_bytes)
+                    return Mask(index.mask(image), 1, (index.num_bytes, index.sha256))
+            case "runs":
+                alone(shown, image)
+                check_file_size(path, path.stat().st_size * PARSED_BYTES_PER_CHARACTER, image.max_bytes, _WHAT)
+                canvas = canvas_of(image.upright_px, shown, image)
+                canvas.runs(pair_runs(path.read_bytes(), canvas.mask.size, shown))
+                return Mask(canvas.mask, 1)
+            case _:
+                alone(shown, image)
+                return Mask(*read_mask_samples(path, max_bytes=image.max_bytes))
+
+
+def _text_kind(path: Path) -> Literal["json", "runs"] | None:
+    """What kind of text a file begins with; None for anything else, and for what is no file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        return None
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip(_BLANK)
+    if head[:1] in (b"{", b"["):
+        return "json"
+    return "runs" if head and not head.strip(b"0123456789" + _BLANK) else None
 
 
 def read_mask_samples(path: Path, *, max_bytes: int) -> tuple[Grey, int]:

@@ -75,4 +75,5 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
     if head[4:8] == b"ftyp":
         kind = "an AVIF or HEIC"
     found = f"is {kind}" if kind else "is not an image"
-    raise RowError(FailureCode.READ, f"the {what} {path} {found}; only JPEG, PNG, TIFF and WebP can be read")
+    kinds = "JPEG, PNG, TIFF and WebP" if what == "image" else "JPEG, PNG, TIFF, WebP, GeoJSON, COCO and run lengths"
+    raise RowError(FailureCode.READ, f"the {what} {path} {found}; only {kinds} can be read")

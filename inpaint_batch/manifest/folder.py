@@ -13,6 +13,8 @@ from inpaint_batch.storage.paths import output_problem
 from inpaint_batch.types import Row
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
+MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
+"""A mask may also be text: polygons, or run lengths."""
 
 
 def read_folder(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
@@ -20,14 +22,17 @@ def read_folder(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
 
     The mask of `a/b.jpg` is `a/b.jpg.<suffix>` below `masks` where there is one, else `a/b.<suffix>`. Where that leaves
     a choice (two such masks, or two images `b.jpg` and `b.png` for one mask `b.png`), the row is a problem, as it is
-    for an image without a mask. Any of IMAGE_SUFFIXES in any case counts. Hidden files are left out, links to files are
-    followed, links to folders are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1.
+    for an image without a mask. Any of IMAGE_SUFFIXES in any case counts, for masks any of MASK_SUFFIXES. Hidden files
+    are left out, links to files are followed, links to folders are not; `masks` may lie inside `images`. `line` is the
+    ordinal of the image from 1. If `masks` is a file, it is the mask of every image: COCO annotations of all of them.
 
     Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
     ManifestError where a folder cannot be read or there was no image at all.
     """
+    if masks.is_file() and masks.suffix.lower() not in (".json", ".geojson"):
+        raise UsageError(f"{masks} is one file; --masks takes a folder, or a COCO file (.json) of the whole folder")
     for folder, role in ((images, "images"), (masks, "masks")):
-        if not folder.is_dir():
+        if not folder.is_dir() and not (folder is masks and masks.is_file()):
             raise ManifestError(f"the folder of {role} {folder} does not exist or is not a folder")
     if images.samefile(masks):
         raise UsageError(f"images and masks are the same folder {images}; put the masks in a folder of their own")
@@ -37,14 +42,14 @@ def read_folder(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
 def _rows(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
     line = 0
     for relative, names in _walk(images, "", masks.resolve()):
-        chosen = _Masks(masks / relative, names)
+        chosen = None if masks.is_file() else _Masks(masks / relative, names)
         for name in names:
             line += 1
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
             try:
                 _check_name(output)
-                mask = f"{masks}{os.sep}{relative}{chosen.of(name)}"
+                mask = f"{masks}{os.sep}{relative}{chosen.of(name)}" if chosen is not None else str(masks.absolute())
                 yield Row(id=output, line=line, image=image, mask=mask, output=output)
             except RowError as error:
                 shown = output.encode("utf-8", "backslashreplace").decode()
@@ -64,8 +69,8 @@ def _walk(root: Path, relative: str, skipped: Path) -> Iterator[tuple[str, list[
             yield from _walk(root, f"{relative}{folder}/", skipped)
 
 
-def _listed(folder: Path) -> tuple[list[str], list[str]]:
-    """The images and the folders right inside `folder`, each sorted."""
+def _listed(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> tuple[list[str], list[str]]:
+    """The files of these suffixes and the folders right inside `folder`, each sorted."""
     names, folders = [], []
     try:
         with os.scandir(folder) as entries:
@@ -74,7 +79,7 @@ def _listed(folder: Path) -> tuple[list[str], list[str]]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (  # noqa: PTH122
+                elif os.path.splitext(entry.name)[1].lower() in suffixes and (  # noqa: PTH122
                     entry.is_file() or _is_dangling(entry)
                 ):
                     names.append(entry.name)
@@ -104,7 +109,7 @@ class _Masks:
     def __init__(self, folder: Path, images: list[str]) -> None:
         self._folder = folder
         self._by_stem: dict[str, list[str]] = defaultdict(list)
-        for name in _listed(folder)[0] if folder.is_dir() else []:
+        for name in _listed(folder, MASK_SUFFIXES)[0] if folder.is_dir() else []:
             self._by_stem[Path(name).stem].append(name)
         self._waiting: dict[str, list[str]] = defaultdict(list)  # images without a mask of their full name, by stem
         for name in images:

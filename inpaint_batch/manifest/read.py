@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from inpaint_batch.config import MASK_IN_IMAGE
+from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
@@ -150,6 +150,9 @@ class _RowReader:
         image, mask, truth, output, name = (
             cells[self._image], cells[self._mask], cells[self._truth], cells[self._output], cells[self._id],
         )  # fmt: skip
+        options = {option: text for option, at in self._options if (text := cells[at].strip())} if self._options else {}
+        if "#" in mask and (entry := MASK_ENTRY.fullmatch(mask)):
+            mask, options = entry[1], {**options, "mask_image": entry[2]}
         together = f"{image}\n{mask}\n{truth}"
         if "\0" in together or "://" in together or not image.strip() or not mask.strip():
             _check_locations(image, mask, truth)
@@ -162,7 +165,6 @@ class _RowReader:
             raise RowError(
                 FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
             )
-        options = {option: text for option, at in self._options if (text := cells[at].strip())} if self._options else {}
         if MASK_IN_IMAGE.fullmatch(mask):
             mask, options = image, {**options, "mask_from": mask}
         name = name or output

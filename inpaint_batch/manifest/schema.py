@@ -80,7 +80,7 @@ def row_config(row: Row, defaults: RowConfig) -> RowConfig:
                 raise RowError(FailureCode.READ, f"{name} must be a whole number, not {text!r}; correct the manifest")
             changes[field.name] = int(float(text))
         else:
-            changes[field.name] = text.lower()
+            changes[field.name] = text if field.metadata.get("verbatim") else text.lower()
     try:
         return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]  # RowConfig checks the values
     except ConfigError as error:

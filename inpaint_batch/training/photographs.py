@@ -11,12 +11,12 @@ import numpy as np
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, MASK_SUFFIXES
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.types import BoolArray, FloatArray
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 DAMAGE_RIM_PX = 2
 """Pixels around a hole of a manifest that are not learned from either: damage rarely ends where its mask does."""
 
@@ -88,9 +88,9 @@ def _in_manifest(path: Path) -> dict[str, Photograph]:
             found[row.id] = Photograph(Path(row.truth))
             continue
         config = row_config(row, RowConfig())
-        if config.mask_from != "file":
+        if config.mask_from != "file" or Path(row.mask).suffix.lower() in MASK_SUFFIXES - IMAGE_SUFFIXES:
             raise ConfigError(
-                f"line {row.line} of {path}: masks drawn in the image are not read here; save them as files"
+                f"line {row.line} of {path}: masks in text, or drawn in the image, are not read here; save them as PNG"
             )
         found[row.id] = Photograph(Path(row.image), Path(row.mask), config)
     return found

@@ -12,7 +12,9 @@ def row(**options: str) -> Row:
 
 
 def test_option_names_are_what_users_write() -> None:
-    assert list(OPTION_FIELDS) == ["mask_polarity", "mask_threshold", "dilate", "feather", "jpeg", "mask_from", "page"]
+    assert list(OPTION_FIELDS) == [
+        "mask_polarity", "mask_threshold", "dilate", "feather", "jpeg", "mask_from", "mask_image", "page",
+    ]  # fmt: skip
 
 
 def test_no_option_keeps_the_defaults() -> None:

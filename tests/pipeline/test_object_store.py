@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -201,3 +202,24 @@ def test_workers_of_ray_fetch_and_send_by_themselves(server, prefix, gallery, tm
     assert {about["source"]["path"] for about in sidecars.values()} == {
         f"s3://{BUCKET}/{prefix}in/{row['image']}" for row in gallery.rows
     }
+
+
+def test_one_file_of_annotations_serves_all_rows(server, prefix, gallery, tmp_path):
+    filled(gallery, num_rows=4)
+    images = [{"id": 7 + number, "file_name": row["image"]} for number, row in enumerate(gallery.rows)]
+    area = [[24, 20, 40, 20, 40, 32, 24, 32]]  # the same hole as that of the masks that the gallery draws
+    annotations = [{"image_id": image["id"], "segmentation": area} for image in images]
+    (gallery.folder / "all.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    want = expected(gallery, tmp_path)
+    for number, row in enumerate(gallery.rows):
+        row["mask"] = f"s3://{BUCKET}/{prefix}in/all.json#{7 + number}" if number % 2 else "all.json"
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    done = call(server, restore(source, output, "--sidecar"))
+    assert done.returncode == 0, done.stderr
+    results = server.results(BUCKET, f"{prefix}out/")
+    assert {name: data for name, data in results.items() if not name.endswith(".json")} == want
+    told = [json.loads(data)["mask"] for name, data in results.items() if name.endswith(".json")]
+    whole = (gallery.folder / "all.json").read_bytes()
+    assert [(mask["bytes"], mask["sha256"]) for mask in told] == [(len(whole), hashlib.sha256(whole).hexdigest())] * 4
