@@ -17,7 +17,8 @@ from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.mask_json import ForImage
-from inpaint_batch.imaging.masks import Mask, drawn_mask, read_mask
+from inpaint_batch.imaging.mask_pictures import drawn_mask
+from inpaint_batch.imaging.masks import Mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -85,7 +86,8 @@ def _tiles_of(row: Row, ordinal: int, engine: Engine, tiling: TilingConfig) -> I
         image = ForImage(source.header, row.image, config.mask_image, DEFAULT_MAX_IMAGE_BYTES)
         mask = read_mask(lambda: Path(row.mask), image, shown=row.mask, version=lambda: row.mask)
     else:
-        mask = Mask(drawn_mask(source, config.mask_from), source.header.orientation)
+        drawn = drawn_mask(source, config.mask_from)
+        mask = Mask(drawn, drawn.orientation)
     holes = hole_map(mask.grey, mask.orientation, source.header, config)
 
     def read_rgb(box: Box) -> FloatArray:

@@ -24,7 +24,8 @@ from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
 from inpaint_batch.imaging.mask_json import ForImage
-from inpaint_batch.imaging.masks import Mask, drawn_mask, read_mask
+from inpaint_batch.imaging.mask_pictures import drawn_mask
+from inpaint_batch.imaging.masks import Mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.write import verify_written, write_filled
@@ -137,13 +138,14 @@ def _prepared(
             return None
         watch.lap("")  # waiting is no work
         mask = _mask(files, source, max_image_bytes)
-        watch.lap("read")
         holes = hole_map(mask.grey, mask.orientation, source.header, task.config)
+        watch.lap("read")
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
         windows = plan_windows(holes.hole, found, tiling)
         watch.lap("plan")
-        source.read(windows[0].box)  # decode here, in a reader's thread, and not while the engine waits
+        # Decoded here, in a reader's thread, and not while the engine waits.
+        source.anticipate(tile.core for window in windows for tile in window.levels[-1].tiles)
     except BaseException:
         source.close()
         raise
@@ -156,7 +158,8 @@ def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
     row, config = files.task.row, files.task.config
     if config.mask_from != "file":
         files.mask = files.image
-        return Mask(drawn_mask(source, config.mask_from), source.header.orientation)
+        drawn = drawn_mask(source, config.mask_from)
+        return Mask(drawn, drawn.orientation)
     image = ForImage(source.header, row.image, config.mask_image, max_bytes)
     return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask))
 

@@ -38,7 +38,8 @@ def open_image(path: Path, *, max_bytes: int, page: int | None = None) -> ImageS
 
     `page` counts from 1. Without it, a file of several pages is refused; with it, only that page is read and patched.
 
-    Raises `RowError`: memory, if the decoded samples would take more than `max_bytes`; read, if the file is missing,
+    Raises `RowError`: memory, if what has to be decoded at once (all samples; of a TIFF one strip or tile) would take
+    more than `max_bytes`; read, if the file is missing,
     empty, not a JPEG, PNG, TIFF or WebP, damaged, or of a kind that cannot be written back exactly (the message names
     it).
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _BAD_PATHS = {
 
 
 class ImageSource(ABC):
-    """One opened image file. Thread-safe; decodes at the first `read` and keeps the samples until `close`."""
+    """One opened image file. Thread-safe; keeps what it decodes until `close`, or as much of it as it may."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
@@ -38,17 +38,29 @@ class ImageSource(ABC):
         self._lock = threading.RLock()
 
     def read(self, box: Box) -> SampleArray:
-        """Samples of `box` as a read-only view (box.height, box.width, bands), in the dtype and orientation of the
-        file.
+        """Samples of `box` (box.height, box.width, bands), read-only, in the dtype and orientation of the file.
 
         Raises `RowError` (read) if the file is damaged, and `ValueError` if the box leaves the image.
         """
         if not self.header.box.contains(box):
             raise ValueError(f"{box} leaves the image, which is {self.header.box}")
         with self._lock, reading(self.path):
-            view = self._samples(box)[box.slices]
-        view.flags.writeable = False
-        return view
+            samples = self._samples(box)
+        samples.flags.writeable = False
+        return samples
+
+    def anticipate(self, boxes: Iterable[Box]) -> None:
+        """Decode what `read` will need first, as far as there is room; `boxes` in the order in which they are read.
+
+        Raises as `read` does.
+        """
+        for box in boxes:
+            self.read(box)
+            return  # where a format is decoded all or nothing
+
+    def parts(self) -> Iterator[Box]:
+        """Boxes that make up the image, in an order in which reading them decodes nothing twice."""
+        return bands_of_rows(self.header)
 
     def close(self) -> None:
         """Let go of the samples. Views handed out before stay valid; a later `read` decodes again."""
@@ -68,7 +80,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _samples(self, box: Box) -> SampleArray:
-        """The whole raster (height, width, bands), of which at least `box` is decoded. Called under the lock."""
+        """Samples (box.height, box.width, bands), as a view of what is kept or a copy. Called under the lock."""
 
     @abstractmethod
     def _forget(self) -> None:
@@ -85,13 +97,12 @@ class WholeRasterSource(ImageSource):
         """All samples (height, width, bands)."""
 
     def _samples(self, box: Box) -> SampleArray:
-        del box  # all or nothing
         if self._raster is None:
             header, raster = self.header, self._decode()
             if raster.shape != (header.height_px, header.width_px, header.num_bands) or raster.dtype != header.dtype:
                 raise damaged(self.path, "its pixels do not match its header")
             self._raster = raster
-        return self._raster
+        return self._raster[box.slices]
 
     def _forget(self) -> None:
         self._raster = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.imaging.colour import robust_levels
-from inpaint_batch.imaging.source import ImageSource, damaged
+from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged
 from inpaint_batch.imaging.tiff_codec import FileType, unpack_segment
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
 from inpaint_batch.types import BoolMap, Box, Header, SampleArray
 
+DEFAULT_CACHE_BYTES = 64 << 20
 _MAX_LEVEL_SEGMENTS = 32
 _MAX_LEVEL_PIXELS = 1 << 16
 """Of one segment."""
@@ -24,29 +28,59 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class TiffSource(ImageSource):
-    """One page of a losslessly compressed TIFF, in strips or tiles."""
+    """One page of a losslessly compressed TIFF, in strips or tiles, of which only a few are held decoded at a time."""
 
     def __init__(self, path: Path, header: Header, layout: TiffLayout) -> None:
         super().__init__(path, header)
         self.layout = layout
-        self._raster: SampleArray | None = None
-        self._decoded: set[int] = set()
+        self.cache_bytes = DEFAULT_CACHE_BYTES
+        """How many bytes of decoded segments are kept; the last one that was read is kept in any case."""
+        self._kept: OrderedDict[int, SampleArray] = OrderedDict()  # the least recently read first
+        self._kept_bytes = 0
+
+    def anticipate(self, boxes: Iterable[Box]) -> None:
+        """As in `ImageSource`, until half of what may be kept is used."""
+        for box in boxes:
+            for index in self.layout.touching(box):
+                if 2 * self._kept_bytes >= self.cache_bytes:
+                    return
+                self.read(self.layout.box(index))
+
+    def parts(self) -> Iterator[Box]:
+        """As in `ImageSource`: tiles one by one, strips a few together."""
+        rows, columns = self.layout.grid
+        height_px = self.layout.segment_px[0]
+        if columns > 1:
+            yield from (self.layout.box(index) for index in range(rows * columns))
+            return
+        step_px = height_px * max(1, BAND_OF_ROWS_PIXELS // (height_px * self.header.width_px))
+        for top in range(0, self.header.height_px, step_px):
+            yield Box(top, 0, step_px, self.header.width_px).intersect(self.header.box)
 
     def _samples(self, box: Box) -> SampleArray:
-        if self._raster is None:
-            header = self.header
-            # Zeros are not committed by the system until written, so untouched segments cost nothing.
-            self._raster = np.zeros((header.height_px, header.width_px, header.num_bands), header.dtype)
-        missing = [index for index in self.layout.touching(box) if index not in self._decoded]
-        if missing:
-            with self.path.open("rb") as file:
-                for index in missing:
+        header = self.header
+        samples: SampleArray = np.empty((box.height, box.width, header.num_bands), header.dtype)
+        with ExitStack() as opened:
+            file: BinaryIO | None = None
+            for index in self.layout.touching(box):
+                segment = self._kept.get(index)
+                if segment is None:
+                    file = file or opened.enter_context(self.path.open("rb"))
                     segment = read_segment(file, self.layout, index, self.path)
-                    inside = self.layout.box(index)
-                    where = (*inside.slices, self.layout.bands(index))
-                    self._raster[where] = segment[: inside.height, : inside.width]
-                    self._decoded.add(index)
-        return self._raster
+                    self._keep(index, segment)
+                else:
+                    self._kept.move_to_end(index)
+                inside = self.layout.box(index)
+                common = inside.intersect(box)
+                where = (*common.shift(-box.top, -box.left).slices, self.layout.bands(index))
+                samples[where] = segment[common.shift(-inside.top, -inside.left).slices]
+        return samples
+
+    def _keep(self, index: int, segment: SampleArray) -> None:
+        self._kept[index] = segment
+        self._kept_bytes += segment.nbytes
+        while self._kept_bytes > self.cache_bytes and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def learn_levels(self, hole: BoolMap) -> None:
         """As in `ImageSource`; looks at the same few segments as opening does."""
@@ -55,12 +89,12 @@ class TiffSource(ImageSource):
             self.header = replace(self.header, levels=levels)
 
     def _forget(self) -> None:
-        self._raster = None
-        self._decoded.clear()
+        self._kept.clear()
+        self._kept_bytes = 0
 
 
 def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource:
-    """Open one page of a TIFF by its directory; raises `RowError` (read, memory).
+    """Open one page of a TIFF by its directory; raises `RowError`: read, or memory if a segment exceeds `max_bytes`.
 
     `page` counts from 1; None stands for the only page. Of a page of 32-bit samples, a few segments are decoded to
     find its levels.
@@ -109,10 +143,19 @@ def _find_levels(path: Path, layout: TiffLayout, num_colours: int, hole: BoolMap
     return (white, black) if layout.kind.is_min_white else (black, white)
 
 
+def read_packed(file: BinaryIO, layout: TiffLayout, index: int) -> bytes:
+    """The bytes of segment `index` as they stand in the file."""
+    file.seek(layout.offsets[index])
+    return file.read(layout.lengths[index])
+
+
 def read_segment(file: BinaryIO, layout: TiffLayout, index: int, path: Path) -> SampleArray:
     """Segment `index` as stored (h, w, bands), padding included, but black-is-zero. Raises `RowError` (read)."""
-    file.seek(layout.offsets[index])
-    packed = file.read(layout.lengths[index])
+    return unpack(read_packed(file, layout, index), layout, index, path)
+
+
+def unpack(packed: bytes, layout: TiffLayout, index: int, path: Path, what: str = "image") -> SampleArray:
+    """Like `read_segment`, of bytes that are there already."""
     full_shape = (*layout.segment_px, layout.segment_bands)
     try:
         samples = unpack_segment(
@@ -125,7 +168,7 @@ def read_segment(file: BinaryIO, layout: TiffLayout, index: int, path: Path) -> 
             layout.kind.depth,
         )
     except (ValueError, RuntimeError) as error:
-        raise damaged(path, f"segment {index} does not decode ({error})") from error
+        raise damaged(path, f"segment {index} does not decode ({error})", what) from error
     return turn_white(samples, layout, index)
 
 

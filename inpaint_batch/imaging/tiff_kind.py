@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.source import check_budget, damaged, refuse
+from inpaint_batch.imaging.source import damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
 from inpaint_batch.types import ColourModel, SampleType
 
@@ -80,13 +80,12 @@ class TiffKind:
         return self.depth == 32
 
 
-def recognise(path: Path, page: tifffile.TiffPage, max_bytes: int) -> TiffKind:
-    """What one page holds; raises `RowError`: memory if it is too large, read for what cannot be kept exactly."""
+def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
+    """What one page holds; raises `RowError` (read) for what cannot be kept exactly."""
     width_px, height_px = int(page.imagewidth), int(page.imagelength)
     num_bands, depth = int(page.samplesperpixel), _depth(page)
     if not width_px or not height_px or not num_bands:
         raise damaged(path, "its directory makes no sense")
-    check_budget(path, width_px, height_px, num_bands * max(1, depth // 8), max_bytes)
     _refuse_coding(path, page)
     photometric = int(page.photometric)
     if photometric not in _NUM_COLOURS:

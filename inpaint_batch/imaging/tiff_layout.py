@@ -109,11 +109,12 @@ class TiffLayout:
 def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> TiffLayout:
     """Layout of page `page_number` (from 1) of a TIFF, or of its only page.
 
-    Raises `RowError` (read, memory) naming what cannot be kept exactly.
+    Raises `RowError`: read, naming what cannot be kept exactly; memory where one segment takes more than `max_bytes`
+    decoded. How large the image is as a whole does not matter.
     """
     with tifffile.TiffFile(path) as file:
         page = _choose_page(path, file, page_number)
-        kind = tiff_kind.recognise(path, page, max_bytes)
+        kind = tiff_kind.recognise(path, page)
         width_px, height_px, num_bands = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
         is_tiled = bool(page.is_tiled)
         if is_tiled:

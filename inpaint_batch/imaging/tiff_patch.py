@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -34,11 +34,11 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
     layout = source.layout
     shutil.copyfile(source.path, destination)
     offsets, lengths = list(layout.offsets), list(layout.lengths)
-    num_users = Counter(offsets)
+    shared = _shared_offsets(layout)
     with destination.open("r+b") as file, source.path.open("rb") as original:
-        for index in _touched(layout, patches):
+        for index, numbers in sorted(_touched(layout, patches).items()):
             samples = read_segment(original, layout, index, source.path)
-            _patch_segment(samples, layout, index, patches, source.header.num_colours)
+            _patch_segment(samples, layout, index, (patches[number] for number in numbers), source.header.num_colours)
             packed = pack_segment(
                 turn_white(samples, layout, index),
                 layout.compression,
@@ -46,8 +46,7 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
                 file_dtype(layout),
                 layout.kind.depth,
             )
-            is_shared = num_users[offsets[index]] > 1 or offsets[index] in layout.foreign_offsets
-            if len(packed) > lengths[index] or is_shared:
+            if len(packed) > lengths[index] or layout.offsets[index] in shared:
                 offsets[index] = _append(file, packed, layout, source.path)
             else:
                 file.seek(offsets[index])
@@ -59,19 +58,24 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
             _store(file, layout, layout.lengths_tag, lengths, source.path)
 
 
-def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> list[int]:
-    """Segments that hold at least one hole pixel, in file order."""
-    touched = set()
-    for patch in patches:
+def _shared_offsets(layout: TiffLayout) -> set[int]:
+    """Where bytes lie that must not be overwritten for one segment, since another one is the same, on any page."""
+    return {offset for offset, num_users in Counter(layout.offsets).items() if num_users > 1} | layout.foreign_offsets
+
+
+def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> dict[int, list[int]]:
+    """Segments that hold at least one hole pixel, each with the numbers of the patches that have it there."""
+    touched: dict[int, list[int]] = {}
+    for number, patch in enumerate(patches):
         for index in layout.touching(patch.box):
             inside = layout.box(index).intersect(patch.box).shift(-patch.box.top, -patch.box.left)
             if patch.hole[inside.slices].any():
-                touched.add(index)
-    return sorted(touched)
+                touched.setdefault(index, []).append(number)
+    return touched
 
 
 def _patch_segment(
-    samples: SampleArray, layout: TiffLayout, index: int, patches: Sequence[Patch], num_colours: int
+    samples: SampleArray, layout: TiffLayout, index: int, patches: Iterable[Patch], num_colours: int
 ) -> None:
     """Write the hole samples of all patches into a segment (h, w, bands), black-is-zero, in place."""
     box, bands = layout.box(index), layout.bands(index)
@@ -131,31 +135,24 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
         or before.segment_px != after.segment_px
     ):
         raise spoiled(destination, "its header changed on the way")
-    touched = set(_touched(before, patches))
+    touched = _touched(before, patches)
+    places = zip(before.offsets, before.lengths, after.offsets, after.lengths, strict=True)
+    for index, (offset, length, new_offset, new_length) in enumerate(places):
+        if index not in touched and (offset, length) != (new_offset, new_length):
+            raise spoiled(destination, f"segment {index} moved although it holds no hole")
     with source.path.open("rb") as old, destination.open("rb") as new:
-        for index, (offset, length) in enumerate(zip(before.offsets, before.lengths, strict=True)):
-            if index in touched:
-                expected = read_segment(old, before, index, source.path)
-                _patch_segment(expected, before, index, patches, source.header.num_colours)
-                is_right = same_samples(expected, read_segment(new, after, index, destination))
-            else:
-                is_right = (offset, length) == (after.offsets[index], after.lengths[index])
-                if is_right:
-                    old.seek(offset)
-                    new.seek(offset)
-                    is_right = old.read(length) == new.read(length)
-            if not is_right:
+        for index, numbers in sorted(touched.items()):
+            expected = read_segment(old, before, index, source.path)
+            _patch_segment(expected, before, index, (patches[number] for number in numbers), source.header.num_colours)
+            if not same_samples(expected, read_segment(new, after, index, destination)):
                 raise spoiled(destination, f"segment {index} read back different from what was meant")
-        _verify_rest(old, new, before, sorted(touched), destination)
+        _verify_rest(old, new, before, touched, destination)
 
 
-def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Sequence[int], destination: Path) -> None:
-    """Compare all bytes of the old file that are neither touched segments nor address arrays."""
-    gaps = [
-        (layout.offsets[index], layout.lengths[index])
-        for index in touched
-        if layout.offsets[index] not in layout.foreign_offsets
-    ]
+def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Collection[int], destination: Path) -> None:
+    """Compare all bytes of the old file but touched segments and address arrays; so, untouched segments too."""
+    shared = _shared_offsets(layout)
+    gaps = [(layout.offsets[index], layout.lengths[index]) for index in touched if layout.offsets[index] not in shared]
     for tag in (layout.offsets_tag, layout.lengths_tag):
         if tag is not None:
             gaps.append((tag.entry, 20 if layout.is_big else 12))

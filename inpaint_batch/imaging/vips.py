@@ -70,6 +70,16 @@ def samples(image: Image, path: Path, what: str = "image") -> SampleArray:
         return array(image)
 
 
+def bands(image: Image, num_rows: int, path: Path, what: str = "image") -> Iterator[tuple[int, SampleArray]]:
+    """Like `samples`, from top to bottom: the first of at most `num_rows` rows, and the rows (rows, w, bands)."""
+    with explaining(path, what):
+        region = pyvips.Region.new(image)
+        for top in range(0, image.height, num_rows):
+            height = min(num_rows, image.height - top)
+            rows = np.frombuffer(region.fetch(0, top, image.width, height), _DTYPES[image.format])
+            yield top, rows.reshape(height, image.width, image.bands)
+
+
 def from_samples(samples: SampleArray, interpretation: str) -> Image:
     """An image of samples (h, w, bands) uint8 or uint16 in memory, meaning what libvips calls `interpretation`."""
     height, width, bands = samples.shape

@@ -14,6 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from inpaint_batch.imaging.mask_pictures import open_picture
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.types import Box, Patch
 
@@ -104,6 +105,18 @@ def icc_profile() -> bytes:
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def read_mask_samples(path: Path, *, max_bytes: int = NO_LIMIT) -> tuple[NDArray[np.uint8], int]:
+    """All of a mask and its orientation; its pieces must make up the whole, each pixel once."""
+    mask = open_picture(path, max_bytes=max_bytes)
+    grey = np.zeros(mask.shape, np.uint8)
+    seen = np.zeros(mask.shape, np.uint8)
+    for box, piece in mask.pieces():
+        grey[box.slices] = piece
+        seen[box.slices] += 1
+    assert (seen == 1).all()
+    return grey, mask.orientation
 
 
 def png_bomb(width_px: int = 100_000, height_px: int = 20_000) -> bytes:

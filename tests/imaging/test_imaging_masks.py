@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.masks import read_mask_samples
+from inpaint_batch.imaging import mask_pictures
+from inpaint_batch.imaging.mask_pictures import open_picture
 
 WHITE = np.zeros((53, 71), np.bool_)
 WHITE[10:20, 5:60] = True
@@ -105,7 +106,7 @@ MASKS = {
 def test_every_kind_reads_as_the_same_grey(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "mask"
     MASKS[kind](path)
-    samples, orientation = read_mask_samples(path, max_bytes=1 << 24)
+    samples, orientation = cases.read_mask_samples(path, max_bytes=1 << 24)
     assert samples.dtype == np.uint8
     assert orientation == 1
     tolerance = 4 if "jpeg" in kind else 0
@@ -118,7 +119,7 @@ def test_orientation_is_told(tmp_path: Path, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.fromarray(GREY).convert("RGB").save(path, format, exif=exif)
-    samples, orientation = read_mask_samples(path, max_bytes=1 << 24)
+    samples, orientation = cases.read_mask_samples(path, max_bytes=1 << 24)
     assert orientation == 8
     assert samples.shape == GREY.shape
 
@@ -129,7 +130,7 @@ def test_orientation_and_upper_byte_of_any_tiff(tmp_path: Path, compression: str
     samples = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 255
     tag = (274, 3, 1, 6, True)
     tifffile.imwrite(path, samples, photometric="minisblack", compression=compression, extratags=[tag])
-    grey, orientation = read_mask_samples(path, max_bytes=1 << 24)
+    grey, orientation = cases.read_mask_samples(path, max_bytes=1 << 24)
     assert orientation == 6
     np.testing.assert_array_equal(grey, np.arange(256).reshape(16, 16))
     assert grey.flags.writeable
@@ -141,9 +142,9 @@ def test_profile_and_gamma_are_not_applied(tmp_path: Path) -> None:
     samples = cases.picture("grey")
     data = cases.encoded(Image.fromarray(samples), "PNG", icc_profile=cases.icc_profile())
     path.write_bytes(data[:33] + cases.png_chunk(b"gAMA", (100_000).to_bytes(4, "big")) + data[33:])
-    np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], samples)
+    np.testing.assert_array_equal(cases.read_mask_samples(path, max_bytes=1 << 24)[0], samples)
     Image.fromarray(samples).save(path, "TIFF", icc_profile=cases.icc_profile())
-    np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], samples)
+    np.testing.assert_array_equal(cases.read_mask_samples(path, max_bytes=1 << 24)[0], samples)
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -152,21 +153,21 @@ def test_alpha_that_was_multiplied_in_is_taken_out(tmp_path: Path, compression: 
     alpha = np.full_like(GREY, 51)
     stored = np.dstack([GREY // 5] * 3 + [alpha])
     tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["assocalpha"], compression=compression)
-    np.testing.assert_array_equal(read_mask_samples(path, max_bytes=1 << 24)[0], GREY)
+    np.testing.assert_array_equal(cases.read_mask_samples(path, max_bytes=1 << 24)[0], GREY)
 
 
 def test_an_overwritten_mask_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
     for value in (3, 200):
         tifffile.imwrite(path, np.full((40, 50), value, np.uint8), photometric="minisblack")
-        assert (read_mask_samples(path, max_bytes=1 << 24)[0] == value).all()
+        assert (cases.read_mask_samples(path, max_bytes=1 << 24)[0] == value).all()
 
 
 def test_colours_become_luminance(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     samples = cases.picture("rgb")
     Image.fromarray(samples).save(path)
-    grey, _ = read_mask_samples(path, max_bytes=1 << 24)
+    grey, _ = cases.read_mask_samples(path, max_bytes=1 << 24)
     assert np.abs(grey.astype(int) - np.asarray(Image.fromarray(samples).convert("L"))).max() <= 1
 
 
@@ -182,7 +183,7 @@ def test_bad_masks_are_named_as_masks(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(RowError) as caught:
-            read_mask_samples(path, max_bytes=1 << 24)
+            cases.read_mask_samples(path, max_bytes=1 << 24)
         assert caught.value.code == FailureCode.READ
         assert words in caught.value.message
         assert "the mask" in caught.value.message
@@ -210,7 +211,7 @@ def test_what_cannot_be_a_mask_is_refused(tmp_path: Path, words: str) -> None:
     path = tmp_path / "mask"
     UNUSABLE[words](path)
     with pytest.raises(RowError, match=words) as caught:
-        read_mask_samples(path, max_bytes=1 << 24)
+        cases.read_mask_samples(path, max_bytes=1 << 24)
     assert caught.value.code == FailureCode.READ
     assert "cannot serve as a mask" in caught.value.message
 
@@ -223,7 +224,7 @@ def test_a_truncated_tiff_is_not_read_as_black(tmp_path: Path, compression: str,
     tifffile.imwrite(path, samples, photometric="minisblack", compression=compression, tile=tile, metadata=None)
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(RowError, match=r"truncated|torn|damaged") as caught:
-        read_mask_samples(path, max_bytes=1 << 24)
+        cases.read_mask_samples(path, max_bytes=1 << 24)
     assert caught.value.code == FailureCode.READ
 
 
@@ -241,7 +242,7 @@ def test_torn_pixels_within_a_tiff_are_noticed(tmp_path: Path, compression: str,
     data[torn] = bytes(value ^ 0x5A for value in data[torn])
     path.write_bytes(data)
     with pytest.raises(RowError, match=r"truncated|torn|damaged") as caught:
-        read_mask_samples(path, max_bytes=1 << 24)
+        cases.read_mask_samples(path, max_bytes=1 << 24)
     assert caught.value.code == FailureCode.READ
 
 
@@ -252,7 +253,7 @@ def test_half_a_file_is_not_half_a_mask(tmp_path: Path, format: str, kept: float
     data = cases.encoded(Image.fromarray(cases.picture("rgb")), format)
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(RowError) as caught:
-        read_mask_samples(path, max_bytes=1 << 24)
+        cases.read_mask_samples(path, max_bytes=1 << 24)
     assert caught.value.code == FailureCode.READ
     assert not caught.value.retryable
 
@@ -261,12 +262,32 @@ def test_a_truncated_jpeg_mask_is_not_padded_with_grey(tmp_path: Path) -> None:
     path = tmp_path / "mask.jpg"
     path.write_bytes(cases.encoded(Image.fromarray(GREY), "JPEG")[:-40])
     with pytest.raises(RowError, match="truncated"):
-        read_mask_samples(path, max_bytes=1 << 24)
+        cases.read_mask_samples(path, max_bytes=1 << 24)
 
 
-def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+def test_a_bomb_does_not_get_further_than_its_header(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     path.write_bytes(cases.png_bomb())
+    mask = open_picture(path, max_bytes=1 << 30)
+    assert mask.shape == (20_000, 100_000)  # nothing is decoded before that was compared with the image
+    assert mask.whole_bytes == 0
+    _interlaced(GREY)(path)
+    assert open_picture(path, max_bytes=GREY.size).whole_bytes == GREY.size
     with pytest.raises(RowError) as caught:
-        read_mask_samples(path, max_bytes=1 << 30)
+        open_picture(path, max_bytes=GREY.size - 1)
     assert caught.value.code == FailureCode.MEMORY
+
+
+@pytest.mark.parametrize("kind", ["png grey", "tiff tiled", "tiff tiled deflate", "tiff grey", "tiff jpeg", "webp"])
+def test_masks_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(mask_pictures, "_PIECE_PX", 200)
+    path = tmp_path / "mask"
+    MASKS[kind](path)
+    mask = open_picture(path, max_bytes=1 << 24)
+    sizes = [box.area_px for box, _ in mask.pieces()]
+    assert len(sizes) > 3
+    assert max(sizes) <= (512 if "tiled" in kind else 200)
+    assert sum(sizes) == GREY.size
+    assert (mask.whole_bytes > 0) == (kind in ("webp", "tiff jpeg"))
+    grey, _ = cases.read_mask_samples(path)
+    np.testing.assert_allclose(grey.astype(int), GREY.astype(int), atol=4 if "jpeg" in kind else 0)

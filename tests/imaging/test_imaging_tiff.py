@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from pathlib import Path
+from typing import Any
 
 import imaging_cases as cases
 import numpy as np
@@ -16,9 +17,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff_patch
+from inpaint_batch.imaging import tiff, tiff_patch
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.tiff_codec import CODECS, pack_segment, unpack_segment
+from inpaint_batch.imaging.tiff_layout import TiffLayout
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.types import Box, Patch
 
@@ -201,14 +203,33 @@ def test_a_classic_file_does_not_grow_past_its_addresses(tmp_path: Path, monkeyp
     assert caught.value.code == FailureCode.WRITE
 
 
-def test_only_touched_segments_are_decoded(tmp_path: Path) -> None:
+def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tif"
     samples = cases.picture("rgb", 256, 256)
     save_tiff(path, samples, "rgb", tile=(64, 64), compression="zlib")
     source = open_image(path, max_bytes=cases.NO_LIMIT)
     box = Box(70, 10, 100, 40)
     np.testing.assert_array_equal(source.read(box), samples[box.slices])
-    assert source._decoded == {4, 8}
+    decoded: list[int] = []
+    unpack = tiff.unpack
+
+    def counted(packed: bytes, layout: TiffLayout, index: int, *rest: Any) -> Any:
+        decoded.append(index)
+        return unpack(packed, layout, index, *rest)
+
+    monkeypatch.setattr(tiff, "unpack", counted)
+    source.close()
+    source.read(box)
+    source.read(box)
+    assert decoded == [4, 8]  # kept
+    source.cache_bytes = 64 * 64 * 3
+    source.close()
+    source.read(box)
+    source.read(box)
+    assert decoded[2:] == [4, 8, 4, 8]  # only the last one is kept
+    source.close()
+    source.anticipate([Box(0, 0, 200, 200), Box(200, 200, 9, 9)])
+    assert decoded[6:] == [0]
 
 
 @pytest.mark.parametrize("where", ["pixels", "tags"])

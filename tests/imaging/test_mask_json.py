@@ -367,7 +367,8 @@ def test_a_picture_has_no_entries_and_missing_files_are_told(tmp_path: Path) -> 
 
     picture = tmp_path / "mask.png"
     Image.fromarray(marked((0, 0, 1, 6))).save(picture)
-    np.testing.assert_array_equal(read(picture).grey, marked((0, 0, 1, 6)))
+    ((_, grey),) = read(picture).grey.pieces()
+    np.testing.assert_array_equal(grey, marked((0, 0, 1, 6)))
     assert "no COCO file" in refused(picture, entry="3").message
     assert "no COCO file" in refused(written(tmp_path, POLYGON), entry="3").message
     image = ForImage(header(), "/a.tif", "", 1 << 20)
