@@ -66,6 +66,22 @@ def train(
             help="Weights to start from (safetensors); their sizes are taken over too. Default: none.",
         ),
     ] = None,
+    few_shot: Annotated[
+        bool,
+        typer.Option(
+            "--few-shot",
+            help="Adapt the model of --init to a few photographs of your own: a short run with gentle steps, which "
+            "ends with weights that fill held-out ones better than those it began with, or with these. Default: off.",
+        ),
+    ] = False,
+    pretrain: Annotated[
+        bool,
+        typer.Option(
+            "--pretrain",
+            help="Teach the encoder alone, as a masked autoencoder; give the weights to --init of a run that learns "
+            "to fill holes. Default: off.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -92,7 +108,9 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if threads:
         torch.set_num_threads(threads)
-    settings = settings_of_run(output, config, init=init, resume=resume, steps=steps, seed=seed)
+    settings = settings_of_run(
+        output, config, init=init, few_shot=few_shot, pretrain=pretrain, resume=resume, steps=steps, seed=seed
+    )
     best = run_training(
         settings, data, output, damage=damage, resume=resume, init=init, device=device, num_loaders=loaders
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.models.masked_autoencoder import without_guess
 from inpaint_batch.models.spec import DcfSpec
 
 FORMAT = "inpaint-batch/1"
@@ -22,7 +23,8 @@ AVERAGE = "average/"
 def save_generator(path: Path, generator: DcfGenerator, weights: dict[str, Tensor]) -> None:
     """Write weights and sizes alone: what is compiled and shipped."""
     metadata = {"format": FORMAT, "kind": "generator", "spec": json.dumps(generator.spec.to_dict())}
-    write_tensors(path, {name: value.detach().contiguous() for name, value in weights.items()}, metadata)
+    tensors = {name: value.detach().contiguous() for name, value in without_guess(weights).items()}
+    write_tensors(path, tensors, metadata)
 
 
 def load_generator(path: Path) -> DcfGenerator:
@@ -30,7 +32,7 @@ def load_generator(path: Path) -> DcfGenerator:
     metadata, tensors = read_tensors(path)
     if metadata.get("kind") == "training":
         spec = DcfSpec.from_dict(json.loads(metadata["progress"])["config"]["model"])
-        weights = {n.removeprefix(AVERAGE): value for n, value in tensors.items() if n.startswith(AVERAGE)}
+        weights = without_guess({n.removeprefix(AVERAGE): v for n, v in tensors.items() if n.startswith(AVERAGE)})
     else:
         spec, weights = DcfSpec.from_dict(json.loads(metadata["spec"])), tensors
     generator = DcfGenerator(spec)

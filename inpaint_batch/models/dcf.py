@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from inpaint_batch.models.layers.attention import ContextualGather, ContextualMatch
 from inpaint_batch.models.layers.blocks import ResidualBlock, conv
+from inpaint_batch.models.layers.bottlenecks import bottleneck
 from inpaint_batch.models.layers.pushpull import PushPull
 from inpaint_batch.models.spec import DcfSpec
 
@@ -64,17 +65,11 @@ class DcfGenerator(nn.Module):
         self.downs = nn.ModuleList(conv(widths[i], widths[i + 1], stride=2) for i in range(3))
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                *(
-                    ResidualBlock(
-                        widths[level],
-                        spec.bottleneck_hidden if level == 3 else None,
-                        dilation=1 + index % 2 if level else 1,
-                    )
-                    for index in range(num_blocks)
-                )
+                *(ResidualBlock(widths[level], dilation=1 + index % 2 if level else 1) for index in range(num_blocks))
             )
-            for level, num_blocks in enumerate(spec.encoder_blocks)
+            for level, num_blocks in enumerate(spec.encoder_blocks[:3])
         )
+        self.encoder.append(bottleneck(spec))
         self.match = ContextualMatch(widths[2], spec.key_channels)
         self.stages = nn.ModuleList(
             RefinementStage(
@@ -104,18 +99,21 @@ class DcfGenerator(nn.Module):
         start = image + hole * start
         return torch.clamp(start + hole * self.residual(start, hole, prior_weight), 0.0, 1.0) * hole + image
 
-    def residual(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> Tensor:
-        """The learned part: (B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
+    def encode(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> list[Tensor]:
+        """Features at 1/2, 1/4, 1/8 and 1/16 of the start image (B, 3, H, W) with its hole (B, 1, H, W)."""
         stacked = torch.cat([start - CENTRE, hole, hole * prior_weight], dim=1)
         finest, *coarser = self.encoder
-        features = finest(self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))
-        skips = [features]
+        features = [finest(self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))]
         for down, blocks in zip(self.downs, coarser, strict=True):
-            features = blocks(self.relu(down(features)))
-            skips.append(features)
+            features.append(blocks(self.relu(down(features[-1]))))
+        return features
+
+    def residual(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> Tensor:
+        """The learned part: (B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
+        *skips, features = self.encode(start, hole, prior_weight)
         known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
         attention: Tensor | None = None
-        for stage, skip in zip(self.stages, reversed(skips[:-1]), strict=True):
+        for stage, skip in zip(self.stages, reversed(skips), strict=True):
             assert isinstance(stage, RefinementStage)
             joined = stage.join(features, skip)
             if attention is None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from inpaint_batch.errors import ConfigError
 
 MULTIPLE_OF_PX = 32
 """Tile sides must be multiples of this."""
+
+
+Bottleneck = Literal["conv", "transformer", "wavelet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,9 @@ class DcfSpec:
     """Residual blocks at 1/2, 1/4, 1/8 and 1/16."""
     decoder_blocks: tuple[int, int, int] = (1, 1, 1)
     """Residual blocks at 1/8, 1/4 and 1/2 on the way up, before each refinement stage."""
+    bottleneck: Bottleneck = "conv"
+    """What the blocks at 1/16 are made of: 3×3 convolutions, self-attention over the tile, or convolutions on Haar
+    sub-bands."""
     bottleneck_hidden: int = 192
     """Hidden channels of the blocks at 1/16."""
     stage_widths: tuple[int, int, int] = (128, 64, 32)
@@ -34,6 +40,8 @@ class DcfSpec:
         sizes = (self.width, self.bottleneck_hidden, self.key_channels, *self.stage_widths, *self.value_channels)
         if min(sizes) < 1:
             raise ConfigError(f"all sizes of a DCF generator must be at least 1: {self}")
+        if self.bottleneck not in get_args(Bottleneck):
+            raise ConfigError(f"bottleneck must be one of {', '.join(get_args(Bottleneck))}, not {self.bottleneck!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or TOML."""

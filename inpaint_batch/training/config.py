@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +25,9 @@ class TrainConfig:
     """Sizes of the network, the table `[model]`."""
     losses: LossWeights = field(default_factory=LossWeights)
     """How much each loss counts, the table `[losses]`."""
+    pretrain: bool = False
+    """Teach the encoder alone, as a masked autoencoder: most of every crop is hidden, in squares of 16 pixels. A run
+    that starts from its weights (`--init`) then learns to fill holes."""
     seed: int = 0
     """Seed of crops, holes and initial weights."""
     steps: int = 6000
@@ -78,6 +82,8 @@ class TrainConfig:
     """Share of the crop that damage elements cover."""
     shape_area: tuple[float, float] = (0.03, 0.25)
     """Share of the crop that polygons, text and silhouettes cover."""
+    pretrain_area: tuple[float, float] = (0.5, 0.75)
+    """Share of the crop that is hidden where `pretrain` is on, whatever the shares above say."""
     curriculum: tuple[tuple[float, float], ...] = ()
     """Share of the crop that holes of any kind cover, for each equal part of the run, such as [[0.05, 0.10],
     [0.10, 0.15], [0.15, 0.25], [0.25, 0.50]]. Empty: the shares above throughout."""
@@ -98,6 +104,10 @@ class TrainConfig:
     """Compile the network with torch.compile: needs a compiler, costs minutes at the start."""
     num_validation: int = 96
     """Photographs held out for validation (the last ones in the order of a hash of their names)."""
+    validation_crops: int = 1
+    """Crops of each photograph that is held out, each with its own hole."""
+    validate_start: bool = False
+    """Measure the weights a run starts from before the first step, and export them until others are better."""
     validate_every: int = 500
     """Steps between validations."""
     checkpoint_every: int = 100
@@ -114,11 +124,12 @@ class TrainConfig:
             shares = getattr(self, name)
             if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
                 raise ConfigError(f"{name} must be fractions that sum to 1, not {shares}")
-        for low, high in (self.stroke_area, self.box_area, self.damage_area, self.shape_area, *self.curriculum):
+        areas = (self.stroke_area, self.box_area, self.damage_area, self.shape_area, self.pretrain_area)
+        for low, high in (*areas, *self.curriculum):
             if not 0 < low <= high < 1:
                 raise ConfigError(f"an area must be two fractions, 0 < low <= high < 1, not {(low, high)}")
         at_least_one = ("steps", "batch_size", "micro_batches", "discriminator_every", "validate_every")
-        for name in (*at_least_one, "checkpoint_every", "discriminator_width"):
+        for name in (*at_least_one, "checkpoint_every", "discriminator_width", "validation_crops"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.max_samples is not None and self.max_samples < 1:
@@ -183,9 +194,12 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value
 
 
-def load_train_config(path: Path) -> TrainConfig:
-    """Read a TOML file of TrainConfig fields, with tables `[model]` and `[losses]`."""
+def load_train_config(path: Path, defaults: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a TOML file of TrainConfig fields, with tables `[model]` and `[losses]`.
+
+    `defaults` stand in for fields that the file leaves out. Raises ConfigError for what cannot be read or is unknown.
+    """
     try:
-        return TrainConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        return TrainConfig.from_dict({**(defaults or {}), **tomllib.loads(path.read_text(encoding="utf-8"))})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read training settings from {path}: {error}") from error

@@ -73,7 +73,7 @@ class Crops:
         config = self.config
         rng = np.random.default_rng([config.seed, step])
         side = int(rng.choice(config.sides_px, p=side_shares(step, config)))
-        with_prior = bool(rng.random() < config.prior_share) and side > min(config.sides_px)
+        with_prior = bool(rng.random() < config.prior_share) and side > min(config.sides_px) and not config.pretrain
         num = max(1, round(config.batch_size * (REFERENCE_SIDE_PX / side) ** 2))
         area = hole_area(step, config)
         image = np.empty((len(share := self.share(num)), 3, side, side), np.float32)

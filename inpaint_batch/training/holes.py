@@ -8,12 +8,23 @@ import numpy as np
 
 from inpaint_batch.holes.shapes import polygon_hole, silhouette_hole, text_hole
 from inpaint_batch.holes.synthesise import DamageLibrary, box_hole, stroke_hole
+from inpaint_batch.models.masked_autoencoder import CELL_PX
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.types import BoolArray
 
 STROKES, BOXES, DAMAGE, MIXTURES, POLYGONS, TEXT, SILHOUETTES = range(7)
 """In the order of `hole_shares`."""
 Area = tuple[float, float]
+
+
+def hidden_cells(rng: np.random.Generator, side: int, area: Area) -> BoolArray:
+    """(side, side): a share of its squares of CELL_PX is true, as many as `area` says, rounded."""
+    num_across = -(-side // CELL_PX)
+    cells = np.zeros(num_across**2, bool)
+    cells[: round(rng.uniform(*area) * cells.size)] = True
+    rng.shuffle(cells)
+    whole = np.kron(cells.reshape(num_across, num_across), np.ones((CELL_PX, CELL_PX), bool))
+    return np.asarray(whole[:side, :side])
 
 
 class HoleMaker:
@@ -32,6 +43,8 @@ class HoleMaker:
 
     def draw(self, rng: np.random.Generator, side: int, area: Area | None = None) -> BoolArray:
         """(side, side), true where missing. `area` overrules the shares of the crop that the settings name."""
+        if self.config.pretrain:
+            return hidden_cells(rng, side, self.config.pretrain_area)
         kind = int(rng.choice(len(self.shares), p=self.shares / self.shares.sum()))
         if kind != MIXTURES:
             return self._one(rng, side, kind, area)

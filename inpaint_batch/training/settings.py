@@ -5,11 +5,27 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
 from inpaint_batch.training.trainer import LAST
+
+FEW_SHOT: dict[str, Any] = {
+    "steps": 200,
+    "batch_size": 8,
+    "learning_rate": 3e-4,
+    "warmup_steps": 20,
+    "ema_decay": 0.98,
+    "num_validation": 4,
+    "validation_crops": 8,
+    "validate_start": True,
+    "validate_every": 25,
+    "checkpoint_every": 25,
+}
+"""Settings for a handful of photographs: a short run that ends with the weights it began with if it finds no better."""
 
 
 def settings_of_run(
@@ -17,21 +33,28 @@ def settings_of_run(
     file: Path | None = None,
     *,
     init: Path | None = None,
+    few_shot: bool = False,
+    pretrain: bool = False,
     resume: bool = False,
     steps: int | None = None,
     seed: int | None = None,
 ) -> TrainConfig:
     """`steps` and `seed`, where given, over `file`, or over the run's own settings (`resume`), or over defaults.
 
-    A model to start from brings its sizes, unless `file` names some. Raises ConfigError or EngineError for what
-    cannot be read.
+    The defaults are those of FEW_SHOT where `few_shot` is set. A model to start from brings its sizes, unless `file`
+    names some. Raises ConfigError or EngineError for what cannot be read, and ConfigError for `few_shot` alone.
     """
+    if few_shot and not (init or resume):
+        raise ConfigError("--few-shot adapts a model to a few photographs: name the model with --init")
+    defaults = FEW_SHOT if few_shot else {}
     if file is not None:
-        settings = load_train_config(file)
+        settings = load_train_config(file, defaults)
     elif resume:
         settings = TrainConfig.from_dict(load_checkpoint(run / LAST).config)
     else:
-        settings = TrainConfig()
+        settings = TrainConfig.from_dict(defaults)
+    if pretrain:
+        settings = replace(settings, pretrain=True)
     if init is not None and not (file is not None and _names_sizes(file)):
         settings = replace(settings, model=load_generator(init).spec)
     if steps is not None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.models.masked_autoencoder import GUESS, MaskedAutoencoder
 from inpaint_batch.training.adversary import Adversary
 from inpaint_batch.training.checkpoint import (
     Checkpoint,
@@ -44,7 +45,7 @@ class TrainingState:
         self.config = config
         self.device = device or Device("cpu", config.precision)
         self.team = team or Team(self.device.torch)
-        self.generator = self.device.place(DcfGenerator(config.model))
+        self.generator = self._new_generator()
         self.network: Any = torch.compile(self.generator) if config.torch_compile else self.generator
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
         self.optimizers = _optimizers(self.generator, config)
@@ -143,9 +144,17 @@ class TrainingState:
 
     def averaged(self) -> DcfGenerator:
         """A generator with the averaged weights."""
-        generator = self.device.place(DcfGenerator(self.config.model))
-        generator.load_state_dict(self.average)
+        return self.with_weights(self.average)
+
+    def with_weights(self, weights: dict[str, Tensor]) -> DcfGenerator:
+        """A generator of this run's kind and sizes with other weights, to look at."""
+        generator = self._new_generator()
+        generator.load_state_dict(weights)
         return generator.eval()
+
+    def _new_generator(self) -> DcfGenerator:
+        kind = MaskedAutoencoder if self.config.pretrain else DcfGenerator
+        return self.device.place(kind(self.config.model))
 
     def save(self, path: Path) -> None:
         """Write all of it atomically."""
@@ -164,8 +173,13 @@ class TrainingState:
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint; the settings may differ in length and rate, not in the network."""
         checkpoint = load_checkpoint(path)
-        if TrainConfig.from_dict(checkpoint.config).model != self.config.model:
+        config = TrainConfig.from_dict(checkpoint.config)
+        if config.model != self.config.model:
             raise ConfigError(f"{path} holds a network of other sizes than the settings ask for")
+        if config.pretrain != self.config.pretrain:
+            raise ConfigError(
+                f"{path} is a run {'with' if config.pretrain else 'without'} pretrain; start a new run with --init"
+            )
         self.generator.load_state_dict(checkpoint.weights)
         self.average = {name: value.to(self.device.torch) for name, value in checkpoint.average.items()}
         restore_optimizers(self.optimizers, checkpoint.optimizer)
@@ -182,7 +196,8 @@ class TrainingState:
         generator = load_generator(path)
         if generator.spec != self.config.model:
             raise ConfigError(f"{path} holds a network of other sizes than the settings ask for")
-        self.generator.load_state_dict(generator.state_dict())
+        # A masked autoencoder keeps its own fresh guess.
+        self.generator.load_state_dict(self.generator.state_dict() | generator.state_dict())
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
 
@@ -196,7 +211,7 @@ def _optimizers(generator: DcfGenerator, config: TrainConfig) -> list[torch.opti
     decay = config.weight_decay
     if config.optimizer == "adamw":
         return [torch.optim.AdamW(named.values(), lr=config.learning_rate, weight_decay=decay, betas=(0.9, 0.99))]
-    inner = [n for n, p in named.items() if p.ndim == 4 and not n.startswith(("stem.", "head."))]
+    inner = [n for n, p in named.items() if p.ndim == 4 and not n.startswith(("stem.", "head.", GUESS))]
     outer = [p for n, p in named.items() if n not in inner]
     return [
         Muon([named[n] for n in inner], lr=config.learning_rate, weight_decay=decay),

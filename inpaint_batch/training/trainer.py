@@ -14,8 +14,9 @@ from types import FrameType
 from safetensors import SafetensorError
 
 from inpaint_batch.errors import ConfigError, RowError, StopRequestedError, StorageError
-from inpaint_batch.models.checkpoint import load_generator, save_generator
+from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import Crops
 from inpaint_batch.training.device import Device
@@ -93,6 +94,8 @@ def _loop(state: TrainingState, crops: Crops, validation: ValidationSet, run: Pa
     """Step by step to the end, with everything that is due in between."""
     config, team = state.config, state.team
     with _stop_on_signal() as stop, Monitor(run, state.step, config.steps, silent=not team.leads) as monitor:
+        if config.validate_start and state.step == 0 and team.leads:
+            _validate(state, validation, run, monitor)
         for batch in crops.prefetch(state.step, config.steps, num_loaders):
             losses = state.learn(batch)
             monitor.num_images += batch.num_images
@@ -133,9 +136,9 @@ def _best_so_far(run: Path, state: TrainingState, validation: ValidationSet) -> 
 
     The value in the checkpoint would let no later weights win after a change to harder holes.
     """
-    if not (run / EXPORT).exists():
+    if not (run / BEST).exists():
         return -math.inf
-    return mean_hole_psnr(load_generator(run / EXPORT).to(state.device.torch), validation)
+    return mean_hole_psnr(state.with_weights(load_checkpoint(run / BEST).average), validation)
 
 
 def _keep(state: TrainingState, run: Path, must: bool) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class ValidationSet:
-    """One centre-ish crop and one hole for each held-out photograph."""
+    """Crops of each held-out photograph, each with a hole."""
 
     def __init__(self, photographs: Sequence[Photograph], config: TrainConfig, damage: Path | None) -> None:
         """Raises ConfigError where not one photograph can be decoded."""
@@ -37,12 +37,13 @@ class ValidationSet:
         for index, photograph in enumerate(photographs):
             rng = np.random.default_rng([SEED, index])
             pixels = read_rgb(photograph)
-            crop = None if pixels is None else undamaged_crop(rng, pixels, SIDE_PX, config)
-            if crop is None:
-                log.warning("skipping %s: it cannot be decoded, or is damaged everywhere", photograph.path)
-                continue
-            images.append(crop.transpose(2, 0, 1))
-            masks.append(holes.draw(rng, SIDE_PX)[None].astype(np.float32))
+            for _ in range(config.validation_crops):
+                crop = None if pixels is None else undamaged_crop(rng, pixels, SIDE_PX, config)
+                if crop is None:
+                    log.warning("skipping %s: it cannot be decoded, or is damaged everywhere", photograph.path)
+                    break
+                images.append(crop.transpose(2, 0, 1))
+                masks.append(holes.draw(rng, SIDE_PX)[None].astype(np.float32))
         if not images:
             raise ConfigError("no photograph is left for validation; give at least two that can be decoded")
         self.images = torch.from_numpy(np.stack(images))
@@ -60,7 +61,7 @@ def fill(generator: DcfGenerator, image: Tensor, hole: Tensor) -> Tensor:
 
 
 def mean_hole_psnr(generator: DcfGenerator, validation: ValidationSet) -> float:
-    """Mean over photographs of the PSNR (dB) inside the hole."""
+    """Mean over crops of the PSNR (dB) inside the hole."""
     values = []
     for start in range(0, len(validation.images), BATCH):
         image, hole = validation.images[start : start + BATCH], validation.holes[start : start + BATCH]
