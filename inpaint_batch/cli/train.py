@@ -52,6 +52,16 @@ def train(
             "--loaders", metavar="N", help="Threads that prepare crops; changes nothing else. Default: 2.", min=1
         ),
     ] = 2,
+    ray_workers: Annotated[
+        int,
+        typer.Option(
+            "--ray-workers",
+            metavar="N",
+            help="Train in N processes on the Ray cluster of RAY_ADDRESS, or on this machine; 0: without Ray. "
+            "RUN must be a folder that all machines see. Default: 0.",
+            min=0,
+        ),
+    ] = 0,
     device: Annotated[
         str,
         typer.Option(
@@ -97,6 +107,7 @@ def train(
     try:
         import torch
 
+        from inpaint_batch.training.ray_team import train_on_ray
         from inpaint_batch.training.settings import settings_of_run
         from inpaint_batch.training.trainer import train as run_training
     except ModuleNotFoundError as error:
@@ -106,14 +117,28 @@ def train(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if threads:
-        torch.set_num_threads(threads)
     settings = settings_of_run(
         output, config, init=init, few_shot=few_shot, pretrain=pretrain, resume=resume, steps=steps, seed=seed
     )
-    best = run_training(
-        settings, data, output, damage=damage, resume=resume, init=init, device=device, num_loaders=loaders
-    )
+    if ray_workers:
+        best = train_on_ray(
+            settings,
+            data,
+            output,
+            num_workers=ray_workers,
+            damage=damage,
+            resume=resume,
+            init=init,
+            device=device,
+            num_loaders=loaders,
+            num_threads=threads,
+        )
+    else:
+        if threads:
+            torch.set_num_threads(threads)
+        best = run_training(
+            settings, data, output, damage=damage, resume=resume, init=init, device=device, num_loaders=loaders
+        )
     typer.echo(
         f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}"
     )

@@ -1,6 +1,7 @@
 """The feature layers of VGG16 and VGG19 (Simonyan and Zisserman, ICLR 2015), for the perceptual and style losses.
 
-No weights come with this package. They are read from a file in torchvision's naming (`features.0.weight` ...).
+No weights come with this package. They are read from a file in torchvision's naming (`features.0.weight` ...), or
+fetched from where torchvision publishes them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ BLOCKS = {16: (2, 2, 3, 3), 19: (2, 2, 4, 4)}
 WIDTHS = (64, 128, 256, 512)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's channels: what the published weights expect to be taken out."""
+
+
+HUB = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+}
+"""torchvision's weights for ImageNet; the end of each name is the beginning of its SHA-256, which is checked."""
 
 
 class VggFeatures(nn.Module):
@@ -51,7 +59,10 @@ class VggFeatures(nn.Module):
 
 
 def load_vgg(path: Path) -> VggFeatures:
-    """From a safetensors file, or a torch file of plain tensors. EngineError where it holds neither VGG16 nor VGG19."""
+    """From a safetensors file, or a torch file of plain tensors; `vgg16` and `vgg19`, where no such file is, are
+    fetched once and kept in torch's cache. EngineError where that fails or the file holds neither of the two."""
+    if str(path) in HUB and not path.exists():
+        return _vgg_with(_fetched(HUB[str(path)]), path)
     try:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
@@ -59,6 +70,22 @@ def load_vgg(path: Path) -> VggFeatures:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its reader trips over
         raise EngineError(f"cannot read VGG weights from {path}: {error}") from error
+    return _vgg_with(tensors, path)
+
+
+def _fetched(url: str) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise EngineError(
+            f"cannot fetch {url}: {error}; fetch it where there is a network and name the file in vgg_weights"
+        ) from error
+    return tensors
+
+
+def _vgg_with(tensors: dict[str, Tensor], path: Path) -> VggFeatures:
     vgg = VggFeatures(19 if "features.34.weight" in tensors else 16)
     wanted = vgg.state_dict()
     missing = [name for name in wanted if name not in tensors]

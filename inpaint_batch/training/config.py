@@ -61,7 +61,8 @@ class TrainConfig:
     """Error (of a colour in 0..1) below which the Charbonnier loss turns quadratic."""
     vgg_weights: str | None = None
     """File of VGG16 or VGG19 weights (safetensors, or a torch file of tensors, in torchvision's naming) for the
-    perceptual, style and contextual losses. Unset: they are left out, and the log says so."""
+    perceptual, style and contextual losses; or `vgg16` or `vgg19`, which are fetched from torchvision's server. Unset:
+    they are left out, and the log says so."""
     discriminator_width: int = 48
     """Channels of the discriminator's first layer; doubled at each further one."""
     discriminator_learning_rate: float = 2e-4

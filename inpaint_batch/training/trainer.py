@@ -6,7 +6,8 @@ import logging
 import math
 import shutil
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -44,6 +45,7 @@ def train(
     init: Path | None = None,
     device: str = "auto",
     num_loaders: int = 2,
+    should_stop: Callable[[], bool] = bool,
 ) -> float:
     """Train until `config.steps`; return the best mean PSNR (dB) inside the hole on the held-out photographs.
 
@@ -52,7 +54,8 @@ def train(
     ones; `num_loaders` threads prepare crops, and their number changes nothing else. Under torchrun each process calls
     this; they share every batch, and the first one validates and writes.
 
-    SIGTERM, SIGUSR1 and SIGINT save and raise StopRequestedError. A checkpoint that cannot be written leaves the one
+    SIGTERM, SIGUSR1, SIGINT, and `should_stop` in any process, asked after each step, save and raise
+    StopRequestedError. A checkpoint that cannot be written leaves the one
     before; the run goes on, and raises StorageError where it would have to end without. Raises ConfigError where
     `run` holds another run.
     """
@@ -84,13 +87,20 @@ def train(
             team.size,
             place.torch.type,
         )
-        _loop(state, crops, validation, run, num_loaders)
+        _loop(state, crops, validation, run, num_loaders, should_stop)
         return state.best_psnr
     finally:
         team.leave()
 
 
-def _loop(state: TrainingState, crops: Crops, validation: ValidationSet, run: Path, num_loaders: int) -> None:
+def _loop(
+    state: TrainingState,
+    crops: Crops,
+    validation: ValidationSet,
+    run: Path,
+    num_loaders: int,
+    should_stop: Callable[[], bool],
+) -> None:
     """Step by step to the end, with everything that is due in between."""
     config, team = state.config, state.team
     with _stop_on_signal() as stop, Monitor(run, state.step, config.steps, silent=not team.leads) as monitor:
@@ -99,7 +109,7 @@ def _loop(state: TrainingState, crops: Crops, validation: ValidationSet, run: Pa
         for batch in crops.prefetch(state.step, config.steps, num_loaders):
             losses = state.learn(batch)
             monitor.num_images += batch.num_images
-            stopping, done = team.any(bool(stop)), state.step == config.steps
+            stopping, done = team.any(bool(stop) or should_stop()), state.step == config.steps
             if state.step % LOG_EVERY_STEPS == 0:
                 monitor.line(state.step, **losses, **monitor.pace(state.step), learning_rate=state.learning_rate())
             if team.leads:
@@ -163,8 +173,11 @@ def _survive_full_disk(what: str, must: bool = False) -> Iterator[list[Exception
 
 @contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM, SIGUSR1 or SIGINT arrives."""
+    """A list that is empty until SIGTERM, SIGUSR1 or SIGINT arrives; for ever, outside of the main thread."""
     stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def note(number: int, _frame: FrameType | None) -> None:
         stop.append(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from inpaint_batch.errors import EngineError
+from inpaint_batch.models import vgg
 from inpaint_batch.models.vgg import VggFeatures, load_vgg
 
 TAPS = {16: (3, 8, 15, 22), 19: (3, 8, 17, 26)}
@@ -70,3 +72,21 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "narrow.safetensors")
     with pytest.raises(EngineError, match="not those of a VGG network"):
         load_vgg(tmp_path / "narrow.safetensors")
+
+
+def test_published_weights_are_fetched_and_their_hash_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a file of the same form in place of torchvision's server."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    weights = random_weights(16)
+    torch.save(weights, tmp_path / "weights.pth")
+    digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
+    (tmp_path / "weights.pth").rename(tmp_path / f"vgg16-{digest[:8]}.pth")
+    monkeypatch.setitem(vgg.HUB, "vgg16", (tmp_path / f"vgg16-{digest[:8]}.pth").as_uri())
+    loaded = load_vgg(Path("vgg16"))
+    assert torch.equal(loaded.state_dict()["features.0.weight"], weights["features.0.weight"])
+    torch.save(random_weights(19), tmp_path / "vgg19-00000000.pth")
+    monkeypatch.setitem(vgg.HUB, "vgg19", (tmp_path / "vgg19-00000000.pth").as_uri())
+    with pytest.raises(EngineError, match=r"cannot fetch .*hash.*name the file in vgg_weights"):
+        load_vgg(Path("vgg19"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -39,3 +40,15 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     groups = {"average": checkpoint.average, "adversary": checkpoint.adversary, "optimizer": checkpoint.optimizer}
     rest = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     return {**checkpoint.weights, **rest}
+
+
+def write_settings(config: TrainConfig, file: Path) -> Path:
+    """The settings as a file for `--config`."""
+    settings = config.to_dict()
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, dict)]
+    lines = [line for line in lines if not line.endswith("= null")]
+    for table in ("model", "losses"):
+        lines.append(f"[{table}]")
+        lines += [f"{name} = {json.dumps(value)}" for name, value in settings[table].items() if value is not None]
+    file.write_text("\n".join(lines))
+    return file

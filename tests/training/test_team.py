@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from small_training import CONFIG, weights_of
+from small_training import CONFIG, weights_of, write_settings
 
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
@@ -41,14 +41,7 @@ ALONE = replace(
 @contextmanager
 def pair(photographs: Path, run: Path, config: TrainConfig) -> Iterator[subprocess.Popen[str]]:
     """Two processes under torchrun; whatever happens, none of them stays."""
-    settings = config.to_dict()
-    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, dict)]
-    lines = [line for line in lines if not line.endswith("= null")]
-    for table in ("model", "losses"):
-        lines.append(f"[{table}]")
-        lines += [f"{name} = {json.dumps(value)}" for name, value in settings[table].items() if value is not None]
-    file = run.with_suffix(".toml")
-    file.write_text("\n".join(lines))
+    file = write_settings(config, run.with_suffix(".toml"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     command += ["-m", "inpaint_batch.cli.main", "train", str(photographs), "--output", str(run)]
     command += ["--config", str(file), "--threads", "1", "--device", "cpu"]
