@@ -91,6 +91,7 @@ def test_the_lists_are_those_of_the_project(name: str) -> None:
         version = have.get(requirement.name.lower())
         assert version is not None, f"{requirement.name} is not in {name}.txt; run .ci/container/lock"
         assert requirement.specifier.contains(version), f"{text}: {version} is listed; run .ci/container/lock"
+    assert "aiohttp-cors" in have  # of ray[default]
     assert ("torch" in have) == (name == "gpu")
 
 
