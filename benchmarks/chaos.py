@@ -322,7 +322,7 @@ class Nodes:
         found = []
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayWorker"):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RowWorker"):
                     found.append(process)
         return found
 

@@ -18,7 +18,7 @@ MaskPolarity = Literal["white", "black"]
 JpegMode = Literal["patch", "lossless"]
 OnConflict = Literal["error", "skip", "overwrite", "suffix"]
 LogFormat = Literal["text", "json"]
-ExecutorName = Literal["auto", "local", "ray"]
+ExecutorName = Literal["auto", "local", "process", "ray"]
 
 MASK_IN_IMAGE = re.compile(r"alpha|#[0-9a-fA-F]{6}")
 """What stands in the column `mask` where the hole is drawn in the image itself."""
@@ -167,12 +167,16 @@ class RunConfig:
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     """Refuse an image whose decoded samples are larger than this."""
     executor: ExecutorName = "auto"
-    """`local`: in this process. `ray`: in the actors of a Ray cluster. `auto`: Ray where RAY_ADDRESS is set or several
-    GPUs are there, else local."""
+    """`local`: in threads of this process. `process`: in processes of this machine that may die. `ray`: in the actors
+    of a Ray cluster. `auto`: Ray where RAY_ADDRESS is set or several GPUs are there; else processes where `actors` or
+    `row_timeout_s` is given; else local."""
     actors: int = 0
-    """Ray actors; 0 means one per GPU where there are any, else one per node."""
+    """Worker processes, or Ray actors. 0 means one process; with Ray one actor per GPU where there are any, else one
+    per node."""
     row_timeout_s: int = 0
-    """With Ray: a row that takes longer fails (`timeout`); 0 means never."""
+    """A row that takes longer fails (`timeout`); 0 means never. Not with `local`."""
+    grace_s: int = 25
+    """How long rows in flight may go on once the run was asked to stop; then they are dropped. 0 means to their end."""
     shard: str = ""
     """`i/n`: do only the i-th of n parts of the manifest; empty or `1/1`: do all of it."""
     log_format: LogFormat = "text"
@@ -197,12 +201,14 @@ class RunConfig:
             raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
         if self.max_image_bytes < 1:
             raise ConfigError(f"max_image_bytes must be positive, not {self.max_image_bytes}")
-        if self.executor not in ("auto", "local", "ray"):
-            raise ConfigError(f"executor must be auto, local or ray, not {self.executor!r}")
+        if self.executor not in ("auto", "local", "process", "ray"):
+            raise ConfigError(f"executor must be auto, local, process or ray, not {self.executor!r}")
         if not 0 <= self.actors <= 10_000:
             raise ConfigError(f"actors must lie in 0..10000, not {self.actors}")
         if self.row_timeout_s < 0:
             raise ConfigError(f"row_timeout must be 0 (never) or more seconds, not {self.row_timeout_s}")
+        if self.grace_s < 0:
+            raise ConfigError(f"grace must be 0 (as long as it takes) or more seconds, not {self.grace_s}")
         if self.shard:
             Shard.parse(self.shard)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
-from inpaint_batch.errors import InpaintBatchError
+from inpaint_batch.errors import InpaintBatchError, exit_code_of
 
 
 def tell(error: BaseException) -> None:
@@ -22,6 +24,13 @@ def tell(error: BaseException) -> None:
             f"please report it with {_write_traceback(error)}"
         )
     print(f"inpaint-batch: {message}", file=sys.stderr, flush=True)
+
+
+def leave_at_once(error: BaseException) -> NoReturn:
+    """End the process with the error's code, and wait for no thread: one of them may hang."""
+    tell(error)
+    sys.stdout.flush()
+    os._exit(exit_code_of(error))
 
 
 def _write_traceback(error: BaseException) -> str:

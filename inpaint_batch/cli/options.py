@@ -161,17 +161,34 @@ Executor = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME",
-        help="local, ray, or auto: ray where RAY_ADDRESS is set or there are several GPUs. Default: auto.",
+        help="local: threads; process: worker processes, which a row may kill or hang; ray: a Ray cluster. auto: ray "
+        "where RAY_ADDRESS is set or there are several GPUs, process with --actors or --row-timeout, else local. "
+        "Default: auto.",
     ),
 ]
 Actors = Annotated[
     int | None,
-    typer.Option("--actors", metavar="N", help="Ray actors; 0: one per GPU, or one per node without. Default: 0."),
+    typer.Option(
+        "--actors",
+        metavar="N",
+        help="Worker processes or Ray actors; 0: one process, or one actor per GPU, or per node without. Default: 0.",
+    ),
 ]
 RowTimeout = Annotated[
     int | None,
     typer.Option(
-        "--row-timeout", metavar="S", help="With Ray: fail a row after so many seconds; 0: never. Default: 0."
+        "--row-timeout",
+        metavar="S",
+        help="Fail a row after so many seconds; 0: never. Takes worker processes or Ray. Default: 0.",
+    ),
+]
+Grace = Annotated[
+    int | None,
+    typer.Option(
+        "--grace",
+        metavar="S",
+        help="Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), give rows in flight so many seconds, then drop them; 0: as "
+        "long as they take. Default: 25.",
     ),
 ]
 Shard = Annotated[

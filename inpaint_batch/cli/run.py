@@ -7,7 +7,9 @@ import os
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.exits import leave_at_once
 from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.errors import StopRequestedError
 from inpaint_batch.logids import in_run
 from inpaint_batch.pipeline.shards import shard_from_environment
 
@@ -37,6 +39,7 @@ def run(
     executor: options.Executor = None,
     actors: options.Actors = None,
     row_timeout: options.RowTimeout = None,
+    grace: options.Grace = None,
     shard: options.Shard = None,
     log_format: options.LogFormat = None,
     sidecar: options.Sidecar = None,
@@ -56,9 +59,16 @@ def run(
 
     from inpaint_batch.pipeline.stop import stop_on_signals
 
-    with stop_on_signals() as stop:  # before the heavy imports, so that a signal during them is heard too
+    with stop_on_signals(
+        settings.grace_s
+    ) as stop:  # before the heavy imports, so that a signal during them is heard too
         from inpaint_batch.pipeline.run import run_manifest
         from inpaint_batch.report.progress import make_progress
 
-        with in_run(settings.shard), make_progress(settings.log_format, settings.metrics) as progress:
-            run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop, shard_from=shard_from)
+        try:
+            with in_run(settings.shard), make_progress(settings.log_format, settings.metrics) as progress:
+                run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop, shard_from=shard_from)
+        except (StopRequestedError, KeyboardInterrupt) as error:
+            if stop.left_threads:
+                leave_at_once(error)
+            raise

@@ -55,6 +55,7 @@ SETTINGS: Mapping[str, Setting] = {
     "executor": Setting("run", "executor", str),
     "actors": Setting("run", "actors", int),
     "row_timeout": Setting("run", "row_timeout_s", int),
+    "grace": Setting("run", "grace_s", int),
     "shard": Setting("run", "shard", str),
     "log_format": Setting("run", "log_format", str),
     "sidecar": Setting("run", "sidecar", bool),

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
+from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.types import FloatArray
 
 
@@ -101,6 +102,7 @@ class Batcher(Generic[TileT, ResultT]):
         self._jobs: deque[_Job[TileT, ResultT]] = deque()  # those with fills not yet started, oldest first
         self._waiting: dict[int, deque[_Waiting[TileT, ResultT]]] = {}
         self._num_waiting = 0
+        self._fits: dict[int, int] = {}  # by side, how many tiles memory sufficed for, where it did not for a batch
         self._finished: list[Filled[ResultT]] = []
         self.num_jobs = 0
         """Jobs added and not yet handed back."""
@@ -136,8 +138,12 @@ class Batcher(Generic[TileT, ResultT]):
         self.num_jobs -= len(finished)
         return finished
 
+    def _size(self, side: int) -> int:
+        largest = self._batch_size(side)
+        return min(largest, self._fits.get(side, largest))
+
     def _full_side(self) -> int | None:
-        full = [side for side, queue in self._waiting.items() if len(queue) >= self._batch_size(side)]
+        full = [side for side, queue in self._waiting.items() if len(queue) >= self._size(side)]
         return max(full, default=None)
 
     def _start_fills(self) -> None:
@@ -190,7 +196,7 @@ class Batcher(Generic[TileT, ResultT]):
     def _take(self, side: int) -> list[_Waiting[TileT, ResultT]]:
         queue = self._waiting[side]
         batch: list[_Waiting[TileT, ResultT]] = []
-        while queue and len(batch) < self._batch_size(side):
+        while queue and len(batch) < self._size(side):
             waiting = queue.popleft()
             self._num_waiting -= 1
             if waiting.fill.job.error is None:
@@ -200,16 +206,7 @@ class Batcher(Generic[TileT, ResultT]):
     def _run_batch(self, side: int, batch: list[_Waiting[TileT, ResultT]]) -> None:
         started = time.perf_counter()
         self.num_batches += 1
-        try:
-            filled: Sequence[FloatArray | Exception] = self._run_tiles([waiting.tile for waiting in batch])
-        except InpaintBatchError:
-            raise
-        except Exception as error:
-            if len(batch) == 1:
-                filled = [error]
-            else:  # one row spoils the batch for all: find out which by running each tile alone
-                self.num_rerun += len(batch)
-                filled = [self._run_alone(waiting) for waiting in batch]
+        filled = self._filled_or_failed(side, batch)
         share_s = (time.perf_counter() - started) / len(batch)
         for waiting, pixels in zip(batch, filled, strict=True):
             job = waiting.fill.job
@@ -217,6 +214,25 @@ class Batcher(Generic[TileT, ResultT]):
             job.num_tiles[side] += 1
             if job.error is None:
                 self._deliver(waiting, pixels)
+
+    def _filled_or_failed(
+        self, side: int, batch: Sequence[_Waiting[TileT, ResultT]]
+    ) -> Sequence[FloatArray | Exception]:
+        try:
+            return self._run_tiles([waiting.tile for waiting in batch])
+        except InpaintBatchError:
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            if not is_out_of_memory(error):  # one row spoils the batch for all: find out which, each tile alone
+                self.num_rerun += len(batch)
+                return [self._run_alone(waiting) for waiting in batch]
+            half = (len(batch) + 1) // 2
+            parts = [*self._filled_or_failed(side, batch[:half]), *self._filled_or_failed(side, batch[half:])]
+            if not any(isinstance(part, Exception) for part in parts):  # it was the batch, not one of its tiles
+                self._fits[side] = min(half, self._fits.get(side, half))
+            return parts
 
     def _run_alone(self, waiting: _Waiting[TileT, ResultT]) -> FloatArray | Exception:
         if waiting.fill.job.error is not None:
@@ -272,10 +288,10 @@ class Batcher(Generic[TileT, ResultT]):
 
 
 def _as_row_error(error: Exception) -> tuple[RowError, BaseException | None]:
+    if is_out_of_memory(error) and getattr(error, "code", FailureCode.INFER) is FailureCode.INFER:
+        message = "there was not enough memory to fill this image, even alone and in small tiles; use a larger machine"
+        return RowError(FailureCode.MEMORY, message, retryable=True), error
     if isinstance(error, RowError):
         return error, None
-    if isinstance(error, MemoryError):
-        message = "not enough memory to fill this image; run it with fewer --workers or on a larger machine"
-        return RowError(FailureCode.MEMORY, message, retryable=True), error
     message = f"the engine failed on this image ({type(error).__name__}: {error}); see run.log for the details"
     return RowError(FailureCode.INFER, message, retryable=True), error

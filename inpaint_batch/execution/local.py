@@ -19,8 +19,9 @@ from typing import Protocol
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.batcher import Batcher, Filled
 from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
+from inpaint_batch.execution.shortage import Shortage, in_smaller_tiles
 from inpaint_batch.execution.stages import PreparedRow, as_failure, needed_bytes, prepare_row, row_fills, write_row
-from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
+from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask, never
 from inpaint_batch.logids import on_row, worker_id
 from inpaint_batch.tiling.fill import TileRequest
 from inpaint_batch.types import FloatArray, Patch
@@ -47,6 +48,7 @@ class TileRunner(Protocol):
         ...
 
 
+_END = object()
 _PatchBatcher = Batcher[TileRequest, list[Patch]]
 
 
@@ -85,17 +87,21 @@ class LocalExecutor:
         self._leaving = threading.Event()  # begin no row any more
         self._aborted = threading.Event()  # finish none either
         self._fatal: BaseException | None = None
+        self._shortage = Shortage(self._tiling)
+        self.abandoned = False
         self._unread = threading.Semaphore(0)  # one for each row that no reader is through with
 
     def queues(self) -> Mapping[str, int]:
         """Rows that wait for a reader, for the engine and for a writer (see `tasks.Executor`)."""
         return {"read": self._tasks.qsize(), "infer": self._ready.qsize(), "write": self._filled.qsize()}
 
-    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
-        """Yield outcomes as they come (see `tasks.Executor`).
+    def run(
+        self, tasks: Iterable[RowTask | None], stopping: Callable[[], bool], overdue: Callable[[], bool] = never
+    ) -> Generator[RowOutcome]:
+        """Yield outcomes as they come (see `tasks.Executor`). A task of None means that there is none just now.
 
         Once `stopping()` is true, rows that no engine has seen yet are dropped without an outcome, so that the end
-        comes soon; all others are brought to theirs.
+        comes soon; all others are brought to theirs. Once `overdue()` is true too, the threads are left to themselves.
         """
         self._begin()
         source = iter(tasks)
@@ -109,20 +115,31 @@ class LocalExecutor:
                 if not self._leaving.is_set() and stopping():
                     exhausted = True
                     self._leaving.set()
-                if not exhausted and num_in_flight < self._max_rows:
-                    task = next(source, None)
-                    exhausted = task is None
-                    if task is not None:
-                        num_in_flight += 1
-                        self._unread.release()
-                        self._tasks.put(task)
-                elif num_in_flight == 0:
+                if self._leaving.is_set():
+                    self._shortage.clear()  # the next run does them
+                    if num_in_flight and overdue():
+                        self.abandoned = True
+                        return
+                task = None
+                if len(self._shortage):
+                    task = self._shortage.next() if not num_in_flight else None
+                elif not exhausted and num_in_flight < self._max_rows:
+                    drawn = next(source, _END)
+                    exhausted = drawn is _END
+                    task = drawn if isinstance(drawn, RowTask) else None
+                if task is not None:
+                    num_in_flight += 1
+                    self._unread.release()
+                    self._tasks.put(task)
+                elif exhausted and not num_in_flight:
                     return
-                must_wait = num_in_flight == self._max_rows or (exhausted and num_in_flight > 0)
-                for outcome in self._arrived(POLL_S if must_wait else 0.0):
+                for outcome in self._arrived(POLL_S if task is None else 0.0):
                     num_in_flight -= 1
-                    if outcome is not None:
-                        yield outcome
+                    if outcome is None or self._shortage.takes(outcome):
+                        continue
+                    if self._shortage.was_of_company(outcome):
+                        self._max_rows = max(1, self._max_rows // 2)
+                    yield outcome
 
     def _arrived(self, wait_s: float) -> Iterator[RowOutcome | None]:
         try:
@@ -144,10 +161,12 @@ class LocalExecutor:
             self._aborted.set()  # rows that are still on their way are dropped
             raise
         finally:
+            if self.abandoned:
+                self._aborted.set()
             for stage, inbox in ((readers, self._tasks), (engine, self._ready), (writers, self._filled)):
                 for _ in stage:
                     inbox.put(None)
-                for thread in stage:
+                for thread in stage if not self.abandoned else ():
                     thread.join()
 
     def _thread(self, work: Callable[[], None], name: str) -> threading.Thread:
@@ -182,7 +201,8 @@ class LocalExecutor:
         prepared: PreparedRow | None = None
         try:
             if not self._leaving.is_set():
-                prepared = prepare_row(task, self._tiling, max_image_bytes=self._max_image_bytes, reserve=reserve)
+                tiling = task.tiling or self._tiling
+                prepared = prepare_row(task, tiling, max_image_bytes=self._max_image_bytes, reserve=reserve)
         except Exception as error:
             self._budget.release(reserved)
             self._outcomes.put(RowOutcome(task, as_failure(error, task, "read"), worker=worker_id()))
@@ -210,7 +230,7 @@ class LocalExecutor:
                     self._let_go(prepared)
                     self._outcomes.put(None)
                 else:
-                    batcher.add(prepared, row_fills(prepared, self._tiling))
+                    batcher.add(prepared, row_fills(prepared, prepared.task.tiling or self._tiling))
             if not open_for_more and not batcher.num_jobs:
                 return
             for filled in batcher.step():
@@ -249,6 +269,8 @@ class LocalExecutor:
             else:
                 patches = [patch for patches in filled.results for patch in patches]
                 write_row(prepared, patches, filled.num_tiles)
+                if task.tiling is not None:
+                    prepared.warnings.append(in_smaller_tiles(task.tiling))
         except Exception as error:
             failure = as_failure(error, task, "write")
         return RowOutcome(

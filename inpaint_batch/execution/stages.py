@@ -16,6 +16,7 @@ from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.execution.identity import fingerprint
+from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.execution.sidecar import sidecar_path, write_sidecar
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import Failure, RowTask
@@ -256,8 +257,8 @@ def as_failure(error: Exception, task: RowTask, stage: str, cause: BaseException
             log.error("row %s failed at %s", task.row.id, stage, exc_info=cause)
         return Failure.of(error)
     log.error("row %s failed at %s", task.row.id, stage, exc_info=error)
-    if isinstance(error, MemoryError):
-        message = "there was not enough memory for this image; run it with fewer --workers or on a larger machine"
+    if is_out_of_memory(error):
+        message = "there was not enough memory for this image, even alone; run it on a larger machine"
         return Failure.of(RowError(FailureCode.MEMORY, message, retryable=True))
     message = (
         f"unexpected {type(error).__name__}: {error}; the traceback is in .inpaint-batch/run.log, please report it"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from inpaint_batch.config import RowConfig
+from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.sidecar import RunFacts
 from inpaint_batch.runtime.engine import Engine
@@ -32,8 +32,10 @@ class RowTask:
     """What its sidecar says of the run; None where no sidecar is wanted."""
     store: str = ""
     """URI below which `output` goes once it is written; empty where `destination` is its last place."""
+    tiling: TilingConfig | None = None
+    """Its own geometry, where memory did not suffice for that of the run."""
     attempt: int = 1
-    """How often this run has begun it: more than 1 where a worker was lost with it."""
+    """How often this run has begun it: more than 1 where a worker was lost with it, or memory ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +95,36 @@ class EngineFacts:
         )
 
 
+def never() -> bool:
+    """For runs that nobody stops."""
+    return False
+
+
 class Executor(Protocol):
     """Does rows. Where and how is its own affair; the outcome of a row must not depend on it."""
 
-    num_batches: int
-    """Batches that the engine has run."""
     isolates_rows: bool
     """Whether this process survives a row that kills what works on it."""
+    abandoned: bool
+    """Whether the last run left rows in flight to themselves; where they are in this process, its threads still are."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches that the engine has run."""
+        ...
 
     def queues(self) -> Mapping[str, int]:
         """Rows in flight by what they wait for or are in, to be asked from any thread while rows are done."""
         ...
 
-    def run(self, tasks: Iterable[RowTask], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
+    def run(
+        self, tasks: Iterable[RowTask], stopping: Callable[[], bool], overdue: Callable[[], bool] = never
+    ) -> Generator[RowOutcome]:
         """Yield one outcome for each task, in the order in which they end.
 
         Tasks are drawn lazily. Once `stopping()` is true no further task is drawn; those already drawn are brought to
-        their end, or dropped without an outcome where no work has gone into them. A failed row is an outcome; only a
+        their end, or dropped without an outcome where no work has gone into them. Once `overdue()` is true as well, all
+        that are left are dropped at once, whatever state they are in. A failed row is an outcome; only a
         run-level error (`InpaintBatchError`) is raised, and then rows in flight have no outcome. Close the generator if
         you leave it early.
         """

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import UsageError
 from inpaint_batch.execution.local import LocalExecutor
-from inpaint_batch.execution.tasks import EngineFacts, Executor
+from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.runtime.onnx_engine import num_cores
 from inpaint_batch.runtime.select import select_engine
-from inpaint_batch.storage.atomic import remove_stale_temporaries
+from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
+
+if TYPE_CHECKING:
+    from inpaint_batch.execution.pool import Transport
+    from inpaint_batch.execution.worker import WorkerSettings
 
 NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")
 
 
-def choose_executor(config: RunConfig) -> Literal["local", "ray"]:
-    """`auto` is Ray where a cluster is named (RAY_ADDRESS) or several GPUs are there and Ray is installed."""
-    if config.executor == "auto":
+def choose_executor(config: RunConfig) -> Literal["local", "process", "ray"]:
+    """What `auto` comes to.
+
+    Ray where a cluster is named (RAY_ADDRESS) or several GPUs are there and Ray is installed; else processes where
+    something is wanted that only they can give (`--row-timeout`, `--actors`); else this process.
+    """
+    chosen = config.executor
+    if chosen == "auto":
         several = num_visible_gpus() > 1 and config.engine == "auto" and find_spec("ray") is not None
-        chosen: Literal["local", "ray"] = "ray" if os.environ.get("RAY_ADDRESS") or several else "local"
-    else:
-        chosen = config.executor
+        if os.environ.get("RAY_ADDRESS") or several:
+            return "ray"
+        return "process" if config.row_timeout_s or config.actors else "local"
     if chosen == "local" and (config.row_timeout_s or config.actors):
         flag = "--row-timeout" if config.row_timeout_s else "--actors"
-        raise UsageError(f"{flag} needs workers in processes of their own: add --executor ray")
+        raise UsageError(
+            f"{flag} needs workers in processes of their own, since a thread cannot be taken away from a row: say "
+            "--executor process, or --executor ray on a cluster"
+        )
     return chosen
 
 
@@ -43,24 +56,21 @@ def num_visible_gpus() -> int:
 
 @contextmanager
 def open_executor(
-    config: RunConfig, *, workers: int, signature: str, writer: str
+    config: RunConfig, *, workers: int, signature: str, writer: str, stopping: Callable[[], bool] = never
 ) -> Iterator[tuple[EngineFacts, Executor]]:
     """The engine's facts and an executor that runs it.
 
     `workers` threads read, and as many write. Temporary files of workers elsewhere carry `signature`; what lost ones
-    left is removed at the end, in the name of `writer` (see `storage.atomic`).
+    left is removed at the end, in the name of `writer` (see `storage.atomic`). Raises StopRequestedError where
+    `stopping()` becomes true while a first worker is waited for.
     """
-    if choose_executor(config) == "local":
-        engine = select_engine(config.engine, model=config.model, precision=config.precision, passes=config.passes)
-        with closing(engine):
-            runner = EngineRunner(engine)
-            yield (
-                EngineFacts.of(engine),
-                LocalExecutor(runner, config.tiling, workers=workers, max_image_bytes=config.max_image_bytes),
-            )
+    chosen = choose_executor(config)
+    if chosen == "local":
+        with _local(config, workers) as opened:
+            yield opened
         return
-    from inpaint_batch.execution.ray_executor import RayExecutor
-    from inpaint_batch.execution.ray_worker import WorkerSettings
+    from inpaint_batch.execution.pool_executor import PoolExecutor
+    from inpaint_batch.execution.worker import WorkerSettings
 
     model = config.model if config.model == "default" else str(Path(config.model).expanduser().absolute())
     settings = WorkerSettings(
@@ -74,10 +84,38 @@ def open_executor(
         max_image_bytes=config.max_image_bytes,
         signature=signature,
     )
-    executor = RayExecutor(settings, num_actors=config.actors, row_timeout_s=config.row_timeout_s)
+    executor: PoolExecutor | None = None
     try:
+        executor = PoolExecutor(
+            _transport(chosen, settings, config.actors), row_timeout_s=config.row_timeout_s, stopping=stopping
+        )
         with closing(executor):
             yield executor.engine, executor
     finally:
-        if executor.num_lost:
+        if executor is not None and executor.num_lost:
             remove_stale_temporaries(config.output, (writer,))
+
+
+@contextmanager
+def _local(config: RunConfig, workers: int) -> Iterator[tuple[EngineFacts, Executor]]:
+    engine = select_engine(config.engine, model=config.model, precision=config.precision, passes=config.passes)
+    executor = LocalExecutor(
+        EngineRunner(engine), config.tiling, workers=workers, max_image_bytes=config.max_image_bytes
+    )
+    try:
+        yield EngineFacts.of(engine), executor
+    finally:
+        if executor.abandoned:  # closing the engine would wait for a tile that may hang
+            give_up_temporaries()
+        else:
+            engine.close()
+
+
+def _transport(chosen: Literal["process", "ray"], settings: WorkerSettings, number: int) -> Transport:
+    if chosen == "process":
+        from inpaint_batch.execution.process_transport import ProcessTransport
+
+        return ProcessTransport(settings, num_processes=number, num_cores=num_cores())
+    from inpaint_batch.execution.ray_transport import RayTransport
+
+    return RayTransport(settings, num_actors=number)

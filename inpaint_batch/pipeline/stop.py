@@ -1,13 +1,15 @@
 """A polite request to stop, and the signals that make it.
 
 SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) and a first Ctrl-C ask the run to bring what
-it began to its end. A second Ctrl-C ends the process at once, which is as safe as `kill -9`: the ledger holds.
+it began to its end, and to drop what takes longer than a time of grace. A second Ctrl-C ends the process at once, which
+is as safe as `kill -9`: the ledger holds.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,9 +22,16 @@ _POLITE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT
 class Stop:
     """Whether the run was asked to stop, and by what."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float = 0.0) -> None:
+        """`grace_s`: how long rows in flight may go on then; 0 for as long as it takes."""
         self.signal_name = ""
         """Name of the first signal that came; empty if none did."""
+        self.num_dropped = 0
+        """Rows that were begun and did not end in time."""
+        self.left_threads = False
+        """Whether threads of this process may still be at these, so that it must not wait for them."""
+        self._grace_s = grace_s
+        self._asked_at_s = 0.0
 
     def __call__(self) -> bool:
         """Whether no new row shall be begun."""
@@ -30,19 +39,27 @@ class Stop:
 
     def request(self, signal_name: str) -> None:
         """Ask for it; the first request counts."""
+        self._asked_at_s = self._asked_at_s or time.monotonic()
         self.signal_name = self.signal_name or signal_name
+
+    def overdue(self) -> bool:
+        """Whether the time of grace is over."""
+        return bool(self.signal_name) and 0 < self._grace_s < time.monotonic() - self._asked_at_s
 
     def error(self) -> StopRequestedError | KeyboardInterrupt:
         """What the run shall end with once everything in flight is done."""
         if self.signal_name == "SIGINT":
             return KeyboardInterrupt()
-        return StopRequestedError(f"stopped by {self.signal_name}; what was begun is done, run again to go on")
+        begun = "what was begun is done"
+        if self.num_dropped:
+            begun = f"{self.num_dropped} rows did not end within --grace {self._grace_s:g} s and were dropped"
+        return StopRequestedError(f"stopped by {self.signal_name}; {begun}, run again to go on")
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
     """Within it, signals set the returned flag; handlers from before are put back. Call from the main thread."""
-    stop = Stop()
+    stop = Stop(grace_s)
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and stop():

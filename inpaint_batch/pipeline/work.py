@@ -66,7 +66,9 @@ class Work:
         """Do all rows that are left; raises what the run shall end with where that is not success."""
         config = self._config
         writer = config.part.name if config.part else ""
-        with open_executor(config, workers=num_workers(config), signature=self._signature, writer=writer) as (
+        with open_executor(
+            config, workers=num_workers(config), signature=self._signature, writer=writer, stopping=self._stop
+        ) as (
             engine,
             executor,
         ):
@@ -132,9 +134,12 @@ class Work:
     def _execute(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         if self._remote is not None:
             tasks = self._remote.announced(tasks)
-        with closing(executor.run(tasks, self._shall_end)) as outcomes:
+        with closing(executor.run(tasks, self._shall_end, self._stop.overdue)) as outcomes:
             for outcome in outcomes:
                 self._record(outcome, ledger)
+        if executor.abandoned:
+            self._stop.num_dropped = len(self._begun)
+            self._stop.left_threads = not executor.isolates_rows
 
     def _begin(self, task: RowTask, ledger: Ledger, *, alone: bool = False) -> RowTask:
         self._begun[task.row.id] = task

@@ -6,6 +6,7 @@ fails on schedule; it is how the package shows that it survives a bad engine.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -56,11 +57,13 @@ class FaultyEngine(IdentityEngine):
 
     `.` works · `x` raises RowError `infer`, retryable · `e` raises an unexpected RuntimeError · `n` returns NaN, which
     ends as RowError `nonfinite` · `s` works after `sleep_s` seconds · `k` kills the process (SIGKILL), as the
-    out-of-memory killer does · `p` works, but dies of white pictures like `k` and
-    sleeps over black ones like `s`. Written as the name of an engine: `faulty:..x.k`, `faulty:s@0.5`.
+    out-of-memory killer does · `m` finds no memory · `b` finds none for more than two tiles at a time · `t` finds none
+    for tiles above 64 px · `p` works, but is particular about plain pictures: of white ones it dies like `k`, of red
+    ones by a segmentation fault; over black ones it sleeps like `s`; for green ones it finds no memory. Written as the
+    name of an engine: `faulty:..x.k`, `faulty:s@0.5`.
     """
 
-    KINDS = ".xenskp"
+    KINDS = ".xenskmpbt"
 
     def __init__(self, schedule: str, *, sleep_s: float = 0.1, notes: tuple[str, ...] = ()) -> None:
         super().__init__(notes)
@@ -92,8 +95,34 @@ class FaultyEngine(IdentityEngine):
             raise RuntimeError("the faulty engine broke as it was told to")
         if kind == "n":
             filled = np.full_like(filled, np.nan)
-        if kind == "s" or (kind == "p" and (batch.image == 0).all(axis=(1, 2, 3)).any()):
+        if kind == "m" or (kind == "b" and len(batch) > 2) or (kind == "t" and batch.side_px > 64):
+            _find_no_memory()
+        if kind == "s":
             time.sleep(self._sleep_s)
-        if kind == "k" or (kind == "p" and (batch.image + batch.hole >= 1).all(axis=(1, 2, 3)).any()):
+        if kind == "k":
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "p":
+            self._look_at(batch)
         return checked(filled, batch.image.shape)
+
+    def _look_at(self, batch: TileBatch) -> None:
+        """Be particular about plain pictures."""
+        if _has_plain(batch, (0, 0, 0)):
+            time.sleep(self._sleep_s)
+        if _has_plain(batch, (0, 1, 0)):
+            _find_no_memory()
+        if _has_plain(batch, (1, 0, 0)):
+            ctypes.string_at(0)
+        if _has_plain(batch, (1, 1, 1)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_plain(batch: TileBatch, colour: tuple[int, int, int]) -> bool:
+    """Whether a tile of the batch has that colour in every known pixel."""
+    wanted = np.array(colour, np.float32).reshape(1, 3, 1, 1)
+    return bool(((batch.image == wanted) | (batch.hole > 0)).all(axis=(1, 2, 3)).any())
+
+
+def _find_no_memory() -> None:
+    """Ask the system for more than any machine has."""
+    np.empty(1 << 55, np.uint8)

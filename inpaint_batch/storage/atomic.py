@@ -37,7 +37,7 @@ def _digits(writer: str) -> str:
 
 _HOST = _digits("")
 _signed_as = ""  # what signs our temporaries, where it is not our own pid and host
-_in_flight: set[str] = set()  # names of the temporaries that this process is writing now
+_in_flight: dict[str, Path] = {}  # the temporaries that this process is writing now, by name
 
 _STORE_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run again to go on",
@@ -110,7 +110,17 @@ def atomic_write(destination: Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):  # it is gone after a rename; and an error on its way must not be hidden by this one
                 temporary.unlink(missing_ok=True)
-            _in_flight.discard(temporary.name)
+            _in_flight.pop(temporary.name, None)
+
+
+def give_up_temporaries() -> None:
+    """Remove what this process is writing and has not finished, for a process that is about to end with threads at it.
+
+    A file that has lost its temporary cannot appear under its name any more.
+    """
+    for path in list(_in_flight.values()):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -160,7 +170,7 @@ def probe_folder(folder: Path) -> None:
             temporary.write_bytes(b"probe")
         finally:
             temporary.unlink(missing_ok=True)
-            _in_flight.discard(temporary.name)
+            _in_flight.pop(temporary.name, None)
     except OSError as error:
         known = storage_error(error, folder / "probe")
         raise known or StorageError(f"the output folder {folder} cannot be used: {error.strerror}") from error
@@ -186,11 +196,11 @@ def _new_temporary(destination: Path) -> Path:
     ending = f".inpaint-batch-{_signed_as or f'{os.getpid()}-{_HOST}'}{secrets.token_hex(4)}.tmp"
     stem = os.fsencode(destination.name)[: MAX_NAME_BYTES - 1 - len(ending)]  # the destination itself may be 255 bytes
     temporary = destination.with_name("." + stem.decode("utf-8", "ignore") + ending)
-    _in_flight.add(temporary.name)
+    _in_flight[temporary.name] = temporary
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except BaseException:
-        _in_flight.discard(temporary.name)
+        _in_flight.pop(temporary.name, None)
         raise
     return temporary
 

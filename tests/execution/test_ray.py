@@ -21,8 +21,8 @@ from ray_runs import PATIENCE_S, cluster, finish, start
 
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import EngineError, FailureCode, UsageError
-from inpaint_batch.execution.ray_worker import RayWorker, WorkerSettings
 from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.pipeline import executors
 from inpaint_batch.pipeline.executors import choose_executor, num_visible_gpus
@@ -73,7 +73,7 @@ def test_rows_that_kill_and_hang_among_good_ones(every_format, tmp_path, ray_env
     done = Counter(line["id"] for line in ledger_lines(output) if line["status"] == "done")
     assert set(done.values()) == {1}
     log = (output / ".inpaint-batch" / "run.log").read_text()
-    assert log.count("a worker died while it worked on") == 3
+    assert log.count("a worker died while it had") == 3
 
 
 @needs_ray
@@ -113,7 +113,7 @@ def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
     add_plain(gallery, "broken.png", 9)
     rows = [row for row in read_manifest(gallery.manifest()) if isinstance(row, Row)]
     tasks = [RowTask(row, RowConfig(), "key", row.output, tmp_path / "out" / row.output) for row in rows]
-    worker = pickle.loads(pickle.dumps(RayWorker))(settings(engine="faulty:e"))
+    worker = pickle.loads(pickle.dumps(RowWorker))(settings(engine="faulty:e"))
     assert worker.start().identity == "faulty:e"
     result = pickle.loads(pickle.dumps(worker.do(1, tasks)))
     assert {outcome.failure.code for outcome in result.outcomes} == {FailureCode.INFER}
@@ -123,7 +123,7 @@ def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
     assert worker.do(2, tasks).outcomes == []
     assert len(worker.do(3, tasks).outcomes) == 4
     with pytest.raises(EngineError, match="there is no model"):
-        RayWorker(settings(engine="onnxruntime", model=str(tmp_path / "no.onnx"))).start()
+        RowWorker(settings(engine="onnxruntime", model=str(tmp_path / "no.onnx"))).start()
     assert isinstance(pickle.loads(pickle.dumps(EngineError("gone"))), EngineError)
 
 
@@ -166,5 +166,8 @@ def test_who_does_the_rows(tmp_path, monkeypatch):
     assert choose_executor(RunConfig(output=tmp_path)) == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert choose_executor(RunConfig(output=tmp_path)) == "ray"
-    with pytest.raises(UsageError, match="--executor ray"):
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert choose_executor(RunConfig(output=tmp_path, row_timeout_s=3)) == "process"
+    assert choose_executor(RunConfig(output=tmp_path, actors=2)) == "process"
+    with pytest.raises(UsageError, match="--executor process, or --executor ray"):
         choose_executor(RunConfig(output=tmp_path, executor="local", row_timeout_s=3))

@@ -1,6 +1,7 @@
-"""What runs in each Ray actor: an engine and the local executor, one chunk of rows after the other.
+"""What runs in each worker process: an engine and the local executor, fed with chunks of rows.
 
-It knows nothing of Ray; the class becomes an actor in `ray_executor`. Rows come and outcomes go as plain data.
+It knows nothing of Ray or pipes; a transport makes it an actor or a child process. Rows come and outcomes go as plain
+data.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import EngineError
 from inpaint_batch.execution.local import LocalExecutor
+from inpaint_batch.execution.stream import Stream
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
 from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.logids import Subject, current
@@ -57,20 +59,20 @@ class ChunkResult:
     outcomes: list[RowOutcome]
     """One for each row, or fewer where the worker was told to leave."""
     num_batches: int
-    """Batches that the engine ran for them."""
+    """Batches that the engine ran since the last chunk was done."""
     log: list[LogLine]
     """What was logged: the log file is where the driver is."""
 
 
-class RayWorker:
-    """One worker. Its making does nothing that can fail; `start` loads the engine."""
+class RowWorker:
+    """One worker, see `pool.Transport`. Its making does nothing that can fail; `start` loads the engine."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._engine: Engine | None = None
         self._executor: LocalExecutor | None = None
-        self._left = -1
-        self._num_rows = 0
+        self._stream: Stream | None = None
+        self._num_told = 0
         self._log = _Lines()
         self._life = ExitStack()
         self._life.enter_context(signing_as(settings.signature))
@@ -93,26 +95,25 @@ class RayWorker:
                 workers=settings.workers,
                 max_image_bytes=settings.max_image_bytes,
             )
+            self._stream = Stream(self._executor)
         return EngineFacts.of(self._engine)
 
     def do(self, round_number: int, tasks: list[RowTask]) -> ChunkResult:
-        """Bring the rows to their end. Run-level errors pass."""
-        if self._executor is None:
+        """Bring the rows to their end. Two chunks may come at a time, from two threads. Run-level errors pass."""
+        if self._executor is None or self._stream is None:
             raise EngineError("a worker was given rows before it had an engine; this is a fault in the program")
-        num_before = self._executor.num_batches
-        outcomes = []
-        for outcome in self._executor.run(tasks, lambda: self._left >= round_number):
-            outcomes.append(outcome)
-            self._num_rows += 1
-        return ChunkResult(outcomes, self._executor.num_batches - num_before, self._log.take())
+        outcomes = self._stream.do(round_number, tasks)
+        before, self._num_told = self._num_told, self._executor.num_batches
+        return ChunkResult(outcomes, self._num_told - before, self._log.take())
 
     def pulse(self) -> int:
         """Rows brought to their end so far. It comes while `do` works, from another thread, as `leave` does."""
-        return self._num_rows
+        return self._stream.num_rows if self._stream is not None else 0
 
     def leave(self, round_number: int) -> None:
         """Begin no row of that round any more."""
-        self._left = round_number
+        if self._stream is not None:
+            self._stream.leave(round_number)
 
 
 class _Lines(logging.Handler):

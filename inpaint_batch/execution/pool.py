@@ -1,0 +1,314 @@
+"""Workers in other processes: who is there, what each one has, who has died, and who hangs.
+
+How a worker is reached is the affair of a `Transport`; what becomes of the rows of a lost one is that of `requeue`. A
+worker that was lost must answer a call that carries no rows before it gets any again, with growing pauses between the
+calls: a node that is gone would otherwise fail every row that it is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from inpaint_batch.errors import EngineError, WorkerLostError
+from inpaint_batch.execution.requeue import Chunk
+from inpaint_batch.execution.tasks import EngineFacts, RowOutcome
+from inpaint_batch.execution.worker import ChunkResult
+from inpaint_batch.logids import about
+
+log = logging.getLogger(__name__)
+
+CHUNKS_IN_FLIGHT = 2
+SILENCE_S = 30.0
+"""How long a worker may take to say that it lives, at least; long, since a busy machine is no hung row."""
+BACK_OFF_S = (0.5, 15.0)
+"""First and longest pause before a worker that was lost is asked again."""
+GIVE_UP_S = 300.0
+"""With no worker at all for so long, the run ends."""
+CENSUS_S = 10.0
+"""How often it is looked whether there is room for more workers."""
+
+
+class WorkerGoneError(Exception):
+    """A worker died, or cannot be reached, before it answered. Never leaves this package's executors."""
+
+    def __init__(self, reason: str = "", *, of_memory: bool = False, for_good: bool = False) -> None:
+        """`for_good`: it will not be started again, for that reason."""
+        super().__init__(reason)
+        self.reason = reason
+        self.of_memory = of_memory
+        self.for_good = for_good
+
+
+class Transport(Protocol):
+    """Where workers live and how one speaks with them. A worker is a `worker.RowWorker`, a handle stands for it.
+
+    A worker that dies is started again under its handle, unless it is gone for good.
+    """
+
+    def num_wanted(self) -> int:
+        """How many workers there shall be; may grow while a run lasts."""
+        ...
+
+    def hire(self) -> Any:
+        """A handle for one more worker. Returns at once."""
+        ...
+
+    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
+        """Have a worker do something; returns at once with a token that `wait` and `answer` take."""
+        ...
+
+    def wait(self, tokens: Sequence[Any], timeout_s: float) -> set[Any]:
+        """The calls that have an answer; waits for a first one for so long at most."""
+        ...
+
+    def answer(self, token: Any) -> Any:
+        """What the worker returned; raises what it raised, or WorkerGoneError."""
+        ...
+
+    def take_away(self, handle: Any) -> None:
+        """End a worker that hangs; another takes its place."""
+        ...
+
+    def close(self) -> None:
+        """Dismiss all workers at once, whatever they do."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A worker as it is known here."""
+
+    handle: Any
+    ready: bool = False
+    question: Any = None
+    """The call that it must answer before it gets rows."""
+    ask_at_s: float = 0.0
+    pause_s: float = BACK_OFF_S[0]
+    chunks: dict[Any, Chunk] = field(default_factory=dict)
+    """In flight, by the call that brings them to their end."""
+    since_s: float = 0.0
+    """When it was last known to bring a row to its end, or began with the first chunk."""
+    num_rows: int = 0
+    """How many rows it had brought to their end then, since it was started."""
+    num_collected: int = 0
+    """How many of these have come here."""
+    pulse: Any = None
+    """The call that asks for that number, where it has been silent for too long."""
+    pulse_at_s: float = 0.0
+
+    def has_room(self, num_in_flight: int) -> bool:
+        """Whether it may get a chunk while it has so many."""
+        alone = any(chunk.alone for chunk in self.chunks.values())
+        return self.ready and not alone and len(self.chunks) <= num_in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A worker that was lost with what it had, or that hangs."""
+
+    member: Member
+    chunks: list[Chunk]
+    hung: bool = False
+    """It is there, but brings no row to its end."""
+    of_memory: bool = False
+
+
+class Pool:
+    """All workers of a run."""
+
+    def __init__(self, transport: Transport, *, row_timeout_s: float = 0.0) -> None:
+        """`row_timeout_s`: a worker that brings no row to its end for so long hangs; 0 for never."""
+        self.transport = transport
+        self.members: list[Member] = []
+        self.facts: EngineFacts | None = None
+        """What the first worker said of its engine; all others must say the same."""
+        self.num_batches = 0
+        self.num_lost = 0
+        self._row_timeout_s = row_timeout_s
+        self._num_broken = 0
+        self._alive_at_s = time.monotonic()
+        self._census_at_s = 0.0
+
+    def begin(self) -> None:
+        """A run begins: count anew how long nobody has been there."""
+        self._alive_at_s = time.monotonic()
+
+    def wait_for_first(self, stopping: Callable[[], bool], wait_s: float) -> EngineFacts | None:
+        """The engine's facts once a worker is there; None where it is asked to stop before."""
+        while self.facts is None:
+            if stopping():
+                return None
+            self.look([], wait_s)
+        return self.facts
+
+    def least_busy(self) -> Iterator[Member]:
+        """Whoever has room for a chunk, the idlest first, until nobody has."""
+        for num_in_flight in range(CHUNKS_IN_FLIGHT):
+            for member in self.members:
+                if member.has_room(num_in_flight):
+                    yield member
+
+    def send(self, member: Member, chunk: Chunk, round_number: int) -> None:
+        """Give a chunk to a worker."""
+        if not member.chunks:
+            member.since_s = time.monotonic()
+        member.chunks[self.transport.call(member.handle, "do", round_number, chunk.tasks)] = chunk
+
+    def leave(self, round_number: int) -> None:
+        """Have nobody begin a row of that round any more."""
+        for member in self.members:
+            if member.ready:
+                self.transport.call(member.handle, "leave", round_number)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in flight."""
+        return any(member.chunks for member in self.members)
+
+    @property
+    def num_rows_in_flight(self) -> int:
+        """Rows that are with the workers; may be asked from any thread."""
+        return sum(len(chunk.tasks) for member in list(self.members) for chunk in list(member.chunks.values()))
+
+    def look(self, outcomes: list[RowOutcome], wait_s: float) -> list[Loss]:
+        """Wait for something to happen, for so long at most; collect outcomes; return what was lost."""
+        self._hire()
+        self._ask()
+        tokens = [member.question for member in self.members if member.question is not None]
+        tokens += [token for member in self.members for token in member.chunks]
+        if tokens:
+            arrived = self.transport.wait(tokens, wait_s)
+        else:
+            arrived = set()
+            time.sleep(wait_s)
+        losses = []
+        for member in list(self.members):
+            if member.question in arrived:
+                self._answered(member)
+            if (loss := self._collect(member, arrived, outcomes)) is not None:
+                losses.append(loss)
+        if any(member.ready for member in self.members):
+            self._alive_at_s = time.monotonic()
+        elif time.monotonic() - self._alive_at_s > GIVE_UP_S:
+            raise WorkerLostError(
+                f"there was no worker for {GIVE_UP_S:.0f} s (asked for {len(self.members)}); look at the machines "
+                "(with Ray: `ray status`), then run again to go on"
+            )
+        return [*losses, *self._silent()]
+
+    def _hire(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._census_at_s:
+            self._census_at_s = now_s + CENSUS_S
+            for _ in range(self.transport.num_wanted() - self._num_broken - len(self.members)):
+                self.members.append(Member(self.transport.hire()))
+
+    def _ask(self) -> None:
+        now_s = time.monotonic()
+        for member in self.members:
+            if not member.ready and member.question is None and now_s >= member.ask_at_s:
+                member.question = self.transport.call(member.handle, "start")
+
+    def _answered(self, member: Member) -> None:
+        """Take the answer of a worker that was asked whether it is there."""
+        question, member.question = member.question, None
+        try:
+            facts = self.transport.answer(question)
+        except WorkerGoneError as gone:
+            if gone.for_good:
+                self._strike_off(member, gone.reason)
+            else:
+                self._pause(member)
+            return
+        if self.facts is None:
+            self.facts = facts
+        elif facts.identity != self.facts.identity:
+            raise EngineError(
+                f"workers do not run the same engine: {facts.identity} here, {self.facts.identity} there; install the "
+                "same package and model on all nodes"
+            )
+        member.ready = True
+        member.num_rows = member.num_collected = 0
+
+    def _strike_off(self, member: Member, reason: str) -> None:
+        self.members.remove(member)
+        self._num_broken += 1
+        if not self.members:
+            raise WorkerLostError(f"no worker can be started: {reason}")
+        log.warning("a worker cannot be started, the run goes on with %d others: %s", len(self.members), reason)
+
+    def _collect(self, member: Member, arrived: set[Any], outcomes: list[RowOutcome]) -> Loss | None:
+        """Take the results of a worker; what it had if it was lost."""
+        lost: WorkerGoneError | None = None
+        for token in [token for token in member.chunks if token in arrived]:
+            try:
+                result: ChunkResult = self.transport.answer(token)
+            except WorkerGoneError as gone:
+                lost = gone
+                continue
+            del member.chunks[token]
+            member.since_s, member.pause_s = time.monotonic(), BACK_OFF_S[0]
+            member.num_collected += len(result.outcomes)
+            member.num_rows = member.num_collected
+            outcomes += result.outcomes
+            self.num_batches += result.num_batches
+            for line in result.log:
+                with about(line.subject):
+                    log.log(line.level, "%s", line.text)
+        return None if lost is None else self._lost(member, of_memory=lost.of_memory)
+
+    def _silent(self) -> Iterator[Loss]:
+        """Workers that brought no row to its end within the limit.
+
+        A worker that is silent is asked how many rows it has done: it may be busy with a chunk of many rows, or be dead
+        without our having been told. One that does not even answer hangs as well.
+        """
+        for member in self.members if self._row_timeout_s else ():
+            now_s = time.monotonic()
+            if not member.chunks or now_s - member.since_s < self._row_timeout_s:
+                continue
+            if member.pulse is None:
+                member.pulse = self.transport.call(member.handle, "pulse")
+                member.pulse_at_s = now_s
+            elif self.transport.wait([member.pulse], 0.0):
+                question, member.pulse = member.pulse, None
+                try:
+                    num_rows = self.transport.answer(question)
+                except WorkerGoneError as gone:
+                    yield self._lost(member, of_memory=gone.of_memory)
+                    continue
+                if num_rows > member.num_rows:
+                    member.num_rows, member.since_s = num_rows, now_s
+                else:
+                    yield self._take_away(member)
+            elif now_s - member.pulse_at_s > max(self._row_timeout_s, SILENCE_S):
+                yield self._take_away(member)
+
+    def _take_away(self, member: Member) -> Loss:
+        self.transport.take_away(member.handle)
+        loss = self._lost(member, hung=True)
+        member.ask_at_s = 0.0
+        return loss
+
+    def _lost(self, member: Member, *, hung: bool = False, of_memory: bool = False) -> Loss:
+        self.num_lost += 1
+        chunks = list(member.chunks.values())
+        member.chunks.clear()
+        member.pulse = None
+        self._pause(member)
+        return Loss(member, chunks, hung=hung, of_memory=of_memory)
+
+    def _pause(self, member: Member) -> None:
+        member.ready = False
+        member.ask_at_s = time.monotonic() + member.pause_s
+        member.pause_s = min(2 * member.pause_s, BACK_OFF_S[1])
+
+    def close(self) -> None:
+        """Dismiss everybody; what is in flight counts as lost."""
+        self.num_lost += self.busy
+        self.members = []
+        self.transport.close()

@@ -1,0 +1,188 @@
+"""Workers as the actors of a Ray cluster.
+
+Ray is transport only: it places the actors, starts them again when they or their nodes die, and carries calls. It
+never runs a row twice by itself. This module is the only one that imports Ray, and only when a run wants it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from typing import Any
+
+from inpaint_batch.errors import InpaintBatchError, MissingDependencyError, WorkerLostError
+from inpaint_batch.execution.pool import CHUNKS_IN_FLIGHT, WorkerGoneError
+from inpaint_batch.execution.worker import RowWorker, WorkerSettings
+
+OBJECT_STORE_BYTES = 80 << 20
+"""Nearly the least that Ray takes: no pixels travel."""
+_GROUPS = {"do": "rows", "pulse": "control", "leave": "control"}
+"""Which threads of an actor answer a call: whether it lives must be told while it works."""
+
+
+class RayTransport:
+    """See `pool.Transport`; a handle is a Ray actor, a token a reference to the result of a call."""
+
+    def __init__(self, settings: WorkerSettings, *, num_actors: int = 0) -> None:
+        """Join the cluster that RAY_ADDRESS names, or start one on this machine.
+
+        `num_actors`: 0 for one per GPU where there are any, else one per node, also per node that joins later. The
+        threads of `settings` are for one machine; they are cut down to what an actor gets of it.
+
+        Raises MissingDependencyError without Ray, and WorkerLostError where no cluster can be reached or started.
+        """
+        self._life = ExitStack()
+        self._ray = self._life.enter_context(_cluster(num_actors))
+        self._num_actors = num_actors
+        self._for_cpus = _is_for_cpus(settings.engine)
+        self._actors: list[Any] = []
+        num_gpus, cpus = self._resources()
+        number = self.num_wanted()
+        share = max(1, min(sum(cpus) // number, min(cpus)))
+        self._settings = dataclasses.replace(
+            settings, threads=min(settings.threads or share, share), workers=min(settings.workers, max(2, share))
+        )
+        self._worker = self._ray.remote(concurrency_groups={"control": 1, "rows": CHUNKS_IN_FLIGHT})(RowWorker).options(
+            num_cpus=share,
+            num_gpus=1 if num_gpus else 0,
+            max_restarts=-1,
+            max_task_retries=0,  # Ray would run the row that kills its worker again and again
+            scheduling_strategy="SPREAD",
+        )
+
+    def _resources(self) -> tuple[int, list[int]]:
+        """GPUs of the cluster that are of use, and CPUs of each of its nodes that has any."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        num_gpus = 0 if self._for_cpus else sum(int(node.get("GPU", 0)) for node in nodes)
+        return num_gpus, [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1] or [1]
+
+    def num_wanted(self) -> int:
+        """See `pool.Transport`."""
+        if self._num_actors:
+            return self._num_actors
+        num_gpus, cpus = self._resources()
+        return num_gpus or len(cpus)
+
+    def hire(self) -> Any:
+        """See `pool.Transport`. Where the cluster has no room yet the actor waits for it."""
+        self._actors.append(self._worker.remote(self._settings))
+        return self._actors[-1]
+
+    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
+        """See `pool.Transport`."""
+        bound = getattr(handle, method)
+        if method in _GROUPS:
+            bound = bound.options(concurrency_group=_GROUPS[method])
+        return bound.remote(*arguments)
+
+    def wait(self, tokens: Sequence[Any], timeout_s: float) -> set[Any]:
+        """See `pool.Transport`."""
+        arrived, rest = self._ray.wait(list(tokens), num_returns=1, timeout=timeout_s)
+        if arrived and rest:
+            arrived += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return set(arrived)
+
+    def answer(self, token: Any) -> Any:
+        """See `pool.Transport`."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(token)
+        except errors.RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, InpaintBatchError):
+                raise cause from None
+            raise
+        except errors.OutOfMemoryError as error:
+            raise WorkerGoneError(_in_one_line(error), of_memory=True) from error
+        except errors.RayActorError as error:
+            for_good = bool(getattr(error, "actor_init_failed", False)) or "creation task" in str(error)
+            raise WorkerGoneError(_why_not_made(error), for_good=for_good) from error
+        except (errors.NodeDiedError, errors.ObjectLostError, errors.WorkerCrashedError) as error:
+            raise WorkerGoneError(_in_one_line(error)) from error
+        except errors.ActorUnschedulableError as error:
+            raise WorkerGoneError(_in_one_line(error), for_good=True) from error
+
+    def take_away(self, handle: Any) -> None:
+        """See `pool.Transport`."""
+        self._ray.kill(handle, no_restart=False)
+
+    def close(self) -> None:
+        """See `pool.Transport`; leaves the cluster, or ends it if it was started here."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        self._life.close()
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _why_not_made(error: Exception) -> str:
+    """The last line of a traceback that says what was missing, or the beginning of what Ray says."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    found = [line for line in lines if line.startswith(("ModuleNotFoundError", "ImportError", "AttributeError"))]
+    if found:
+        return f"{found[-1]}; install the same inpaint-batch on all nodes"
+    return _in_one_line(error)
+
+
+def _is_for_cpus(engine: str) -> bool:
+    return engine in ("onnxruntime", "identity") or engine.startswith("faulty:")
+
+
+@contextmanager
+def _cluster(num_actors: int) -> Iterator[Any]:
+    """Ray, connected; yields the module. Its remarks go to stderr, and our signal handlers stay in force."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's own imports
+        try:
+            import ray
+            import ray.exceptions
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the Ray executor needs Ray ({error}): pip install 'inpaint-batch[ray]', or use --executor local"
+            ) from error
+    quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+    with redirect_stdout(sys.stderr):  # "(raylet) a worker died" comes by print, whatever is asked
+        handlers = {number: signal.getsignal(number) for number in _our_signals()}
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
+            else:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                ray.init(num_cpus=max(cores, num_actors), object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise WorkerLostError(_why_no_ray(error)) from error
+        finally:
+            for number, handler in handlers.items():  # Ray's own would print a trace and abort
+                signal.signal(number, handler)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _why_no_ray(error: Exception) -> str:
+    if "Authentication" in f"{error} {error.__cause__}":
+        return (
+            "the Ray cluster wants a token; set RAY_AUTH_MODE=token and bring the cluster's ~/.ray/auth_token here, or "
+            "use --executor local"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return f"cannot reach or start Ray ({reason}); check RAY_ADDRESS and `ray status`, or use --executor local"
+
+
+def _our_signals() -> list[int]:
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]

@@ -1,0 +1,169 @@
+"""Worker processes: rows that kill, hang and find no memory, and a run that is asked to stop, through the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from gallery import Gallery, ledger_lines, run, tree
+from PIL import Image
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.execution import process_transport
+from inpaint_batch.execution.pool import WorkerGoneError
+from inpaint_batch.execution.process_transport import ProcessTransport
+from inpaint_batch.execution.worker import WorkerSettings
+
+PATIENCE_S = 150
+PLAIN = {"deadly.png": (255, 0, 0), "killed.png": (255, 255, 255), "hangs.png": (0, 0, 0), "hungry.png": (0, 255, 0)}
+
+
+def add_plain(gallery: Gallery, name: str, colour: tuple[int, int, int]) -> None:
+    Image.fromarray(np.full((72, 72, 3), colour, np.uint8)).save(gallery.add(name))
+
+
+def start(manifest: Path, output: Path, *flags: str, engine: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    hidden = ("INPAINT_BATCH_", "RAY_")
+    return subprocess.Popen(
+        [*command, "--engine", engine, "--workers", "2", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith(hidden)},
+    )
+
+
+def summary_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / ".inpaint-batch" / "summary.json").read_text())
+
+
+def wait_until_done(process: subprocess.Popen[str], output: Path, num_rows: int) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until and process.poll() is None:
+        if sum(line["status"] == "done" for line in ledger_lines(output)) >= num_rows:
+            return
+        time.sleep(0.01)
+
+
+def test_each_bad_row_fails_alone_with_its_code(every_format, tmp_path):
+    gallery, output = every_format, tmp_path / "out"
+    for name, colour in PLAIN.items():
+        add_plain(gallery, name, colour)
+    manifest = gallery.manifest()
+    flags = ("--row-timeout", "5", "--actors", "2", "--log-format", "json")
+    with start(manifest, output, *flags, engine="faulty:p@3000") as process:
+        stdout, told = process.communicate(timeout=PATIENCE_S)
+    rows = summary_of(output)["rows"]
+    assert process.returncode == 8, told
+    assert rows["failed_by_code"] == {"crash": 2, "timeout": 1, "memory": 1}
+    assert rows["done"] == len(gallery.rows) - 4
+    assert run(manifest, tmp_path / "local")["exit_code"] == 0
+    local = tree(tmp_path / "local")
+    assert tree(output) == {name: digest for name, digest in local.items() if name not in PLAIN}
+    done = Counter(line["id"] for line in ledger_lines(output) if line["status"] == "done")
+    assert set(done.values()) == {1}
+    assert all(json.loads(line) for line in stdout.splitlines())  # nothing of the workers among them
+    assert run(manifest, output)["exit_code"] == 0  # with an engine that is not particular
+    assert tree(output) == local
+
+
+def test_a_hanging_row_does_not_hold_up_the_end_for_longer_than_the_grace(gallery, tmp_path):
+    """In worker processes and in threads, which cannot be ended."""
+    for number in range(6):
+        gallery.add(f"{number}.png")
+    add_plain(gallery, "hangs.png", (0, 0, 0))
+    manifest = gallery.manifest()
+    run(manifest, tmp_path / "whole")
+    for executor in ("process", "local"):
+        output = tmp_path / executor
+        with start(manifest, output, "--executor", executor, "--grace", "1", engine="faulty:p@3000") as process:
+            until = time.monotonic() + PATIENCE_S
+            while time.monotonic() < until and not ledger_lines(output):
+                time.sleep(0.01)
+            time.sleep(1)  # now it hangs, or is about to
+            children = psutil.Process(process.pid).children()
+            process.send_signal(signal.SIGTERM)
+            _, told = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == summary_of(output)["exit_code"] == 75, told
+        assert "did not end within --grace 1 s" in told
+        assert "Traceback" not in told
+        assert (executor == "process") == bool(children)
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        assert not [name for name in tree(output) if name.endswith(".tmp")]
+        assert run(manifest, output)["exit_code"] == 0  # the rest, with an engine that does not hang
+        assert tree(output) == tree(tmp_path / "whole")
+
+
+def test_a_signal_drains_the_workers_and_spares_them(gallery, tmp_path):
+    """It comes to all processes of a job; only ours heeds it."""
+    for number in range(30):
+        gallery.add(f"{number}.png", side=260, hole=(60, 50, 40, 150))
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    with start(manifest, output, "--executor", "process", engine="faulty:s@0.5") as process:
+        wait_until_done(process, output, 1)
+        for child in psutil.Process(process.pid).children():
+            child.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=PATIENCE_S)
+    summary = summary_of(output)
+    assert process.returncode == summary["exit_code"] == 75, told
+    assert "what was begun is done" in told
+    assert 0 < summary["rows"]["done"] < 30
+    assert not (output / ".inpaint-batch" / "run.log").exists()  # no worker died
+    rest = run(manifest, output, engine="faulty:s@0")
+    assert (rest["exit_code"], rest["rows"]["skipped"]) == (0, summary["rows"]["done"])
+
+
+def worker_settings(**changes: object) -> WorkerSettings:
+    values: dict = {"engine": "identity", "model": "default", "precision": "auto", "passes": 1}
+    values |= {"tiling": TilingConfig(), "threads": 1, "workers": 1, "max_image_bytes": 1 << 30, "signature": ""}
+    return WorkerSettings(**values | changes)
+
+
+def answer(transport: ProcessTransport, token: object) -> object:
+    until = time.monotonic() + PATIENCE_S
+    while token not in transport.wait([token], 1.0):
+        assert time.monotonic() < until
+    return transport.answer(token)
+
+
+def test_a_child_that_died_says_of_what_and_comes_again(monkeypatch):
+    transport = ProcessTransport(worker_settings(), num_processes=1, num_cores=1)
+    child = transport.hire()
+    with pytest.raises(WorkerGoneError):
+        answer(transport, transport.call(child, "pulse"))  # nobody is there yet
+    kills = iter([0, 0, 0, 1])
+    monkeypatch.setattr(process_transport, "_num_oom_kills", lambda: next(kills))
+    for of_memory in (False, True):
+        assert answer(transport, transport.call(child, "start")).identity == "identity"
+        assert answer(transport, transport.call(child, "pulse")) == 0
+        (process,) = psutil.Process().children()
+        pulse = transport.call(child, "pulse")
+        assert answer(transport, pulse) == 0
+        process.kill()
+        waiting = transport.call(child, "start")
+        with pytest.raises(WorkerGoneError, match="ended with -9") as gone:
+            answer(transport, waiting)
+        assert gone.value.of_memory is of_memory
+    transport.close()
+    assert not psutil.Process().children()
+
+
+def test_the_kernel_says_how_often_memory_ran_out(tmp_path, monkeypatch):
+    assert process_transport._num_oom_kills() >= 0
+    (tmp_path / "vmstat").write_text("nr_free_pages 7\noom_kill 12\n")
+    monkeypatch.setattr(process_transport, "_OOM_KILLS", tmp_path / "vmstat")
+    assert process_transport._num_oom_kills() == 12
+    (tmp_path / "vmstat").write_text("nr_free_pages 7\n")
+    assert process_transport._num_oom_kills() == 0
