@@ -4,14 +4,16 @@
 
 Every variant changes one thing of a small base recipe. How much longer one of its steps takes is measured first,
 in turns with the base; then it is trained for as many steps as fit into the time that the base has. So a busy machine
-makes the whole take longer, but favours nobody. Runs that are finished in RUNS are not trained again.
+makes the whole take longer, but favours nobody. What is finished in RUNS is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,15 @@ def seconds_of_steps(variants: dict[str, Variant], data: Path, damage: Path | No
     return {name: sum(seconds[2:]) for name, seconds in taken.items()}
 
 
+def measured_once(file: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `measure` returns, or what it returned the first time: else unfinished runs would get another length."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(measure()) + "\n")
+    costs: dict[str, float] = json.loads(file.read_text())
+    return costs
+
+
 def trained(config: TrainConfig, data: Path, damage: Path | None, run: Path, init: Path | None = None) -> float:
     """Best PSNR (dB) of the run, trained or found finished."""
     if (run / LAST).exists():
@@ -147,7 +158,7 @@ def main() -> None:
         for name, variant in VARIANTS.items()
         if name.startswith("base") or not args.only or name.startswith(tuple(args.only))
     }
-    costs = seconds_of_steps(chosen, args.data, args.damage)
+    costs = measured_once(args.output / "costs.json", lambda: seconds_of_steps(chosen, args.data, args.damage))
     base = next(iter(chosen))
     reference: dict[int, float] = {}
     print(
