@@ -195,8 +195,9 @@ class LocalExecutor:
 
         def reserve(num_bytes: int) -> bool:
             nonlocal reserved
-            reserved = num_bytes if self._budget.acquire(num_bytes, self._leaving.is_set) else 0
-            return reserved > 0
+            is_granted = self._budget.acquire(num_bytes, self._leaving.is_set)
+            reserved = num_bytes if is_granted else 0
+            return is_granted
 
         prepared: PreparedRow | None = None
         try:

@@ -16,6 +16,8 @@ _RESTARTS = range(0xD0, 0xD8)
 _TEM = 0x01
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _MAX_MCU_BLOCKS = 10
+_MAX_SIDE_PX = 65500
+"""Of libjpeg; the format itself goes 35 farther."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
 
 Colours = Literal["grey", "ycbcr", "rgb", "cmyk", "ycck"]
@@ -74,7 +76,9 @@ class JpegStream:
 
     @property
     def is_patchable(self) -> bool:
-        """Whether libjpeg can write such a stream: one set of (sensible) tables, at most ten blocks in an MCU."""
+        """Whether libjpeg can write such a stream: one set of (sensible) tables, at most ten blocks in an MCU, no side
+        over its limit.
+        """
         mcu_blocks = sum(component.horizontal * component.vertical for component in self.components)
         return (
             not self.has_changing_tables
@@ -82,6 +86,7 @@ class JpegStream:
             and not any(step == b"\x00\x00" for table in self.quant_tables.values() for step in _pairs(table))
             and all(all(self.subsampling(index)) for index in range(len(self.components)))
             and (len(self.components) == 1 or mcu_blocks <= _MAX_MCU_BLOCKS)
+            and max(self.width_px, self.height_px) <= _MAX_SIDE_PX
         )
 
     def subsampling(self, index: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,6 +194,9 @@ def _plain_twin(path: Path) -> memoryview:
     """The same TIFF as one uncompressed strip: tifffile notices damage, and knows codecs, where libvips does not."""
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
+        num_segments = math.prod(page.chunked)
+        if not len(page.dataoffsets) == len(page.databytecounts) == num_segments:  # the others would come out as black
+            raise damaged(path, f"it does not say where all of its {num_segments} segments are", _WHAT)
         ends = (start + length for start, length in zip(page.dataoffsets, page.databytecounts, strict=True))
         if max(ends) > path.stat().st_size:  # within JPEG, for one, this would come out as grey
             raise damaged(path, "it is truncated: pixels lie beyond its end", _WHAT)

@@ -31,6 +31,9 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 NUM_BANDS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 _LEGAL_DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 _SMALL_CHUNK_BYTES = 1 << 16
+_ANCILLARY_BIT = 0x20
+"""In the first letter of a chunk's type: set where decoders may go on without it."""
+_IN_ORDER = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _COLOUR_TYPE_PLACE = 9
 """In the body of IHDR."""
 _PLAIN_COMPRESSION_LEVEL = 6
@@ -78,22 +81,24 @@ def read_info(path: Path, what: str = "image") -> PngInfo:
         kind, length = _chunk_head(file, path, what)
         if kind != b"IHDR" or length != 13:
             raise damaged(path, "it does not begin with an image header", what)
-        width_px, height_px, depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", file.read(13))
+        header = _checked_body(file, kind, length, path, what)
+        width_px, height_px, depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", header)
         if not width_px or not height_px or depth not in _LEGAL_DEPTHS.get(colour_type, ()):
             raise damaged(path, "its image header makes no sense", what)
-        file.seek(4, 1)
         small: dict[bytes, bytes] = {}
-        has_pixels = is_animated = False
+        critical = [kind]
+        is_animated = False
         while kind != b"IEND":
+            previous = kind
             kind, length = _chunk_head(file, path, what)
-            has_pixels |= kind == b"IDAT"
+            if not kind[0] & _ANCILLARY_BIT and not kind == previous == b"IDAT":
+                critical.append(kind)
             is_animated |= kind == b"acTL"
-            wanted = kind in (b"eXIf", b"tRNS", b"PLTE") and length <= _SMALL_CHUNK_BYTES
-            if wanted:
-                small[kind] = file.read(length)
-            file.seek((0 if wanted else length) + 4, 1)
-        if not has_pixels:
-            raise damaged(path, "it holds no pixels", what)
+            if kind in (b"eXIf", b"tRNS", b"PLTE") and length <= _SMALL_CHUNK_BYTES:
+                small[kind] = _checked_body(file, kind, length, path, what)
+            else:
+                file.seek(length + 4, 1)
+    _check_order(critical, path, what)
     palette = small.get(b"PLTE", b"")
     if colour_type == PALETTE and (not palette or len(palette) % 3 or len(palette) > 3 << depth):
         raise damaged(path, "its palette is missing or makes no sense", what)
@@ -105,15 +110,45 @@ def read_info(path: Path, what: str = "image") -> PngInfo:
         is_interlaced=bool(interlace),
         is_animated=is_animated,
         orientation=exif.orientation(small.get(b"eXIf", b"")),
-        transparency=small.get(b"tRNS", b""),
+        transparency=_transparency(small.get(b"tRNS", b""), colour_type),
         palette=palette,
     )
+
+
+def _transparency(body: bytes, colour_type: int) -> bytes:
+    """`body` of a tRNS chunk, or nothing where it does not fit: decoders pass over it then."""
+    wanted = {GREY: 2, RGB: 6, PALETTE: len(body)}.get(colour_type)
+    return body if len(body) == wanted else b""
+
+
+def _checked_body(file: BinaryIO, kind: bytes, length: int, path: Path, what: str) -> bytes:
+    """Body of the chunk whose head was just read. Decoders drop EXIF and transparency with a wrong checksum; without
+    header or palette they give up, and so must we: both are carried over as they are.
+    """
+    body = file.read(length)
+    if zlib.crc32(kind + body).to_bytes(4, "big") == file.read(4):
+        return body
+    if kind[0] & _ANCILLARY_BIT:
+        return b""
+    raise damaged(path, f"the checksum of its {kind.decode()} chunk is wrong", what)
+
+
+def _check_order(critical: list[bytes], path: Path, what: str) -> None:
+    """Raise `RowError` (read) unless these chunks, runs of pixels taken as one, are those that decoders look for."""
+    if unknown := set(critical) - set(_IN_ORDER):
+        raise damaged(path, f"it needs a chunk {min(unknown)!r} that nobody knows", what)
+    if b"IDAT" not in critical:
+        raise damaged(path, "it holds no pixels", what)
+    if critical != [kind for kind in _IN_ORDER if kind != b"PLTE" or b"PLTE" in critical]:
+        raise damaged(path, "its chunks are not in order", what)
 
 
 def _chunk_head(file: BinaryIO, path: Path, what: str) -> tuple[bytes, int]:
     head = file.read(8)
     if len(head) < 8:
         raise damaged(path, "it is truncated", what)
+    if not head[4:].isalpha():
+        raise damaged(path, f"it holds a chunk of type {head[4:]!r}", what)
     return head[4:], int.from_bytes(head[:4], "big")
 
 

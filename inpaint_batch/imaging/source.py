@@ -207,7 +207,9 @@ def spoiled(path: Path, detail: str) -> RowError:
 def check_budget(
     path: Path, width_px: int, height_px: int, bytes_per_pixel: int, max_bytes: int, what: str = "image"
 ) -> None:
-    """Raise `RowError` (memory) if the decoded samples would take more than `max_bytes`."""
+    """Raise `RowError`: memory if the decoded samples would take more than `max_bytes`, read if there are none."""
+    if width_px < 1 or height_px < 1:
+        raise damaged(path, f"its header says {width_px} x {height_px} px", what)
     needed_bytes = width_px * height_px * bytes_per_pixel
     if needed_bytes > max_bytes:
         message = (

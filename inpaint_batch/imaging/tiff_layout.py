@@ -16,6 +16,10 @@ from inpaint_batch.imaging.tiff_kind import TiffKind
 from inpaint_batch.types import Box
 
 _OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
+_ARRAY_TYPES = (3, 4, 16)
+"""SHORT, LONG, LONG8."""
+_INTERLEAVED, _PLANES = 1, 2
+"""Values of PlanarConfiguration."""
 _REDUCED = 1
 """Bit of NewSubfileType: a smaller version of another page."""
 
@@ -57,8 +61,8 @@ class TiffLayout:
     offsets_tag: ArrayTag
     lengths_tag: ArrayTag | None
     """None where the file leaves the lengths out, which only uncompressed ones may."""
-    foreign_offsets: frozenset[int]
-    """Where segments of the other pages begin."""
+    shared: frozenset[int]
+    """Indices of segments whose bytes somebody else uses too: other segments, other pages, or the directory."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -121,6 +125,8 @@ def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> T
             segment_px = int(page.tilelength), int(page.tilewidth)
         else:
             segment_px = min(int(page.rowsperstrip) or height_px, height_px), width_px
+        if num_bands > 1 and int(page.planarconfig) not in (_INTERLEAVED, _PLANES):
+            raise damaged(path, "it does not say how its bands lie")
         check_budget(path, segment_px[1], segment_px[0], num_bands * max(1, kind.depth // 8), max_bytes)
         offsets_tag, lengths_tag = (_tag(page, codes) for codes in (_OFFSET_TAGS, _LENGTH_TAGS))
         orientation = int(page.tags.valueof(274, default=1))
@@ -136,14 +142,14 @@ def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> T
             compression=int(page.compression),
             # Without one of the codecs that know predictors, readers ignore the tag.
             predictor=int(page.predictor) if CODECS[int(page.compression)].has_predictor else 1,
-            is_planar=num_bands > 1 and int(page.planarconfig) == 2,
+            is_planar=num_bands > 1 and int(page.planarconfig) == _PLANES,
             segment_px=segment_px,
             is_tiled=is_tiled,
             offsets=tuple(int(offset) for offset in page.dataoffsets),
             lengths=tuple(int(length) for length in page.databytecounts),
             offsets_tag=_require(path, offsets_tag),
             lengths_tag=lengths_tag,
-            foreign_offsets=_foreign_offsets(path, file, page),
+            shared=_shared_segments(path, file, page),
         )
     _check_segments(path, layout, path.stat().st_size)
     return layout
@@ -165,9 +171,14 @@ def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -
     return page
 
 
-def _foreign_offsets(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> frozenset[int]:
-    """Where the segments of all other pages lie: none of them may be overwritten."""
-    found: set[int] = set()
+def _shared_segments(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> frozenset[int]:
+    """Which segments of `page` lie, in part or as a whole, on bytes that something else lies on."""
+    spans = [(0, 16 if file.is_bigtiff else 8, -1)]  # start, end and index; -1 is whatever is none of our segments
+    spans.extend(
+        (int(start), int(start) + int(length), index)
+        for index, (start, length) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False))
+    )
+    spans.extend((start, start + length, -1) for start, length in _directory_spans(page))
     own = {tag.values for tag in (_tag(page, _OFFSET_TAGS), _tag(page, _LENGTH_TAGS)) if tag}
     for other in file.pages:
         if other.offset == page.offset or not isinstance(other, tifffile.TiffPage):
@@ -178,14 +189,35 @@ def _foreign_offsets(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPag
         tags = [tag for tag in (_tag(other, _OFFSET_TAGS), _tag(other, _LENGTH_TAGS)) if tag]
         if any(tag.values in own for tag in tags):
             raise refuse(path, "a TIFF whose pages share their address lists", "save it again with any current program")
-        found.update(int(offset) for offset in other.dataoffsets)
-    return frozenset(found)
+        spans.extend((start, start + length, -1) for start, length in _directory_spans(other))
+        spans.extend(
+            (int(start), int(start) + int(length), -1)
+            for start, length in zip(other.dataoffsets, other.databytecounts, strict=False)
+        )
+    shared = set()
+    farthest_end, holder = 0, -1
+    for start, end, index in sorted(spans):
+        if start < farthest_end and start < end:
+            shared |= {index, holder}
+        if end > farthest_end:
+            farthest_end, holder = end, index
+    return frozenset(shared - {-1})
+
+
+def _directory_spans(page: tifffile.TiffPage) -> list[tuple[int, int]]:
+    """(start, length) of a page's directory and of all values that stand outside it."""
+    order = page.parent.tiff
+    length = order.tagnosize + len(page.tags) * order.tagsize + order.offsetsize
+    values = [(int(tag.valueoffset), int(tag.valuebytecount)) for tag in page.tags]
+    return [(int(page.offset), length), *values]
 
 
 def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:
     for code in codes:
         tag = page.tags.get(code)
         if tag is not None:
+            if int(tag.dtype) not in _ARRAY_TYPES:
+                raise ValueError(f"tag {code} is of type {int(tag.dtype)}")
             return ArrayTag(int(tag.offset), int(tag.valueoffset), int(tag.dtype), int(tag.count))
     return None
 

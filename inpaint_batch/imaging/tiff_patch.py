@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,6 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
     layout = source.layout
     shutil.copyfile(source.path, destination)
     offsets, lengths = list(layout.offsets), list(layout.lengths)
-    shared = _shared_offsets(layout)
     with destination.open("r+b") as file, source.path.open("rb") as original:
         for index, numbers in sorted(_touched(layout, patches).items()):
             samples = read_segment(original, layout, index, source.path)
@@ -46,7 +44,7 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
                 file_dtype(layout),
                 layout.kind.depth,
             )
-            if len(packed) > lengths[index] or layout.offsets[index] in shared:
+            if len(packed) > lengths[index] or index in layout.shared:
                 offsets[index] = _append(file, packed, layout, source.path)
             else:
                 file.seek(offsets[index])
@@ -56,11 +54,6 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
             _store(file, layout, layout.offsets_tag, offsets, source.path)
         if layout.lengths_tag is not None and lengths != list(layout.lengths):
             _store(file, layout, layout.lengths_tag, lengths, source.path)
-
-
-def _shared_offsets(layout: TiffLayout) -> set[int]:
-    """Where bytes lie that must not be overwritten for one segment, since another one is the same, on any page."""
-    return {offset for offset, num_users in Counter(layout.offsets).items() if num_users > 1} | layout.foreign_offsets
 
 
 def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> dict[int, list[int]]:
@@ -151,8 +144,7 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
 
 def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Collection[int], destination: Path) -> None:
     """Compare all bytes of the old file but touched segments and address arrays; so, untouched segments too."""
-    shared = _shared_offsets(layout)
-    gaps = [(layout.offsets[index], layout.lengths[index]) for index in touched if layout.offsets[index] not in shared]
+    gaps = [(layout.offsets[index], layout.lengths[index]) for index in touched if index not in layout.shared]
     for tag in (layout.offsets_tag, layout.lengths_tag):
         if tag is not None:
             gaps.append((tag.entry, 20 if layout.is_big else 12))

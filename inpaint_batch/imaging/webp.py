@@ -24,6 +24,7 @@ from inpaint_batch.types import Header, Patch, SampleArray
 
 _ALPHA_FLAG, _ANIMATION_FLAG = 0x10, 0x02
 _PIXEL_CHUNKS = (b"VP8 ", b"VP8L", b"ALPH", b"VP8X")
+_REPLACED_CHUNKS = (b"VP8 ", b"VP8L", b"ALPH")
 _VP8L_ALPHA_BYTE, _VP8L_ALPHA_BIT = 4, 0x10
 _HEAD_BYTES = 32
 _MAX_EXIF_BYTES = 1 << 24
@@ -53,6 +54,8 @@ def parse_header(path: Path, what: str = "image") -> Header:
     """Size, alpha and orientation of a still WebP; raises `RowError` (read) for animations and damaged files."""
     chunks = read_chunks(path, what)
     first = dict(reversed(chunks))
+    if b"VP8X" in first and chunks[0][0] != b"VP8X":  # decoders would not look at it
+        raise damaged(path, "its chunks are not in order", what)
     try:
         if b"VP8X" in first:
             flags = first[b"VP8X"][0]
@@ -110,17 +113,14 @@ def write_webp(source: WebpSource, patches: Sequence[Patch], destination: Path) 
     samples = source.read(header.box).copy()
     apply_patches(source, samples, header.box, patches)
     pixels = _encode(samples)
-    chunks = read_chunks(source.path, bodies=True)
-    if not any(kind == b"VP8X" for kind, _ in chunks):
-        body = _riff_chunk(b"VP8L", pixels)
-    else:
-        body = b"".join(
-            _riff_chunk(
-                b"VP8L" if kind in (b"VP8 ", b"VP8L") else kind, pixels if kind in (b"VP8 ", b"VP8L") else content
-            )
-            for kind, content in chunks
-            if kind != b"ALPH"  # the alpha plane of a lossy picture; VP8L holds its own
-        )
+    body = b""
+    is_written = False
+    for kind, content in read_chunks(source.path, bodies=True):
+        if kind not in _REPLACED_CHUNKS:
+            body += _riff_chunk(kind, content)
+        elif kind != b"ALPH" and not is_written:  # VP8L holds alpha itself; decoders look at the first picture only
+            body += _riff_chunk(b"VP8L", pixels)
+            is_written = True
     destination.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
 
 
@@ -148,7 +148,7 @@ def verify_webp(source: WebpSource, patches: Sequence[Patch], destination: Path,
     """Read `destination` back and raise `RowError` (write) unless samples and metadata are what was meant."""
     written = open_webp(destination, max_bytes)
     before, after = (
-        [chunk for chunk in read_chunks(path, bodies=True) if chunk[0] not in (b"VP8 ", b"VP8L", b"ALPH")]
+        [chunk for chunk in read_chunks(path, bodies=True) if chunk[0] not in _REPLACED_CHUNKS]
         for path in (source.path, destination)
     )
     if before != after:

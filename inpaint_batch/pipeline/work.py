@@ -126,6 +126,8 @@ class Work:
                 if self._shall_end():
                     return
                 self._execute(executor, ledger, iter([self._begin(task, ledger, alone=True)]))
+            if self._begun and not self._shall_end():  # exit code 0 would say that they are done
+                raise RuntimeError(f"{len(self._begun)} rows have no outcome, {min(self._begun)} among them")
         finally:
             with suppress(OSError):  # what ends the run is told already
                 for task in self._begun.values():
