@@ -146,12 +146,13 @@ class RunConfig:
     tiling: TilingConfig = field(default_factory=TilingConfig)
     """Geometry of the plan."""
     model: str = "default"
-    """`default` (the model in the package) or the path of an `.onnx` file."""
+    """`default` (the model in the package) or the path of an `.onnx` file; for torch of a `.safetensors` file."""
     engine: str = "auto"
-    """`auto`, `onnxruntime`, `tensorrt` (a plan made by `inpaint-batch compile --target tensorrt`; not yet run on a
-    GPU), or `identity` (leaves holes black; for tests and rehearsals)."""
+    """`auto`, `onnxruntime`, `onnxruntime-cuda`, `tensorrt` (a plan made by `inpaint-batch compile --target tensorrt`),
+    `torch`, `torch-compile`, or `identity` (leaves holes black; for tests and rehearsals). What runs on a GPU has not
+    been run on one yet."""
     precision: str = "auto"
-    """`auto`, `fp32`, `fp16` (TensorRT only) or `int8`."""
+    """`auto`, `fp32`, `fp16` (on a GPU) or `int8`."""
     passes: int = 2
     """1, 2 or 4: how often every tile is filled, mirrored differently each time, and averaged."""
     workers: int = 0

@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 DEFAULTS: dict[str, Any] = {"target": "onnx", "precision": None, "name": "dcf-base", "calibrate": None, "tiles": 192}
 """What a recipe may set, with the value where neither recipe nor flag does."""
-PRECISIONS = {"onnx": ("fp32", "int8"), "tensorrt": ("fp32", "fp16", "int8")}
+PRECISIONS = {"onnx": ("fp32", "int8"), "tensorrt": ("fp32", "fp16", "int8"), "torch-tensorrt": ("fp32", "fp16")}
 
 
 @app.command("compile")
@@ -35,14 +35,15 @@ def compile_model(
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", metavar="onnx|tensorrt", help="What to build. Default: onnx.")
+        str | None,
+        typer.Option("--target", metavar="onnx|tensorrt|torch-tensorrt", help="What to build. Default: onnx."),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
             "--precision",
             metavar="fp32|fp16|int8",
-            help="Default: onnx int8 (and fp32) with --calibrate, else fp32; tensorrt fp16. fp16: tensorrt only.",
+            help="Default: onnx int8 (and fp32) with --calibrate, else fp32; TensorRT fp16. torch-tensorrt: no int8.",
         ),
     ] = None,
     name: Annotated[
@@ -80,13 +81,17 @@ def compile_model(
     values = {**DEFAULTS, **_read_recipe(recipe), **{key: value for key, value in flags.items() if value is not None}}
     target, precision, calibrate = values["target"], values["precision"], values["calibrate"]
     if target not in PRECISIONS:
-        raise UsageError(f"unknown target {target!r}: choose onnx or tensorrt")
+        raise UsageError(f"unknown target {target!r}: choose {' or '.join(PRECISIONS)}")
     if precision is None:
-        precision = "fp16" if target == "tensorrt" else "fp32" if calibrate is None else "int8"
+        precision = "fp16" if target != "onnx" else "fp32" if calibrate is None else "int8"
     if precision not in PRECISIONS[target]:
         raise UsageError(f"--target {target} has no precision {precision!r}: choose {' or '.join(PRECISIONS[target])}")
     if precision == "int8" and calibrate is None:
         raise UsageError("INT8 needs --calibrate MANIFEST: a manifest of images with holes")
+    if target == "torch-tensorrt" and model.suffix == ".onnx":
+        raise UsageError(
+            "torch-tensorrt builds from weights (model.safetensors), not from ONNX: --target tensorrt does"
+        )
     if output is None and (target == "onnx" or model.suffix != ".onnx"):
         raise UsageError("give --output DIR: the folder that receives the ONNX files")
     try:
@@ -100,8 +105,13 @@ def compile_model(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of every thread pool
     common = {"calibrate": calibrate, "max_tiles": values["tiles"], "accept_loss": accept_loss}
-    if target == "tensorrt":
-        typer.echo(build_plan_of(model, output, name=values["name"], precision=precision, **common))
+    if target != "onnx":
+        through_torch = target == "torch-tensorrt"
+        typer.echo(
+            build_plan_of(
+                model, output, name=values["name"], precision=precision, through_torch=through_torch, **common
+            )
+        )
     else:
         assert output is not None
         common["calibrate"] = calibrate if precision == "int8" else None

@@ -25,10 +25,11 @@ def list_engines() -> None:
 
     plans = list_plans(plan_folder())
     for plan in plans:
-        verdict = "judged" if plan.card.get("gate") else "not judged"
+        verdict = f"judged, {plan.latency_ms:.2f} ms a batch" if plan.judged else "not judged"
         typer.echo(
             f"{plan.key.digest}  {plan.path.stat().st_size / 1e6:6.1f} MB  {plan.key.precision:4}  "
-            f"{plan.key.gpu or 'any GPU'}  {plan.key.tensorrt}  model {plan.key.model_hash[:12]}  {verdict}"
+            f"{plan.key.gpu or 'any GPU'}  {plan.key.tensorrt}  by {plan.key.builder}  "
+            f"model {plan.key.model_hash[:12]}  {verdict}"
         )
     if not plans:
         typer.echo(f"no plans in {plan_folder()}; inpaint-batch compile MODEL --target tensorrt builds one")
@@ -53,8 +54,8 @@ def prune(
         bool, typer.Option("--all", help="Remove every plan. Default: those that this machine cannot run.")
     ] = False,
 ) -> None:
-    """Remove plans for another GPU, driver or TensorRT than are here now."""
-    from inpaint_batch.runtime.plans import list_plans, plan_folder, remove_plan
+    """Remove plans for another GPU, driver or TensorRT than are here now, and what belongs to no plan any more."""
+    from inpaint_batch.runtime.plans import list_plans, plan_folder, remove_leftovers, remove_plan
     from inpaint_batch.runtime.tensorrt_api import import_tensorrt, key_here
 
     plans = list_plans(plan_folder())
@@ -63,7 +64,7 @@ def prune(
         plans = [
             plan for plan in plans if not _runs_here(plan.key, key_here(trt, plan.key.model_hash, plan.key.precision))
         ]
-    freed = sum(remove_plan(plan) for plan in plans)
+    freed = sum(remove_plan(plan) for plan in plans) + remove_leftovers(plan_folder(), timings=everything)
     typer.echo(f"removed {len(plans)} plans, {freed / 1e6:.1f} MB")
 
 

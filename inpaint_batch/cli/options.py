@@ -59,7 +59,9 @@ Config = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="MODEL", help="`default`, the model in the package, or an .onnx file. Default: default."
+        "--model",
+        metavar="MODEL",
+        help="`default`, the model in the package, an .onnx file, or for torch .safetensors. Default: default.",
     ),
 ]
 Engine = Annotated[
@@ -67,12 +69,14 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="auto, onnxruntime, tensorrt (compile first), or identity (rehearsal: leaves holes black). Default: auto.",
+        help="auto (a judged TensorRT plan, or CUDA, where there is a GPU; else the CPU), onnxruntime, "
+        "onnxruntime-cuda, tensorrt (compile first), torch, torch-compile, or identity (rehearsal: leaves holes "
+        "black). Default: auto.",
     ),
 ]
 Precision = Annotated[
     str | None,
-    typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 (TensorRT only) or int8. Default: auto."),
+    typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 (on a GPU) or int8. Default: auto."),
 ]
 Passes = Annotated[
     int | None,

@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 
 import inpaint_batch
-from inpaint_batch.compile.export import export_onnx
+from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
 from inpaint_batch.compile.gate import judge, measure, table
 from inpaint_batch.compile.quantise import quantise
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
@@ -75,19 +75,24 @@ def build_plan_of(
     *,
     name: str,
     precision: str,
+    through_torch: bool = False,
     calibrate: Path | None,
     max_tiles: int,
     accept_loss: bool,
 ) -> str:
     """Put the TensorRT plan of `model` into the cache; return a summary for a person.
 
-    `model`: an FP32 ONNX file of this package, or weights, which are exported to `output` first. `calibrate` judges
-    every precision and calibrates INT8. Raises what `build_onnx` and `build_tensorrt` raise.
+    `model`: an FP32 ONNX file of this package, or weights, which are exported to `output` first: a plan belongs to an
+    FP32 file. `through_torch`: torch-tensorrt builds it, from the weights. `calibrate` judges every precision and
+    calibrates INT8. Raises what `build_onnx` and `build_tensorrt` raise.
     """
     from inpaint_batch.compile.tensorrt_build import build_tensorrt
+    from inpaint_batch.compile.torch_tensorrt_build import import_torch_tensorrt
     from inpaint_batch.runtime.tensorrt_api import import_tensorrt
 
     import_tensorrt()  # before minutes are spent on tiles
+    if through_torch:
+        import_torch_tensorrt()
     report = ""
     if model.suffix == ".onnx":
         fp32 = model
@@ -95,8 +100,9 @@ def build_plan_of(
             raise EngineError(f"there is no model {fp32}: check the path")
     else:
         assert output is not None
-        report = build_onnx(model, output, name=name, calibrate=None, max_tiles=max_tiles, accept_loss=False) + "\n"
         fp32 = output / f"{name}.fp32.onnx"
+        if not _is_export_of(fp32, model):
+            report = build_onnx(model, output, name=name, calibrate=None, max_tiles=max_tiles, accept_loss=False) + "\n"
     tiles = collect_tiles(calibrate, OnnxEngine(fp32, precision="fp32"), max_tiles) if calibrate else []
     learned, judged = split(tiles)
     card = {"calibration_sha256": sha256(calibrate)} if calibrate else {}
@@ -108,8 +114,18 @@ def build_plan_of(
         judged=judged,
         accept_loss=accept_loss,
         card=card,
+        generator=load_generator(model) if through_torch else None,
     )
     return report + built
+
+
+def _is_export_of(fp32: Path, weights: Path) -> bool:
+    """Whether `fp32` is there and computes what the weights do: another export would have other bytes, and a plan of
+    it would not be found for this one."""
+    try:
+        return fp32.is_file() and parity(load_generator(weights), fp32) <= PARITY_TOLERANCE
+    except Exception:  # not a graph of ours: onnxruntime raises a dozen classes of its own
+        return False
 
 
 def split(tiles: list[RealTile]) -> tuple[list[RealTile], list[RealTile]]:

@@ -6,26 +6,38 @@ serves TensorRT 10 and 11 and TensorRT for RTX. The last builds without a GPU; i
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import inpaint_batch
-from inpaint_batch.compile.gate import judge, measure, table
+from inpaint_batch.compile.built import BuiltPlan, inspect_plan
+from inpaint_batch.compile.gate import GateRow, judge, measure, table
 from inpaint_batch.compile.half import cast_to_half
 from inpaint_batch.compile.quantise import quantise
 from inpaint_batch.compile.tiles import RealTile
+from inpaint_batch.compile.torch_tensorrt_build import build_with_torch, import_torch_tensorrt
 from inpaint_batch.errors import EngineError
+from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime.engine import stack_tiles
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
-from inpaint_batch.runtime.plans import PORTABLE, StoredPlan, building, find_plan, plan_folder, remove_plan, write_plan
+from inpaint_batch.runtime.plans import (
+    PORTABLE,
+    PlanKey,
+    StoredPlan,
+    building,
+    find_plan,
+    plan_folder,
+    remove_plan,
+    write_plan,
+)
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, RTX, import_tensorrt, key_here, logger
+from inpaint_batch.runtime.tuning import timing_cache
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -39,34 +51,35 @@ def build_tensorrt(
     judged: Sequence[RealTile] = (),
     accept_loss: bool = False,
     card: dict[str, Any] | None = None,
+    generator: DcfGenerator | None = None,
 ) -> tuple[StoredPlan, str]:
     """The plan of `fp32` for this machine, from the cache or built now, and a report for a person.
 
     `learned`: tiles to calibrate INT8 with. `judged`: tiles to judge by; the graph is judged with ONNX Runtime, the
-    plan on the GPU where there is one. Raises MissingDependencyError without TensorRT, EngineError where it refuses the
-    graph, where INT8 has no tiles, or where the gate refuses the result and `accept_loss` is false.
+    plan on the GPU where there is one. `generator`: the same model in torch, for torch-tensorrt to build from; no INT8
+    then. Raises MissingDependencyError without TensorRT, EngineError where it refuses the graph, where INT8 has no
+    tiles, or where the gate refuses the result and `accept_loss` is false.
     """
     trt = import_tensorrt()
     key = key_here(trt, model_hash, precision)
-    if key.gpu == PORTABLE and trt.__name__ != RTX:
+    if generator is not None:
+        key = replace(key, builder=import_torch_tensorrt()[1])
+    elif key.gpu == PORTABLE and trt.__name__ != RTX:
         raise EngineError(
             "TensorRT builds plans only on the GPU they are for, and there is none; tensorrt-rtx needs none"
         )
     folder = plan_folder()
     with building(folder, key):
         known = find_plan(folder, key)
-        if known is not None:
+        if known is not None and _still_good(known, key, card or {}, bool(judged)):
             return known, f"{known.path}: already built"
-        with TemporaryDirectory(prefix="inpaint-batch-plan-") as scratch:
-            graph = typed_graph(fp32, Path(scratch), precision, learned)
-            rows = []
-            if judged:
-                rows = measure(OnnxEngine(fp32, precision="fp32"), OnnxEngine(graph, precision=precision), judged)
-                if not accept_loss:
-                    judge(rows)
-            started = time.monotonic()
-            built = build_plan(graph.read_bytes())
-            seconds = time.monotonic() - started
+        started = time.monotonic()
+        if generator is not None:
+            rows: list[GateRow] = []
+            built = build_with_torch(generator, precision)
+        else:
+            rows, built = _build_from_graph(fp32, folder, key, learned, judged, accept_loss)
+        seconds = time.monotonic() - started
         values = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "inpaint_batch": inpaint_batch.__version__,
@@ -78,6 +91,7 @@ def build_tensorrt(
             "loss_accepted": accept_loss,
             "network": built.network,
             "inspector": built.inspected,
+            **({"parts": built.parts} if built.parts else {}),
             **(card or {}),
         }
         plan = write_plan(folder, key, built.content, values)
@@ -93,6 +107,31 @@ def build_tensorrt(
             raise
 
 
+def _still_good(known: StoredPlan, key: PlanKey, card: dict[str, Any], can_judge: bool) -> bool:
+    """Whether a plan in the cache makes a new one needless: INT8 of the same calibration, and judged if it can be."""
+    if key.precision == "int8" and known.card.get("calibration_sha256") != card.get("calibration_sha256"):
+        return False
+    return known.judged or key.gpu == PORTABLE or not can_judge
+
+
+def _build_from_graph(
+    fp32: Path,
+    folder: Path,
+    key: PlanKey,
+    learned: Sequence[RealTile],
+    judged: Sequence[RealTile],
+    accept_loss: bool,
+) -> tuple[list[GateRow], BuiltPlan]:
+    with TemporaryDirectory(prefix="inpaint-batch-plan-") as scratch:
+        graph = typed_graph(fp32, Path(scratch), key.precision, learned)
+        rows = []
+        if judged:
+            rows = measure(OnnxEngine(fp32, precision="fp32"), OnnxEngine(graph, precision=key.precision), judged)
+            if not accept_loss:
+                judge(rows)
+        return rows, build_plan(graph.read_bytes(), folder, key)
+
+
 def typed_graph(fp32: Path, folder: Path, precision: str, learned: Sequence[RealTile]) -> Path:
     """The ONNX file, in `folder` or `fp32` itself, that has the precision written into its types."""
     if precision == "fp32":
@@ -105,20 +144,8 @@ def typed_graph(fp32: Path, folder: Path, precision: str, learned: Sequence[Real
     return folder / f"{precision}.onnx"
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltPlan:
-    """What a build gave."""
-
-    content: bytes
-    """The serialised plan."""
-    network: dict[str, Any]
-    """The parsed network, before TensorRT fuses anything: `num_layers`, and layers by `kinds` and by result `types`."""
-    inspected: Any
-    """The inspector's description of the built layers; without a GPU, where no plan can be opened, the reason."""
-
-
-def build_plan(graph: bytes) -> BuiltPlan:
-    """Parse and build, one optimisation profile for each side.
+def build_plan(graph: bytes, folder: Path, key: PlanKey) -> BuiltPlan:
+    """Parse and build, one optimisation profile for each side; timings are shared with other builds in `folder`.
 
     Raises EngineError with the parser's first complaints where TensorRT does not take the graph.
     """
@@ -139,11 +166,12 @@ def build_plan(graph: bytes) -> BuiltPlan:
             shape = (batch, tensor.shape[1], *((1, 1) if tensor.name == "prior_weight" else (side, side)))
             profile.set_shape(tensor.name, shape, shape, shape)
         config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
+    with timing_cache(trt, config, folder, key):
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError("TensorRT parsed the graph but did not build it; its own messages stand above")
     content = bytes(plan)
-    return BuiltPlan(content, _describe(network), _inspect(trt, content))
+    return BuiltPlan(content, _describe(network), inspect_plan(trt, content))
 
 
 def _describe(network: Any) -> dict[str, Any]:
@@ -154,18 +182,6 @@ def _describe(network: Any) -> dict[str, Any]:
         "kinds": dict(Counter(layer.type.name.lower() for layer in layers).most_common()),
         "types": dict(Counter(result.dtype.name.lower() for result in results).most_common()),
     }
-
-
-def _inspect(trt: Any, content: bytes) -> Any:
-    from inpaint_batch.runtime.tensorrt_api import query_gpu
-
-    if query_gpu()[0] == PORTABLE:
-        return "not inspected: a plan can be opened only where there is a GPU"
-    engine = trt.Runtime(logger(trt)).deserialize_cuda_engine(content)
-    if engine is None:
-        return "not inspected: TensorRT could not open its own plan"
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return json.loads(text)
 
 
 def _judge_on_gpu(
@@ -180,7 +196,9 @@ def _judge_on_gpu(
     """Run the plan on the judging tiles, time one full batch of each side, and write both into the card."""
     from inpaint_batch.runtime.tensorrt_engine import TensorrtEngine
 
-    engine = TensorrtEngine(fp32, model_hash=plan.key.model_hash, precision=plan.key.precision, model=str(fp32))
+    engine = TensorrtEngine(
+        fp32, model_hash=plan.key.model_hash, precision=plan.key.precision, model=str(fp32), plan=plan
+    )
     rows = measure(OnnxEngine(fp32, precision="fp32"), engine, judged)
     if rows and not accept_loss:
         judge(rows)

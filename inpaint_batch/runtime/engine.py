@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +66,17 @@ def stack_tiles(tiles: Sequence[TileArrays]) -> TileBatch:
         prior=np.stack([tile.prior for tile in tiles]),
         prior_weight=np.array([tile.prior_weight for tile in tiles], dtype=np.float32).reshape(-1, 1, 1, 1),
     )
+
+
+def filled_up(batch: TileBatch, size: int) -> Iterator[tuple[TileBatch, int]]:
+    """Batches of exactly `size` tiles, the last one filled up with zeros, and how many of each are real."""
+    for start in range(0, len(batch), size):
+        used = min(size, len(batch) - start)
+        arrays = (batch.image, batch.hole, batch.prior, batch.prior_weight)
+        parts = [np.zeros((size, *array.shape[1:]), np.float32) for array in arrays]
+        for part, array in zip(parts, arrays, strict=True):
+            part[:used] = array[start : start + used]
+        yield TileBatch(*parts), used
 
 
 class Engine(Protocol):

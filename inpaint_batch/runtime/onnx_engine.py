@@ -8,13 +8,14 @@ number of threads, and ONNX Runtime does not promise that. With onnxruntime 1.31
 generator, FP32 and INT8, showed no difference in batches of 1 to 8 on 1 to 4 threads, but another graph, machine or
 version might. Alone on one thread a tile has no company that could change it, and nothing is lost: on two cores
 (medians, 2026-11-20, FP32, ms a tile) 64 px took 23.9 this way and 24.3 in batches of 8 on two threads, 128 px 137
-and 149. Neither was slower without the memory arena, which is therefore off: it keeps what the largest tile took.
+and 149.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,8 @@ class OnnxEngine:
     """See `Engine` for the contract."""
 
     name = "onnxruntime"
+    providers: Sequence[Any] = ("CPUExecutionProvider",)
+    """What ONNX Runtime may compute with, as its sessions take it."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class OnnxEngine:
         self.buckets_px = self._convention.sides_px
         self.notes = notes
         self._threads = threads or num_cores()
-        self._session: onnxruntime.InferenceSession | None = _open(path, content)
+        self._session: onnxruntime.InferenceSession | None = _open(path, content, self.providers)
         _check(self._session, self._convention, path)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
 
@@ -131,7 +134,7 @@ def checked(filled: Any, shape: tuple[int, ...]) -> FloatArray:
     return result
 
 
-def _open(path: Path, content: bytes) -> onnxruntime.InferenceSession:
+def _open(path: Path, content: bytes, providers: Sequence[Any]) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -139,11 +142,15 @@ def _open(path: Path, content: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1  # see the docstring of the module
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = False  # the arena never gives back what the largest batch took
+    # The arena keeps what a tile of the largest side takes, some 15 MB a thread. Where the C library gives that back
+    # and asks for it again, a tile of 256 px takes a sixth more time.
+    options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False  # a pattern is kept for every shape of batch
+    # Where a processor has no VNNI its fast 8-bit products saturate: take the exact ones, so that fills agree.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         # From the bytes that were hashed, so that the hash is of what runs; a graph in several files cannot be opened.
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=list(providers))
     except Exception as error:
         raise EngineError(
             f"{path} is not a model that ONNX Runtime can run ({_first_line(error)}); "

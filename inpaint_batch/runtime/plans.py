@@ -11,9 +11,11 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class PlanKey:
     """Name and compute capability, as `NVIDIA H100 9.0`; PORTABLE where the plan is for any."""
     driver: str
     """Version of the driver; PORTABLE likewise."""
+    builder: str = "onnx"
+    """Who turned the model into a network: `onnx`, TensorRT's own parser, or `torch_tensorrt` with its version."""
 
     @property
     def digest(self) -> str:
@@ -64,6 +68,17 @@ class StoredPlan:
     card: dict[str, Any]
     """Key, versions, hashes, gate, latency and the inspector's description, as they were when it was built."""
 
+    @property
+    def judged(self) -> bool:
+        """Whether it was run on a GPU and passed the gate there, or was kept in spite of it."""
+        return bool(self.card.get("gate"))
+
+    @property
+    def latency_ms(self) -> float:
+        """Of the slowest full batch, as measured when it was judged; infinite where it was not. Batches of all sides
+        have as many pixels, so plans that were judged by tiles of different sides can be compared."""
+        return max((self.card.get("latency_ms") or {}).values(), default=math.inf)
+
 
 def plan_folder() -> Path:
     """Where plans are kept; it need not exist yet."""
@@ -87,12 +102,20 @@ def list_plans(folder: Path) -> list[StoredPlan]:
 
 def find_plan(folder: Path, wanted: PlanKey) -> StoredPlan | None:
     """The plan for exactly this key, or a portable one that differs in nothing else."""
-    portable = {"gpu": PORTABLE, "driver": PORTABLE}
-    for key in (wanted, PlanKey(**{**asdict(wanted), **portable})):
-        for plan in list_plans(folder):
+    plans = list_plans(folder)
+    for key in (wanted, replace(wanted, gpu=PORTABLE, driver=PORTABLE)):
+        for plan in plans:
             if plan.key == key:
                 return plan
     return None
+
+
+def usable_plans(folder: Path, wanted: PlanKey) -> list[StoredPlan]:
+    """What may run where `wanted` is asked for, by whichever builder, best first: judged before not judged, then the
+    faster one as measured when it was judged, then an own plan before a portable one."""
+    here = (replace(wanted, builder=""), replace(wanted, builder="", gpu=PORTABLE, driver=PORTABLE))
+    plans = [plan for plan in list_plans(folder) if replace(plan.key, builder="") in here]
+    return sorted(plans, key=lambda plan: (not plan.judged, plan.latency_ms, plan.key.gpu == PORTABLE))
 
 
 def write_plan(folder: Path, key: PlanKey, content: bytes, card: dict[str, Any]) -> StoredPlan:
@@ -102,10 +125,8 @@ def write_plan(folder: Path, key: PlanKey, content: bytes, card: dict[str, Any])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
-        for target, data in ((path, content), (path.with_suffix(".json"), json.dumps(card, indent=1).encode())):
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(target)
+        write_file(path, content)
+        write_file(path.with_suffix(".json"), json.dumps(card, indent=1).encode())
     except OSError as error:
         raise StorageError(
             f"cannot write {path} ({error.strerror}); set INPAINT_BATCH_ENGINES to a folder with room"
@@ -125,26 +146,60 @@ def read_plan(plan: StoredPlan, rebuild: str) -> bytes:
     return content
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Under a temporary name, then renamed. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def remove_plan(plan: StoredPlan) -> int:
-    """Remove plan and card; return the bytes that this freed."""
-    freed = 0
-    for path in (plan.path.with_suffix(".json"), plan.path):  # the card first: a plan without a card is not used
-        with contextlib.suppress(FileNotFoundError):
-            size = path.stat().st_size
-            path.unlink()
-            freed += size
-    return freed
+    """Remove plan, card and the kernels compiled for it; return the bytes that this freed."""
+    # The card first: a plan without a card is not used.
+    files = (plan.path.with_suffix(".json"), plan.path, *plan.path.parent.glob(f"{plan.path.stem}-*.kernels"))
+    return sum(remove_file(path) for path in files)
+
+
+def remove_leftovers(folder: Path, *, timings: bool = False) -> int:
+    """Remove plans without a card, kernels without a plan, and what a killed process left half written; return the
+    bytes that this freed. With `timings` the timing caches too.
+
+    What is younger than an hour is left alone: somebody may be writing it.
+    """
+    cards = {path.stem for path in folder.glob("*.json")}
+    stale = [path for path in folder.glob("*.plan") if path.stem not in cards]
+    stale += [path for path in folder.glob("*.kernels") if path.stem.split("-")[0] not in cards]
+    stale += folder.glob(".*.tmp")
+    freed = sum(remove_file(path) for path in stale if path.stat().st_mtime < time.time() - 3600)
+    return freed + sum(remove_file(path) for path in folder.glob("timing-*.cache") if timings)
+
+
+def remove_file(path: Path) -> int:
+    """Remove a file that may be gone already; return its bytes."""
+    with contextlib.suppress(FileNotFoundError):
+        size = path.stat().st_size
+        path.unlink()
+        return size
+    return 0
+
+
+def building(folder: Path, key: PlanKey) -> contextlib.AbstractContextManager[None]:
+    """Hold the right to build this plan; waits where another process is building it. Raises StorageError."""
+    return locked(folder / f"{key.digest}.lock")
 
 
 @contextlib.contextmanager
-def building(folder: Path, key: PlanKey) -> Iterator[None]:
-    """Hold the right to build this plan; waits where another process is building it. Raises StorageError."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which stays; waits where another process holds it. Raises StorageError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / f"{key.digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StorageError(
-            f"cannot write to {folder} ({error.strerror}); set INPAINT_BATCH_ENGINES to another folder"
+            f"cannot write to {path.parent} ({error.strerror}); set INPAINT_BATCH_ENGINES to another folder"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -6,7 +6,11 @@ from inpaint_batch.errors import EngineError, UsageError
 from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.mirrors import MirroredEngine
-from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, hash_file
+from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, find_weights
+
+ENGINES = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt", "torch", "torch-compile", "identity")
+"""What `--engine` takes, besides `faulty:SCHEDULE`."""
+ALL_PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def select_engine(
@@ -14,50 +18,62 @@ def select_engine(
 ) -> Engine:
     """Load an engine; with `passes` 2 or 4 a real one fills every tile so often, mirrored, and averages.
 
-    `engine`: `auto` (ONNX Runtime), `onnxruntime`, `tensorrt`, `identity`, or `faulty:SCHEDULE`. `model`: `default` or
-    the path of an `.onnx` file, asked as the adapter beside it says if there is one; for TensorRT the FP32 file that
-    its plan was built from. `precision`: `auto` (INT8 where there is such a file, else FP32; for TensorRT FP16),
-    `int8`, `fp32` or, for TensorRT, `fp16`. `threads`: tiles filled at one time, 0 for one per core. Every fallback
-    that was taken stands in the engine's `notes`.
+    `engine`: one of ENGINES, or `faulty:SCHEDULE`; for `auto` see `inpaint_batch.runtime.gpu`. `model`: `default` or
+    the path of an `.onnx` file, asked as the adapter beside it says if there is one; for TensorRT and CUDA the FP32
+    file; for torch also a `.safetensors` file. `precision`: `auto` (ONNX Runtime: INT8 where there is such a file, else
+    FP32; TensorRT: that of the best plan; torch: FP32), `int8`, `fp32` or, for TensorRT and torch on a GPU, `fp16`.
+    `threads`: tiles filled at one time on a CPU, 0 for one per core. Every fallback that was taken stands in the
+    engine's `notes`.
 
     Raises UsageError for an unknown engine or precision, EngineError where the model, or a plan of it for this machine,
-    is missing, damaged or foreign, MissingDependencyError for TensorRT where it is not installed.
+    is missing, damaged or foreign, MissingDependencyError where the engine's package is not installed.
     """
     if engine == "identity" or engine.startswith("faulty:"):
         from inpaint_batch.runtime.testing import FaultyEngine, IdentityEngine
 
         return FaultyEngine.parse(engine) if engine != "identity" else IdentityEngine()
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}: choose {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    if precision not in ("auto", *ALL_PRECISIONS):
+        raise UsageError(f"unknown precision {precision!r}: choose auto, {', '.join(ALL_PRECISIONS[:-1])} or int8")
     inner = _select_real(engine, model, precision, threads)
     return inner if passes == 1 else MirroredEngine(inner, passes)
 
 
 def _select_real(engine: str, model: str, precision: str, threads: int) -> Engine:
-    if engine == "tensorrt":
-        return _select_tensorrt(model, precision)
-    if engine not in ("auto", "onnxruntime"):
-        raise UsageError(f"unknown engine {engine!r}: choose auto, onnxruntime, tensorrt or identity")
-    if precision not in ("auto", *PRECISIONS):
-        raise UsageError(f"unknown precision {precision!r}: choose auto, int8 or fp32")
+    if engine.startswith("torch"):
+        return _select_torch(engine, model, precision, threads)
+    stored = find_model(model)
+    if engine in ("tensorrt", "onnxruntime-cuda"):
+        from inpaint_batch.runtime.gpu import select_on_gpu
+
+        return select_on_gpu(engine, stored, precision)
+    # `default` is ours; a file of the user's may have an adapter, which only the CPU engine follows.
+    adapter = find_adapter(next(iter(stored.files.values()))) if stored.name != "default" else None
+    notes: tuple[str, ...] = ()
+    if engine == "auto" and adapter is None:
+        from inpaint_batch.runtime.gpu import fastest_on_gpu
+
+        found, notes = fastest_on_gpu(stored, precision)
+        if found is not None:
+            return found
     from inpaint_batch.runtime.onnx_engine import OnnxEngine
 
-    stored = find_model(model)
-    chosen, notes = _choose_precision(stored, precision)
+    chosen, more = _choose_precision(stored, precision)
     file = stored.files[chosen]
-    adapter = find_adapter(file) if stored.name != "default" else None
-    return OnnxEngine(file, precision=chosen, model=stored.name, threads=threads, convention=adapter, notes=notes)
+    return OnnxEngine(
+        file, precision=chosen, model=stored.name, threads=threads, convention=adapter, notes=(*notes, *more)
+    )
 
 
-def _select_tensorrt(model: str, precision: str) -> Engine:
-    from inpaint_batch.runtime.tensorrt_engine import TensorrtEngine
+def _select_torch(engine: str, model: str, precision: str, threads: int) -> Engine:
+    from inpaint_batch.runtime.torch_engine import TorchEngine
 
-    if precision not in ("auto", "fp32", "fp16", "int8"):
-        raise UsageError(f"unknown precision {precision!r}: choose auto, fp16, int8 or fp32")
-    stored = find_model(model)
-    source = stored.files.get("fp32")
-    if source is None:
-        raise EngineError(f"TensorRT plans are built from the FP32 file of a model, and {stored.name} is not one")
-    chosen = "fp16" if precision == "auto" else precision
-    return TensorrtEngine(source, model_hash=hash_file(source), precision=chosen, model=stored.name)
+    if precision == "int8":
+        raise UsageError("torch runs fp32, and on a GPU fp16; INT8 is for --engine onnxruntime or tensorrt")
+    chosen = "fp32" if precision == "auto" else precision
+    compiled = engine == "torch-compile"
+    return TorchEngine(find_weights(model), model=model, precision=chosen, compiled=compiled, threads=threads)
 
 
 def _choose_precision(stored: StoredModel, asked: str) -> tuple[str, tuple[str, ...]]:

@@ -51,6 +51,24 @@ def find_model(name: str) -> StoredModel:
     return StoredModel(name, files, _read_card(folder / "card.toml"))
 
 
+def find_weights(name: str) -> Path:
+    """The FP32 weights of the model called `default`, or a `.safetensors` file. Raises EngineError."""
+    if name == "default":
+        path = default_folder() / f"{STEM}.safetensors"
+        if not path.is_file():
+            raise EngineError(
+                f"the weights of the default model are not there ({path}): they are in a checkout, not in the wheel; "
+                "name a file with --model path/to/model.safetensors"
+            )
+        return path
+    path = Path(name).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise EngineError(f"torch runs `default` or a .safetensors file, not {name!r}")
+    if not path.is_file():
+        raise EngineError(f"there are no weights {path}: check the path given with --model")
+    return path
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a model file, hexadecimal. Raises EngineError where it cannot be read."""
     try:

@@ -10,7 +10,6 @@ whatever company it has, and one CUDA graph for each side can be captured once a
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,32 +18,43 @@ from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyErro
 from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import checked
-from inpaint_batch.runtime.plans import PlanKey, StoredPlan, find_plan, list_plans, plan_folder, read_plan
+from inpaint_batch.runtime.plans import PlanKey, StoredPlan, list_plans, plan_folder, read_plan, usable_plans
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger
+from inpaint_batch.runtime.tuning import KernelCache, runtime_file
 from inpaint_batch.types import FloatArray
 
 NOT_JUDGED = "the TensorRT plan was built without a GPU and has not passed the quality gate on one"
 
 
-def rebuild_command(source: Path, precision: str) -> str:
-    """The exact command that builds the plan which is missing."""
-    calibrate = " --calibrate MANIFEST" if precision == "int8" else ""
-    return f"inpaint-batch compile {source} --target tensorrt --precision {precision}{calibrate}"
+PRECISIONS = ("fp16", "int8", "fp32")
+"""In the order in which `--precision auto` asks for plans that were not timed."""
 
 
-def wanted_plan(source: Path, model_hash: str, precision: str) -> tuple[ModuleType, StoredPlan]:
-    """TensorRT and the plan of the model `source` for this machine.
+def rebuild_command(source: Path, precision: str, *, calibrate: bool = False) -> str:
+    """The exact command that builds the plan which is missing; with `calibrate` it is judged as well."""
+    manifest = " --calibrate MANIFEST" if precision == "int8" or calibrate else ""
+    return f"inpaint-batch compile {source} --target tensorrt --precision {precision}{manifest}"
+
+
+def best_plan(source: Path, model_hash: str, precision: str, *, only_judged: bool = False) -> tuple[str, StoredPlan]:
+    """Precision and plan to run of the model `source` on this machine; `precision` may be `auto`.
 
     Raises MissingDependencyError without TensorRT, EngineError with the rebuilding command where the cache has no plan
-    or only plans for something else.
+    (with `only_judged`: none that was judged), or only plans for something else.
     """
     trt = import_tensorrt()
-    key = key_here(trt, model_hash, precision)
     folder = plan_folder()
-    plan = find_plan(folder, key)
-    if plan is None:
-        raise EngineError(refusal(folder, key, rebuild_command(source, precision)))
-    return trt, plan
+    asked = PRECISIONS if precision == "auto" else (precision,)
+    plans = [plan for each in asked for plan in usable_plans(folder, key_here(trt, model_hash, each))]
+    usable = [plan for plan in plans if plan.judged or not only_judged]
+    if usable:
+        best = min(usable, key=lambda plan: (not plan.judged, plan.latency_ms))  # the first of equals
+        return best.key.precision, best
+    if plans:
+        command = f"{rebuild_command(source, plans[0].key.precision, calibrate=True)}"
+        raise EngineError(f"the TensorRT plan of this model was not judged on this GPU; judge it: {command}")
+    key = key_here(trt, model_hash, asked[0])
+    raise EngineError(refusal(folder, key, rebuild_command(source, asked[0])))
 
 
 def refusal(folder: Path, key: PlanKey, command: str) -> str:
@@ -67,24 +77,36 @@ class TensorrtEngine:
     name = "tensorrt"
 
     def __init__(
-        self, source: Path, *, model_hash: str, precision: str, model: str, notes: tuple[str, ...] = ()
+        self,
+        source: Path,
+        *,
+        model_hash: str,
+        precision: str,
+        model: str,
+        plan: StoredPlan,
+        notes: tuple[str, ...] = (),
     ) -> None:
-        """Open the plan of the FP32 ONNX file `source`, whose SHA-256 is `model_hash`.
+        """Open `plan`, which was made from the FP32 ONNX file `source`, whose SHA-256 is `model_hash`.
 
-        Raises MissingDependencyError without TensorRT or torch with CUDA, EngineError without a fitting plan.
+        Raises MissingDependencyError without TensorRT or torch, EngineError where torch sees no GPU or TensorRT cannot
+        open the plan.
         """
-        trt, plan = wanted_plan(source, model_hash, precision)
-        torch = _import_torch()
+        trt = import_tensorrt()
+        torch = import_torch_with_cuda()
         self.model, self.model_hash, self.precision = model, model_hash, precision
         self.buckets_px = tuple(sorted(BATCH_SIZES))
-        self.notes = notes if plan.card.get("gate") else (*notes, NOT_JUDGED)
+        self.notes = notes if plan.judged else (*notes, NOT_JUDGED)
         self._plan_hash = str(plan.card.get("plan_sha256", ""))
         command = rebuild_command(source, precision)
-        engine = trt.Runtime(logger(trt)).deserialize_cuda_engine(read_plan(plan, command))
-        if engine is None:
-            raise EngineError(f"TensorRT cannot open the plan {plan.path} on this machine; rebuild it: {command}")
         self._torch: Any = torch
-        self._engine: Any = engine
+        self._opened = _open_parts(trt, plan, read_plan(plan, command), self.buckets_px)
+        if not self._opened:
+            raise EngineError(f"TensorRT cannot open the plan {plan.path} on this machine; rebuild it: {command}")
+        kernels = runtime_file(plan, key_here(trt, model_hash, precision))
+        self._kernels = {
+            engine: KernelCache(trt, engine, kernels.with_stem(f"{kernels.stem}-{number}"))
+            for number, engine in enumerate({engine: None for engine, _ in self._opened.values()})
+        }
         self._lanes: dict[int, _Lane] = {}
 
     @property
@@ -98,14 +120,16 @@ class TensorrtEngine:
 
     def fill(self, batch: TileBatch) -> FloatArray:
         """See `Engine.fill`."""
-        if self._engine is None:
+        if not self._opened:
             raise EngineError("the engine was closed; this is a fault in the program")
         side, size = batch.side_px, BATCH_SIZES.get(batch.side_px)
         if size is None:
             raise EngineError(f"the plan has no profile for tiles of {side} px; this is a fault in the program")
         try:
             if side not in self._lanes:
-                self._lanes[side] = _Lane(self._torch, self._engine, side, size, self.buckets_px.index(side))
+                engine, profile = self._opened[side]
+                self._lanes[side] = _Lane(self._torch, engine, self._kernels[engine], side, size, profile)
+                self._kernels[engine].save()  # at once: a run that is killed should not compile them again
             parts = [self._lanes[side].fill(batch, start) for start in range(0, len(batch), size)]
         except RuntimeError as error:
             raise RowError(
@@ -116,16 +140,31 @@ class TensorrtEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._lanes.clear()
-        self._engine = None
+        self._kernels.clear()
+        self._opened = {}
+
+
+def _open_parts(trt: Any, plan: StoredPlan, content: bytes, sides_px: tuple[int, ...]) -> dict[int, tuple[Any, int]]:
+    """TensorRT's engine and the profile in it for each side; empty where one cannot be opened.
+
+    A plan is one engine with a profile for each side, or, where its card has `parts`, one engine for each side.
+    """
+    runtime = trt.Runtime(logger(trt))
+    parts = plan.card.get("parts")
+    if parts is None:
+        engine = runtime.deserialize_cuda_engine(content)
+        return {side: (engine, index) for index, side in enumerate(sides_px)} if engine is not None else {}
+    engines = {side: runtime.deserialize_cuda_engine(content[slice(*parts[str(side)])]) for side in sides_px}
+    return {side: (engine, 0) for side, engine in engines.items()} if None not in engines.values() else {}
 
 
 class _Lane:
     """Buffers, context and CUDA graph for the tiles of one side."""
 
-    def __init__(self, torch: Any, engine: Any, side_px: int, size: int, profile: int) -> None:
+    def __init__(self, torch: Any, engine: Any, kernels: KernelCache, side_px: int, size: int, profile: int) -> None:
         self._torch, self._size = torch, size
         self._stream = torch.cuda.Stream()
-        self._context = engine.create_execution_context()
+        self._context = kernels.context(engine)
         if not self._context.set_optimization_profile_async(profile, self._stream.cuda_stream):
             raise RuntimeError(f"profile {profile} cannot be chosen")
         self._buffers: dict[str, Any] = {}
@@ -134,7 +173,8 @@ class _Lane:
             self._buffers[name] = torch.zeros(shape, dtype=torch.float32, device="cuda")
             if name != OUTPUT and not self._context.set_input_shape(name, shape):
                 raise RuntimeError(f"the plan does not take {name} of shape {shape}")
-            self._context.set_tensor_address(name, self._buffers[name].data_ptr())
+            tensor = _output_of(engine) if name == OUTPUT else name
+            self._context.set_tensor_address(tensor, self._buffers[name].data_ptr())
         torch.cuda.current_stream().synchronize()
         self._enqueue()  # once outside the graph: TensorRT allocates on the first call
         self._stream.synchronize()
@@ -159,7 +199,15 @@ class _Lane:
         return filled
 
 
-def _import_torch() -> Any:
+def _output_of(engine: Any) -> str:
+    """Builders name the one output as they like."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    (output,) = (name for name in names if name not in INPUT_CHANNELS)
+    return str(output)
+
+
+def import_torch_with_cuda() -> Any:
+    """torch. Raises MissingDependencyError without it, EngineError where it sees no GPU."""
     try:
         import torch
     except ModuleNotFoundError as error:

@@ -17,11 +17,13 @@ from inpaint_batch.compile.tensorrt_build import build_plan, build_tensorrt
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
 from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 from inpaint_batch.runtime import tensorrt_api
-from inpaint_batch.runtime.plans import list_plans
+from inpaint_batch.runtime.plans import PlanKey, list_plans
 from inpaint_batch.runtime.store import find_model, hash_file
 from inpaint_batch.runtime.tensorrt_api import import_tensorrt, query_gpu
 from inpaint_batch.runtime.testing import IdentityEngine
 from inpaint_batch.tiling.fill import TileInput
+
+KEY = PlanKey(model_hash="0" * 64, precision="fp32", shapes="", tensorrt="tensorrt_rtx", gpu="", driver="")
 
 
 @pytest.fixture
@@ -96,15 +98,15 @@ def noise_tile(side: int, seed: int) -> RealTile:
     return RealTile(seed, TileInput(image, hole, prior, float(weight.item())), hole, None)
 
 
-def test_what_the_parser_refuses_is_said(trt: object) -> None:
+def test_what_the_parser_refuses_is_said(trt: object, cache: Path) -> None:
     with pytest.raises(EngineError, match="TensorRT does not take the graph"):
-        build_plan(b"this is no graph")
+        build_plan(b"this is no graph", cache, KEY)
     node = helper.make_node("Nothing", ["x"], ["y"], domain="nobody")
     x, y = (helper.make_tensor_value_info(name, 1, [1]) for name in "xy")
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("nobody", 1)]
     model = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=9)
     with pytest.raises(EngineError, match="TensorRT does not take the graph"):
-        build_plan(model.SerializeToString())
+        build_plan(model.SerializeToString(), cache, KEY)
 
 
 def test_full_tensorrt_without_a_gpu_says_so(cache: Path, fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:

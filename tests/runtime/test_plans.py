@@ -181,11 +181,13 @@ def test_the_gpu_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_commands(cache: Path, machine: SimpleNamespace) -> None:
     invoke = CliRunner().invoke
     assert "no plans in" in invoke(app, ["list"]).stdout
-    write_plan(cache, KEY, b"plan" * 1000, {"gate": [{"side_px": 64}]})
+    write_plan(cache, KEY, b"plan" * 1000, {"gate": [{"side_px": 64}], "latency_ms": {"64x32": 1.5}})
     write_plan(cache, replace(KEY, driver="570.0"), b"old", {})
     listed = invoke(app, ["list"]).stdout.splitlines()
     assert len(listed) == 2
-    assert any("fp16  NVIDIA H100 9.0  tensorrt 11.0  model aaaaaaaaaaaa  judged" in line for line in listed)
+    assert any(
+        "fp16  NVIDIA H100 9.0  tensorrt 11.0  by onnx  model aaaaaaaaaaaa  judged, 1.50 ms" in line for line in listed
+    )
     card = json.loads(invoke(app, ["inspect", KEY.digest[:6]]).stdout)
     assert card["key"]["driver"] == "580.1"
     assert isinstance(invoke(app, ["inspect", "zz"]).exception, UsageError)

@@ -1,0 +1,138 @@
+"""The generator in torch as an engine: the same numbers, the same bytes in any company, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inpaint_batch.compile.export import PARITY_TOLERANCE, example_inputs
+from inpaint_batch.errors import EngineError, FailureCode, RowError, UsageError
+from inpaint_batch.models.checkpoint import save_generator
+from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.models.half import HalfInside
+from inpaint_batch.runtime.engine import TileBatch, filled_up
+from inpaint_batch.runtime.onnx_engine import OnnxEngine
+from inpaint_batch.runtime.select import select_engine
+from inpaint_batch.runtime.store import find_weights, hash_file
+from inpaint_batch.runtime.torch_engine import TorchEngine
+
+
+def tile_batch(side: int, num: int, seed: int = 4) -> TileBatch:
+    return TileBatch(*(each.numpy() for each in example_inputs(num, side, side, seed=seed)))
+
+
+@pytest.fixture(scope="module")
+def weights(generator: DcfGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_generator(path, generator, generator.state_dict())
+    return path
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_torch_agrees_with_the_export_in_any_company(on_cpu: None, weights: Path, fp32: Path) -> None:
+    engine = select_engine("torch", model=str(weights), threads=2)
+    assert (engine.name, engine.precision, engine.model) == ("torch", "fp32", str(weights))
+    assert engine.model_hash == hash_file(weights)
+    assert engine.identity == f"torch-cpu:fp32:{hash_file(weights)}"
+    batch = tile_batch(64, 5)
+    filled = engine.fill(batch)
+    expected = OnnxEngine(fp32, precision="fp32", threads=1).fill(batch)
+    np.testing.assert_allclose(filled, expected, atol=PARITY_TOLERANCE, rtol=0)
+    for index in (0, 3):
+        assert engine.fill(batch.only(index)).tobytes() == filled[index : index + 1].tobytes()
+    assert select_engine("torch", model=str(weights), threads=1).fill(batch).tobytes() == filled.tobytes()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.fill(batch)
+
+
+def test_compiled_means_without_graph_breaks_and_one_tile_at_a_time(
+    on_cpu: None, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def compile_nothing(network: Any, **options: Any) -> Any:
+        asked.update(options)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    engine = select_engine("torch-compile", model=str(weights), threads=4)
+    assert asked == {"mode": "default", "fullgraph": True, "dynamic": False}
+    assert engine.identity.startswith("torch-compile-cpu:fp32:")
+    plain = TorchEngine(weights, model="x", threads=1)
+    assert engine.fill(tile_batch(64, 2)).tobytes() == plain.fill(tile_batch(64, 2)).tobytes()
+    assert engine.batch_size(64) == plain.batch_size(64)  # one thread
+
+
+def test_a_failure_in_torch_fails_the_row(on_cpu: None, weights: Path) -> None:
+    engine = TorchEngine(weights, model="x", threads=1)
+    with pytest.raises(RowError, match="torch failed on tiles of 48 px") as caught:
+        engine.fill(tile_batch(48, 1))  # not a multiple of 32
+    assert caught.value.code is FailureCode.INFER
+    assert caught.value.retryable
+
+
+def test_what_torch_cannot_do_is_refused(on_cpu: None, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="FP16 in torch wants an NVIDIA GPU"):
+        select_engine("torch", model=str(weights), precision="fp16")
+    with pytest.raises(UsageError, match="INT8 is for"):
+        select_engine("torch", model=str(weights), precision="int8")
+    with pytest.raises(EngineError, match=r"torch runs `default` or a \.safetensors file"):
+        select_engine("torch", model="model.onnx")
+    with pytest.raises(EngineError, match="there are no weights"):
+        select_engine("torch", model=str(tmp_path / "no.safetensors"))
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(EngineError, match="cannot read weights"):
+        select_engine("torch", model=str(tmp_path / "pickle.safetensors"))
+
+
+def test_the_default_model_has_weights_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_weights("default").name == "dcf-base.safetensors"
+    monkeypatch.setattr("inpaint_batch.runtime.store.default_folder", lambda: tmp_path)
+    with pytest.raises(EngineError, match="not in the wheel"):
+        find_weights("default")
+
+
+@torch.no_grad()
+def test_half_inside_is_close_and_leaves_the_original_alone(generator: DcfGenerator) -> None:
+    inputs = example_inputs(2, 64, 64, seed=2)
+    expected = generator(*inputs)
+    half = HalfInside(generator)
+    filled = half(*inputs)
+    assert filled.dtype == torch.float32
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float16}
+    difference = (filled - expected).abs().max().item()
+    assert 0 < difference < 5e-3
+    known = (inputs[1] == 0).expand_as(filled)
+    assert torch.equal(filled[known], inputs[0][known])
+    assert torch.equal(generator(*inputs), expected)
+
+
+def test_batches_are_filled_up_with_nothing() -> None:
+    batch = tile_batch(64, 5)
+    parts = list(filled_up(batch, 2))
+    assert [used for _, used in parts] == [2, 2, 1]
+    assert all(part.image.shape == (2, 3, 64, 64) for part, _ in parts)
+    assert np.array_equal(np.concatenate([part.image[:used] for part, used in parts]), batch.image)
+    assert not parts[-1][0].hole[1:].any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["torch", "torch-compile"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_torch_on_a_gpu(weights: Path, fp32: Path, name: str, precision: str) -> None:
+    engine = select_engine(name, model=str(weights), precision=precision)
+    batch = tile_batch(64, 35)
+    filled = engine.fill(batch)
+    expected = OnnxEngine(fp32, precision="fp32").fill(batch)
+    np.testing.assert_allclose(filled, expected, atol=1e-3 if precision == "fp32" else 1e-2, rtol=0)
+    assert engine.fill(batch.only(34)).tobytes() == filled[34:].tobytes()
