@@ -12,7 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+SECRET = "wJalrXUtnFEMI/K7MDENG+veryverysecret"
 SERVER = """
 import sys
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -48,6 +50,7 @@ class Server:
         self.url = url
         self.environment = environment
         """For programs that shall use it."""
+        self._client: Any = None
 
     def fault(self, *, every: int, times: int, path: str = "") -> None:
         """Answer every so many-th request whose path contains `path` with 503, so many times."""
@@ -55,12 +58,13 @@ class Server:
             pass
 
     def client(self):
-        """A client of boto3 for it."""
-        import boto3
+        """A client of boto3 for it; one, since making it takes longer than all that it is asked."""
+        if self._client is None:
+            import boto3
 
-        return boto3.client(
-            "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id="me", aws_secret_access_key="secret"
-        )
+            keys = {"aws_access_key_id": "me", "aws_secret_access_key": SECRET}
+            self._client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
+        return self._client
 
     def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
         """Every file below a folder."""
@@ -70,6 +74,12 @@ class Server:
                 client.put_object(
                     Bucket=bucket, Key=prefix + path.relative_to(folder).as_posix(), Body=path.read_bytes()
                 )
+
+    def names(self, bucket: str, prefix: str) -> list[str]:
+        """Names below the prefix, without the state."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        names = [about["Key"].removeprefix(prefix) for page in pages for about in page.get("Contents", [])]
+        return [name for name in names if not name.startswith(".inpaint-batch/")]
 
     def objects(self, bucket: str, prefix: str) -> dict[str, bytes]:
         """Content by name below the prefix."""
@@ -109,7 +119,7 @@ def s3_server(home: Path, **variables: str) -> Iterator[Server]:
         "TMPDIR": str(home),
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "me",
-        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }

@@ -1,20 +1,31 @@
-"""Runs from and to an S3 server, as programs: what arrives, what a second run does, and what faults do."""
+"""Runs from and to an S3 server: what arrives, what a second run does, and what faults do.
+
+The program is called in this process, where the client of the store is loaded once; where its death or its end matters,
+as a process.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gallery import Gallery, run
-from s3 import Server, s3_server
+from s3 import SECRET, Server, s3_server
+
+from inpaint_batch.cli.main import main
+from inpaint_batch.storage import objects
 
 PATIENCE_S = 120
 BUCKET = "archive"
@@ -24,7 +35,20 @@ BUCKET = "archive"
 def server(tmp_path_factory):
     with s3_server(tmp_path_factory.mktemp("home")) as server:
         server.client().create_bucket(Bucket=BUCKET)
-        yield server
+        with using(server):
+            yield server
+
+
+@contextmanager
+def using(server: Server) -> Iterator[None]:
+    """Within it, this process takes that server for S3."""
+    with pytest.MonkeyPatch.context() as changed:
+        for name in set(os.environ) - set(server.environment):
+            changed.delenv(name)
+        for name, value in server.environment.items():
+            changed.setenv(name, value)
+        changed.setattr(objects, "_clients", {})
+        yield
 
 
 @pytest.fixture
@@ -42,7 +66,19 @@ def restore(manifest: str, output: str, *flags: str, engine: str = "identity") -
     return command("run", manifest, "--output", output, "--engine", engine, "--workers", "2", *flags)
 
 
-def call(server: Server, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+def call(server: Server, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """The program, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as changed, redirect_stdout(out), redirect_stderr(err):
+        changed.setattr(sys, "argv", words[2:])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    code = caught.value.code
+    return subprocess.CompletedProcess(words, code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+
+def started(server: Server, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """The program, as a process."""
     return subprocess.run(
         words, env=server.environment | variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
@@ -72,14 +108,15 @@ def test_from_s3_to_s3_and_nothing_twice(server, prefix, gallery, tmp_path):
 
     checked = call(server, command("check", source, "--output", output))
     assert checked.returncode == 0, checked.stderr
-    first = call(server, restore(source, output))
+    first = started(server, restore(source, output))
     assert first.returncode == 0, first.stderr
     assert server.results(BUCKET, f"{prefix}out/") == expected(gallery, tmp_path)
     lines = server.ledger(BUCKET, f"{prefix}out/")
     assert Counter(line["status"] for line in lines) == {"started": 8, "done": 8}
     state = server.objects(BUCKET, f"{prefix}out/.inpaint-batch/")
     assert "lock.json" not in state
-    assert not [body for body in state.values() if b"secret" in body]
+    assert not [body for body in state.values() if SECRET.encode() in body]
+    assert not list(Path(server.environment["TMPDIR"]).glob("inpaint-batch-*"))
     assert summary(server, prefix)["options"]["output"] == output
 
     again = call(server, restore(source, output))
@@ -88,7 +125,6 @@ def test_from_s3_to_s3_and_nothing_twice(server, prefix, gallery, tmp_path):
     assert server.ledger(BUCKET, f"{prefix}out/") == lines
     told = call(server, command("status", output, "--json"))
     assert json.loads(told.stdout)["done"] == 8
-    assert not list(Path(server.environment["TMPDIR"]).glob("inpaint-batch-*"))
 
 
 def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, gallery):
@@ -123,27 +159,28 @@ def test_kill_9_and_resume(server, prefix, gallery, tmp_path):
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
     whole = expected(gallery, tmp_path)
     with subprocess.Popen(
-        restore(source, output, engine="faulty:s@1.5"), env=server.environment, stderr=subprocess.DEVNULL
+        restore(source, output, engine="faulty:s@1"), env=server.environment, stderr=subprocess.DEVNULL
     ) as process:
         until_s = time.monotonic() + PATIENCE_S
-        while len(server.results(BUCKET, f"{prefix}out/")) < 3 and time.monotonic() < until_s:
-            time.sleep(0.02)
+        while len(server.names(BUCKET, f"{prefix}out/")) < 3 and time.monotonic() < until_s:
+            time.sleep(0.05)
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     partial = server.results(BUCKET, f"{prefix}out/")
     assert 3 <= len(partial) < 14
     assert all(body == whole[name] for name, body in partial.items())  # nothing partial is visible
-    started = {line["id"] for line in server.ledger(BUCKET, f"{prefix}out/")}
-    assert {row["id"] for row in gallery.rows if row["output"] in partial} <= started
+    begun = {line["id"] for line in server.ledger(BUCKET, f"{prefix}out/")}
+    assert {row["id"] for row in gallery.rows if row["output"] in partial} <= begun
 
-    resumed = call(server, restore(source, output, engine="faulty:s@0"))
+    resumed = started(server, restore(source, output, engine="faulty:s@0"))
     assert resumed.returncode == 0, resumed.stderr
     assert server.results(BUCKET, f"{prefix}out/") == whole
     assert summary(server, prefix)["rows"]["failed"] == 0
     assert not list(Path(server.environment["TMPDIR"]).glob("inpaint-batch-*"))  # nor what the killed one left here
 
 
-def test_errors_of_the_store_are_tried_again_for_a_while(server, prefix, gallery, tmp_path):
+def test_errors_of_the_store_are_tried_again_for_a_while(server, prefix, gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(objects, "PAUSES_S", (0.05, 0.05, 0.05, 0.05))
     filled(gallery, 4)
     gallery.manifest()
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
@@ -165,15 +202,14 @@ def test_wrong_credentials_and_buckets_end_the_run_with_a_sentence(tmp_path, gal
     with s3_server(tmp_path / "home", INITIAL_NO_AUTH_ACTION_COUNT="1") as guarded:
         guarded.client().create_bucket(Bucket=BUCKET)
         output = f"s3://{BUCKET}/out"
-        secret = "veryverysecret"
-        done = call(guarded, restore(str(gallery.manifest()), output), AWS_SECRET_ACCESS_KEY=secret)
+        with using(guarded):
+            done = call(guarded, restore(str(gallery.manifest()), output))
         assert done.returncode == 7, done.stderr
         assert "InvalidAccessKeyId" in done.stderr or "Access Key Id" in done.stderr
-        assert secret not in done.stderr + done.stdout
-        for_nobody = {name: value for name, value in guarded.environment.items() if "ACCESS_KEY" not in name}
-        done = subprocess.run(
-            restore(str(gallery.manifest()), output), env=for_nobody, capture_output=True, text=True, check=False
-        )
+        assert SECRET not in done.stderr + done.stdout
+        guarded.environment = {name: value for name, value in guarded.environment.items() if "ACCESS_KEY" not in name}
+        with using(guarded):
+            done = call(guarded, restore(str(gallery.manifest()), output))
         assert done.returncode == 7, done.stderr
         assert "there are no credentials" in done.stderr
 
@@ -194,7 +230,7 @@ def test_workers_of_ray_fetch_and_send_by_themselves(server, prefix, gallery, tm
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
     flags = ("--executor", "ray", "--actors", "2", "--sidecar")
-    done = call(server, restore(source, output, *flags), RAY_AUTH_MODE="disabled")
+    done = started(server, restore(source, output, *flags), RAY_AUTH_MODE="disabled")
     assert done.returncode == 0, done.stderr
     results = server.results(BUCKET, f"{prefix}out/")
     sidecars = {name: json.loads(results.pop(name)) for name in list(results) if name.endswith(".json")}
