@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from inpaint_batch.holes.distance import distance_px
 from inpaint_batch.holes.joining import Ids, Joined, Part
 from inpaint_batch.holes.sparse import SparseMap
-from inpaint_batch.types import BoolArray, BoolMap, Box
+from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
 BLOCK_PX = 64
 """Holes are first sought on blocks of this side, so that label and distance maps are needed around holes only."""
-TILE_PX = 1024
+TILE_PX = 512
 """What is larger is labelled and measured tile by tile, so that those maps stay small; a multiple of `BLOCK_PX`."""
 EXACT_DEPTH_PX = 512
 """In what is larger than a tile, depths beyond this are told in steps of `CELL_PX`."""
 CELL_PX = 16
+THIN_PX = 8
+"""Scratches are not deeper than that: they are measured in squares of `THIN_TILE_PX` and no more than that around."""
+THIN_TILE_PX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +141,42 @@ class _Search:
 
     def _depths(self, tile: Box, own: BoolArray, labels: Ids, num_labels: int) -> tuple[NDArray[np.float32], bool]:
         """Depth by label, and whether it could be measured; at most `EXACT_DEPTH_PX` where it could not."""
-        # A hole and the ring of pixels around it decide its depth: the way from a hole pixel to its nearest known
-        # pixel leaves the hole through that ring, and no pixel there belongs to another hole.
-        halo_px = 1 if self._is_small else BLOCK_PX
-        while True:
-            around = tile.expand(halo_px).intersect(self._image)
-            inside = tile.shift(-around.top, -around.left).slices
-            depth_px = distance_px(np.ascontiguousarray(self._hole[around.slices]))[inside]
-            is_exact = self._is_small or around == self._image or bool(depth_px[own].max() <= halo_px)
-            if is_exact or halo_px == EXACT_DEPTH_PX:
-                break
-            halo_px = min(4 * halo_px, EXACT_DEPTH_PX)
-        if not is_exact:
-            depth_px = np.minimum(depth_px, np.float32(EXACT_DEPTH_PX))
         depths = np.zeros(num_labels, np.float32)
-        for top in range(0, tile.height, BLOCK_PX):  # in bands: the lists of pixels would outweigh the maps
-            band = slice(top, top + BLOCK_PX)
-            np.maximum.at(depths, np.asarray(labels[band][own[band]], np.intp), depth_px[band][own[band]])
+        if self._is_small:
+            # A hole and the ring of pixels around it decide its depth: the way from a hole pixel to its nearest known
+            # pixel leaves the hole through that ring, and no pixel there belongs to another hole.
+            _deepest(depths, self._depth_map(tile, 1)[0], own, labels)
+            return depths, True
+        if self._measure_thin(depths, tile, own, labels):
+            return depths, True
+        halo_px = BLOCK_PX
+        depth_px, is_exact = self._depth_map(tile, halo_px, own)
+        while not is_exact and halo_px < EXACT_DEPTH_PX:
+            halo_px = min(4 * halo_px, EXACT_DEPTH_PX)
+            depth_px, is_exact = self._depth_map(tile, halo_px, own)
+        _deepest(depths, depth_px if is_exact else np.minimum(depth_px, np.float32(EXACT_DEPTH_PX)), own, labels)
         return depths, is_exact
+
+    def _depth_map(self, tile: Box, halo_px: int, own: BoolArray | None = None) -> tuple[FloatArray, bool]:
+        """Distances in a tile to known pixels up to `halo_px` beyond it, and whether those of `own` are true."""
+        around = tile.expand(halo_px).intersect(self._image)
+        inside = tile.shift(-around.top, -around.left).slices
+        depth_px = distance_px(np.ascontiguousarray(self._hole[around.slices]))[inside]
+        is_exact = around == self._image or own is None or bool(depth_px[own].max() <= halo_px)
+        return depth_px, is_exact
+
+    def _measure_thin(self, depths: FloatArray, tile: Box, own: BoolArray, labels: Ids) -> bool:
+        """Measure `depths` (by label) if nothing in the tile is deeper than `THIN_PX`; returns whether that is so."""
+        for top in range(0, tile.height, THIN_TILE_PX):
+            for left in range(0, tile.width, THIN_TILE_PX):
+                square = Box(tile.top + top, tile.left + left, THIN_TILE_PX, THIN_TILE_PX).intersect(tile)
+                inside = square.shift(-tile.top, -tile.left).slices
+                if own[inside].any():
+                    depth_px, is_exact = self._depth_map(square, THIN_PX, own[inside])
+                    if not is_exact:
+                        return False
+                    _deepest(depths, depth_px, own[inside], labels[inside])
+        return True
 
     def _measure_deep(self) -> None:
         """Measure the deepest tiles on a map of cells: known is a cell that holds a known pixel."""
@@ -174,6 +195,13 @@ class _Search:
             depths = depth_px[top : top + ids.shape[0], left : left + ids.shape[1]]
             for part_id in np.unique(ids[ids > 0]).tolist():
                 self._joined.deepen(part_id, float(depths[ids == part_id].max()))
+
+
+def _deepest(depths: FloatArray, depth_px: FloatArray, own: BoolArray, labels: Ids) -> None:
+    """Raise `depths` (by label) to the greatest of `depth_px` under each label."""
+    for top in range(0, own.shape[0], BLOCK_PX):  # in bands: the lists of pixels would outweigh the maps
+        band = slice(top, top + BLOCK_PX)
+        np.maximum.at(depths, np.asarray(labels[band][own[band]], np.intp), depth_px[band][own[band]])
 
 
 def _any_in_cells(values: BoolArray, side_px: int) -> BoolArray:

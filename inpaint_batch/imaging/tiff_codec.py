@@ -43,12 +43,14 @@ def _pack_bits(raw: bytes, row_bytes: int) -> bytes:
     return b"".join(bytes(imagecodecs.packbits_encode(row)) for row in rows)
 
 
-_DEFLATE = Codec(
-    "Deflate",
-    lambda packed, size: bytes(imagecodecs.zlib_decode(packed, out=size)),
-    lambda raw, _: bytes(imagecodecs.zlib_encode(raw, level=_DEFLATE_LEVEL)),
-    "ZLIB",
-)
+def _inflate(packed: bytes, size: int) -> bytes:
+    try:
+        return bytes(imagecodecs.deflate_decode(packed, out=size))
+    except RuntimeError:  # libdeflate takes all or nothing; what is damaged or longer is for zlib to judge
+        return bytes(imagecodecs.zlib_decode(packed, out=size))
+
+
+_DEFLATE = Codec("Deflate", _inflate, lambda raw, _: bytes(imagecodecs.deflate_encode(raw, _DEFLATE_LEVEL)), "DEFLATE")
 CODECS = {
     1: Codec("no", lambda packed, size: packed[:size], lambda raw, _: raw, has_predictor=False),
     5: Codec(
