@@ -1,20 +1,21 @@
-"""What `kill -9` costs: no row, no byte, and no minute of silence.
+"""What `kill -9` costs: no row, no byte, and no hanging run.
 
-Usage: python benchmarks/chaos.py [--rows N] [--rounds N] [--kills N] [--only local|ray] [--seed N] [--folder DIR]
+Usage: python benchmarks/chaos.py [--rows N] [--rounds N] [--kills N] [--only local|ray] [--patience S] [--seed N]
 
 Each round restores the same made-up pictures into a fresh folder, is killed at random moments, and is started again
 until it says that it is done. `local` kills the process of the local executor. `ray` drives three nodes of a Ray
-cluster on this machine and kills workers, a node (a new one joins a little later) and the driver, in random order.
-A row that
-was killed over and over is set aside (exit 8), as it should be, and done at the next start by `--retry-failed`.
-Afterwards every row must stand in the ledger as done exactly once, every file must be, byte for byte, that of a run
-that nobody disturbed, with no temporary file among them, and no run may have been silent for a minute. Prints Markdown
-and ends with 1 where anything is otherwise. Needs a POSIX system, psutil, and for `ray` the extra of that name.
+cluster on this machine and kills workers, a node (a new one joins a little later) and the driver, in random order; half
+of the rounds ask for three actors, half for as many as there are nodes. A row that was killed over and over is set
+aside (exit 8), as it should be, and done at the next start by `--retry-failed`. Afterwards every row must stand in the
+ledger as done exactly once, every file must be, byte for byte, that of a run that nobody disturbed, with no temporary
+file among them, and no run may have been silent for longer than --patience allows. Prints Markdown and ends with 1
+where anything is otherwise. Needs a POSIX system, psutil, and for `ray` the extra of that name.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import os
@@ -39,8 +40,6 @@ import psutil
 
 ENGINE = "faulty:s@0.1"
 """Fills nothing in, and takes 0.1 s for a batch, so that there is something to be killed."""
-SILENCE_S = 60.0
-"""A run that brings no row to its end for so long counts as hung."""
 NUM_NODES = 3
 ROWS_FAILED = 8
 CLUSTER_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
@@ -80,6 +79,8 @@ class Gallery:
     """Digest by name of every result."""
     whole_s: float
     """How long the undisturbed run took."""
+    patience_s: float = 60.0
+    """A run that brings no row to its end for so long counts as hung."""
 
 
 def main() -> None:
@@ -89,11 +90,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="rounds on the cluster. Default: 20")
     parser.add_argument("--kills", type=int, default=100, help="kills of the local executor. Default: 100")
     parser.add_argument("--only", choices=["local", "ray"], help="one of the two. Default: both")
+    parser.add_argument(
+        "--patience", type=float, default=60, help="seconds without a row after which a run counts as hung. Default: 60"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the moments and the victims. Default: 1")
     parser.add_argument("--folder", type=Path, help="where to make it all. Default: a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="chaos-") as name:
-        gallery = make_gallery(Path(name), arguments.rows)
+        gallery = dataclasses.replace(make_gallery(Path(name), arguments.rows), patience_s=arguments.patience)
         print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; seed {arguments.seed}")
         print(f"undisturbed, local: {gallery.whole_s:.1f} s\n")
         print("| what | rounds × rows | kill -9 of | starts | set aside | longest silence | faults |")
@@ -115,18 +119,21 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def make_gallery(folder: Path, num_rows: int) -> Gallery:
-    """Small pictures in four formats with one hole each, and a run of them that nobody disturbs."""
+def make_gallery(folder: Path, num_rows: int, side: int = 0) -> Gallery:
+    """Pictures in four formats with one hole each, and a run of them that nobody disturbs.
+
+    `side` in pixels; 0 for small ones of many sizes.
+    """
     pictures = folder / "in"
     pictures.mkdir()
     chance = np.random.default_rng(0)
     lines = ["image,mask"]
     for number in range(num_rows):
-        side = 72 + number % 40
-        coarse = chance.integers(0, 256, (side // 4, side // 4, 3), np.uint8)
+        side_px = side or 72 + number % 40
+        coarse = chance.integers(0, 256, (side_px // 4, side_px // 4, 3), np.uint8)
         name = f"{number:05d}.{('png', 'jpg', 'tif', 'webp')[number % 4]}"
         cv2.imwrite(str(pictures / name), coarse.repeat(4, axis=0).repeat(4, axis=1), _as_lossless(name))
-        mask = np.zeros((side // 4 * 4,) * 2, np.uint8)
+        mask = np.zeros((side_px // 4 * 4,) * 2, np.uint8)
         mask[20:40, 24 : 24 + 8 + number % 16] = 255
         cv2.imwrite(str(pictures / f"{name}.mask.png"), mask)
         lines.append(f"{name},{name}.mask.png")
@@ -189,7 +196,8 @@ def faults_of(gallery: Gallery, output: Path) -> list[str]:
 class Watch:
     """A run as a process; knows how long it has brought no row to its end."""
 
-    def __init__(self, arguments: list[str], output: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, arguments: list[str], output: Path, env: Mapping[str, str], patience_s: float) -> None:
+        self._patience_s = patience_s
         self._ledger = output / ".inpaint-batch" / "ledger"
         self._size = self._num_bytes()
         self._heard_at_s = time.monotonic()
@@ -217,7 +225,7 @@ class Watch:
 
     def is_hung(self) -> bool:
         """Whether it has been silent for too long."""
-        return time.monotonic() - self._heard_at_s > SILENCE_S
+        return time.monotonic() - self._heard_at_s > self._patience_s
 
     def sleep(self, seconds: float) -> bool:
         """Whether it still runs after so long."""
@@ -263,9 +271,10 @@ def kill_cluster(
 ) -> Report:
     """Kill workers, nodes and drivers of runs on a cluster: in each round two workers, one node and the driver."""
     report, chance = Report(f"Ray, {NUM_NODES} nodes", num_rows=len(gallery.ids)), random.Random(seed)
-    flags = ("--executor", "ray", "--actors", str(NUM_NODES), "--workers", "2", "--retry-failed")
     with cluster(folder) as nodes:
         for number in range(num_rounds):
+            actors = str(NUM_NODES if number % 2 == 0 else 0)
+            flags = ("--executor", "ray", "--actors", actors, "--workers", "2", "--retry-failed")
             victims = chance.sample(["worker", "worker", "node", "driver"], 4)
 
             def disturb(run: Watch, victims: list[str] = victims) -> None:
@@ -289,7 +298,7 @@ def _round(
     """Start a run, disturb it, and start it again until it says that all is done; then look."""
     while True:
         report.num_starts += 1
-        with Watch(command(gallery.manifest, output, *flags), output, env) as run:
+        with Watch(command(gallery.manifest, output, *flags), output, env, gallery.patience_s) as run:
             disturb(run)
             while run.running(0.1) and not run.is_hung():
                 pass
@@ -298,7 +307,7 @@ def _round(
             if code == ROWS_FAILED:
                 report.num_set_aside += 1
             elif code not in (0, -signal.SIGKILL):
-                what = f"was silent for {SILENCE_S:.0f} s" if code is None else f"ended with {code}"
+                what = f"was silent for {gallery.patience_s:g} s" if code is None else f"ended with {code}"
                 report.faults.append(f"a run {what}: {run.last_words()}")
         if code not in (ROWS_FAILED, -signal.SIGKILL):
             break

@@ -87,7 +87,7 @@ class Member:
     question: Any = None
     """The call that it must answer before it gets rows."""
     ask_at_s: float = 0.0
-    pause_s: float = BACK_OFF_S[0]
+    pause_s: float = field(default_factory=lambda: BACK_OFF_S[0])
     chunks: dict[Any, Chunk] = field(default_factory=dict)
     """In flight, by the call that brings them to their end."""
     since_s: float = 0.0

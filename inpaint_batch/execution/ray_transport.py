@@ -160,7 +160,9 @@ def _cluster(num_actors: int) -> Iterator[Any]:
                 ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
             else:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                ray.init(num_cpus=max(cores, num_actors), object_store_memory=OBJECT_STORE_BYTES, **quiet)
+                # "local": Ray would rather join a cluster that somebody else has started on this machine.
+                size: dict[str, Any] = {"num_cpus": max(cores, num_actors), "object_store_memory": OBJECT_STORE_BYTES}
+                ray.init(address="local", **size, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise WorkerLostError(_why_no_ray(error)) from error
         finally:

@@ -20,7 +20,8 @@ PATIENCE_S = 150
 CLUSTER = """
 import logging, sys
 import ray
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, logging_level=logging.ERROR)
+quiet = {"include_dashboard": False, "logging_level": logging.ERROR}
+ray.init(address="local", num_cpus=2, object_store_memory=80 << 20, **quiet)  # not one that somebody else started
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """

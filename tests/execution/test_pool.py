@@ -1,0 +1,229 @@
+"""The loop over workers elsewhere, with workers that are objects: who gets rows, who is lost, who comes later."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpaint_batch.config import RowConfig
+from inpaint_batch.errors import EngineError, FailureCode, StopRequestedError, WorkerLostError
+from inpaint_batch.execution import pool, pool_executor
+from inpaint_batch.execution.pool import WorkerGoneError
+from inpaint_batch.execution.pool_executor import PoolExecutor
+from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
+from inpaint_batch.execution.worker import ChunkResult
+from inpaint_batch.types import Row
+
+FACTS = EngineFacts("identity", "none", "none", "identity", (64,), ())
+
+
+class Worker:
+    """Answers a call when it is looked at for the `delay`-th time; `does` may raise."""
+
+    def __init__(self, name: str, does: Callable[[str, RowTask], None], delay: int = 1) -> None:
+        self.name = name
+        self.does = does
+        self.delay = delay
+        self.starts = iter(itertools.repeat(FACTS))
+        """What it answers when it is asked for its engine; an exception is raised."""
+        self.rows: list[str] = []
+        self.num_at_once: list[int] = []
+
+
+class Call:
+    def __init__(self, worker: Worker, answer: Callable[[], Any]) -> None:
+        self.worker, self.answer, self.looks_left = worker, answer, worker.delay
+
+
+class Transport:
+    """Workers that are hired in order; `wanted` may be changed while a run lasts."""
+
+    def __init__(self, *workers: Worker, wanted: int | None = None) -> None:
+        self.workers = list(workers)
+        self.wanted = len(workers) if wanted is None else wanted
+        self.hired: list[Worker] = []
+        self.taken_away: list[str] = []
+        self.calls: list[Call] = []
+        self.closed = False
+
+    def num_wanted(self) -> int:
+        return self.wanted
+
+    def hire(self) -> Worker:
+        self.hired.append(self.workers[len(self.hired)])
+        return self.hired[-1]
+
+    def call(self, worker: Worker, method: str, *arguments: Any) -> Call:
+        call = Call(worker, lambda: getattr(self, method)(worker, *arguments))
+        self.calls.append(call)
+        return call
+
+    def start(self, worker: Worker) -> EngineFacts:
+        facts = next(worker.starts)
+        if isinstance(facts, Exception):
+            raise facts
+        return facts
+
+    def do(self, worker: Worker, _: int, tasks: list[RowTask]) -> ChunkResult:
+        for task in tasks:
+            worker.does(worker.name, task)
+        worker.rows += [task.row.id for task in tasks]
+        return ChunkResult([RowOutcome(task, worker=worker.name) for task in tasks], 1, [])
+
+    def pulse(self, worker: Worker) -> int:
+        return len(worker.rows)
+
+    def leave(self, worker: Worker, _: int) -> None:
+        pass
+
+    def wait(self, tokens: Sequence[Call], timeout_s: float) -> set[Call]:
+        for token in tokens:
+            token.looks_left -= 1
+        return {token for token in tokens if token.looks_left <= 0}
+
+    def answer(self, token: Call) -> Any:
+        return token.answer()
+
+    def take_away(self, worker: Worker) -> None:
+        self.taken_away.append(worker.name)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(pool, "BACK_OFF_S", (0.0, 0.0))
+    monkeypatch.setattr(pool, "CENSUS_S", 0.0)
+    monkeypatch.setattr(pool_executor, "POLL_S", 0.0)
+
+
+def tasks(number: int) -> list[RowTask]:
+    names = [f"{index}.png" for index in range(number)]
+    return [RowTask(Row(n, 2, n, n, n), RowConfig(), "key", n, Path(n)) for n in names]
+
+
+def works(_: str, __: RowTask) -> None:
+    pass
+
+
+def ends(executor: PoolExecutor, number: int, **limits: Any) -> dict[str, str]:
+    outcomes = list(executor.run(iter(tasks(number)), lambda: False, **limits))
+    assert set(Counter(outcome.task.row.id for outcome in outcomes).values()) <= {1}
+    return {o.task.row.id: o.failure.code.value if o.failure else "done" for o in outcomes}
+
+
+def test_all_rows_are_shared_out_and_paths_are_absolute():
+    seen: list[Path] = []
+    workers = [Worker(name, lambda _, task: seen.append(task.destination)) for name in "abc"]
+    executor = PoolExecutor(Transport(*workers))
+    assert Counter(ends(executor, 100).values()) == {"done": 100}
+    assert all(worker.rows for worker in workers)
+    assert all(path.is_absolute() for path in seen)
+    assert executor.num_batches == 13
+    assert executor.queues() == {"workers": 0}
+
+
+def test_one_worker_that_is_left_finishes_the_run():
+    def dies(_: str, task: RowTask) -> None:
+        raise WorkerGoneError("its node is gone")
+
+    lost = [Worker(name, dies) for name in "bc"]
+    for worker in lost:
+        worker.starts = itertools.chain([FACTS], itertools.repeat(WorkerGoneError("still gone")))
+    left = Worker("a", works)
+    executor = PoolExecutor(Transport(left, *lost))
+    assert Counter(ends(executor, 200).values()) == {"done": 200}
+    assert len(left.rows) == 200
+    assert executor.num_lost == 2
+
+
+def test_workers_that_join_later_are_used():
+    late = Worker("late", works)
+    transport = Transport(Worker("early", works, delay=3), late, wanted=1)
+
+    def does(_: str, task: RowTask) -> None:
+        transport.wanted = 2
+
+    transport.workers[0].does = does
+    assert Counter(ends(PoolExecutor(transport), 300).values()) == {"done": 300}
+    assert late.rows
+
+
+def test_a_worker_whose_node_was_lost_before_it_came_up_is_asked_again():
+    pending = Worker("pending", works, delay=5)
+    pending.starts = itertools.chain(
+        [WorkerGoneError("node died"), WorkerGoneError("no node")], itertools.repeat(FACTS)
+    )
+    other = Worker("other", works, delay=4)
+    assert Counter(ends(PoolExecutor(Transport(other, pending)), 400).values()) == {"done": 400}
+    assert pending.rows
+
+
+def test_a_worker_that_cannot_be_made_is_done_without_unless_it_is_the_last(caplog):
+    broken = Worker("broken", works)
+    broken.starts = itertools.repeat(WorkerGoneError("No module named 'inpaint_batch'", for_good=True))
+    transport = Transport(broken, Worker("a", works))
+    assert Counter(ends(PoolExecutor(transport), 20).values()) == {"done": 20}
+    assert "goes on with 1 others: No module named" in caplog.text
+    assert len(transport.hired) == 2  # nobody in its place
+    alone = Transport(broken)
+    with pytest.raises(WorkerLostError, match="no worker can be started: No module named 'inpaint_batch'"):
+        PoolExecutor(alone)
+    assert alone.closed
+
+
+def test_workers_of_another_engine_end_the_run():
+    other = Worker("b", works)
+    other.starts = itertools.repeat(EngineFacts("identity", "none", "none", "another", (64,), ()))
+    with pytest.raises(EngineError, match="another here, identity there"):
+        ends(PoolExecutor(Transport(Worker("a", works), other)), 9)
+
+
+def test_a_stop_is_heard_while_nobody_is_there(monkeypatch):
+    silent = Transport(Worker("a", works, delay=10**9))
+    answers = iter([False, False, True])
+    with pytest.raises(StopRequestedError, match="before a worker was there"):
+        PoolExecutor(silent, stopping=lambda: next(answers))
+    assert silent.closed
+    monkeypatch.setattr(pool, "GIVE_UP_S", 0.0)
+    with pytest.raises(WorkerLostError, match="there was no worker for 0 s"):
+        PoolExecutor(Transport(Worker("a", works, delay=10**9)))
+
+
+def test_a_silent_worker_is_asked_and_taken_away_from_the_row_that_hangs():
+    """Of sixteen rows one hangs: first nobody knows which, then it hangs alone. One that is slow is left alone."""
+    transport = Transport(Worker("a", works))
+
+    def do(worker: Worker, round_number: int, todo: list[RowTask]) -> ChunkResult:
+        return Transport.do(transport, worker, round_number, todo)
+
+    def call(worker: Worker, method: str, *arguments: Any) -> Call:
+        made = Transport.call(transport, worker, method, *arguments)
+        if method == "do" and any(task.row.id == "5.png" for task in arguments[1]):
+            made.looks_left = 10**9
+        return made
+
+    transport.do, transport.call = do, call
+    executor = PoolExecutor(transport, row_timeout_s=1e-9)
+    found = ends(executor, 30)
+    assert found.pop("5.png") == FailureCode.TIMEOUT
+    assert Counter(found.values()) == {"done": 29}
+    assert transport.taken_away == ["a", "a"]
+
+
+def test_what_is_in_flight_when_time_is_over_is_left():
+    transport = Transport(Worker("a", works))
+    transport.workers[0].starts = iter([FACTS])
+    executor = PoolExecutor(transport)
+    transport.workers[0].delay = 10**9
+    stop = iter([False, False, *itertools.repeat(True, 9)])
+    assert list(executor.run(iter(tasks(30)), lambda: next(stop), lambda: next(stop))) == []
+    assert executor.abandoned
+    executor.close()
+    assert (executor.num_lost, transport.closed) == (1, True)
