@@ -51,6 +51,8 @@ class RowConfig:
     mask_image: str = field(default="", metadata={"verbatim": True})
     """Which image of a COCO file the mask is for, by id or file name; empty: the one with this image's own name. A
     manifest says it in the column `mask`, behind a `#`."""
+    xmp: bool = False
+    """Say in the XMP of the result that a trained model has filled holes in it."""
     page: int = 0
     """Which page of a TIFF of several to restore, counted from 1; the other pages stay byte for byte. 0: the file has
     only one. A manifest column, not a flag: it belongs to a file."""
@@ -184,6 +186,8 @@ class RunConfig:
     """`text`: progress bar on a terminal, plain lines elsewhere. `json`: one JSON object a line."""
     sidecar: bool = False
     """Write `NAME.inpaint-batch.json` beside each result: checksums, model, options, where the holes are."""
+    premis: bool = False
+    """Write `NAME.premis.xml` beside each result: the restoration as a PREMIS 3 event."""
     metrics: Path | None = None
     """File for Prometheus' textfile collector, written every ten seconds and at the end; None: none."""
 

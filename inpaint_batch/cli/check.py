@@ -24,6 +24,7 @@ def check(
     dilate: options.Dilate = None,
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
+    xmp: options.Xmp = None,
     on_conflict: options.OnConflict = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
     log_format: options.LogFormat = None,

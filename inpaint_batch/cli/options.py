@@ -152,6 +152,24 @@ Sidecar = Annotated[
         show_default=False,
     ),
 ]
+Premis = Annotated[
+    bool | None,
+    typer.Option(
+        "--premis/--no-premis",
+        help="Write NAME.premis.xml beside each result: the restoration as a PREMIS 3 event that ties the result to "
+        "its source by checksums. Default: off.",
+        show_default=False,
+    ),
+]
+Xmp = Annotated[
+    bool | None,
+    typer.Option(
+        "--xmp/--no-xmp",
+        help="Say in the XMP of each result that a trained model made a part of it: IPTC's digital source type and a "
+        "line of history. All other metadata stays. Default: off.",
+        show_default=False,
+    ),
+]
 MaxImageMegabytes = Annotated[
     int | None,
     typer.Option(

@@ -31,6 +31,7 @@ def run(
     dilate: options.Dilate = None,
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
+    xmp: options.Xmp = None,
     on_conflict: options.OnConflict = None,
     max_failures: options.MaxFailures = None,
     retry_failed: options.RetryFailed = None,
@@ -43,6 +44,7 @@ def run(
     shard: options.Shard = None,
     log_format: options.LogFormat = None,
     sidecar: options.Sidecar = None,
+    premis: options.Premis = None,
     metrics: options.Metrics = None,
     config: options.Config = None,
 ) -> None:

@@ -73,8 +73,8 @@ class Shortage:
             tiling = smaller(task.tiling or self._tiling) if outcome.num_tiles else None
             if tiling is None:
                 return False
-            sidecar = task.sidecar and dataclasses.replace(task.sidecar, tiling=tiling)
-            task = dataclasses.replace(task, tiling=tiling, sidecar=sidecar)
+            facts = task.facts and dataclasses.replace(task.facts, tiling=tiling)
+            task = dataclasses.replace(task, tiling=tiling, facts=facts)
         self._alone.add(task.row.id)
         self._waiting.append(dataclasses.replace(task, attempt=task.attempt + 1))
         return True

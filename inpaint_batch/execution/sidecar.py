@@ -1,70 +1,105 @@
-"""A sidecar beside each result: what it was made of, with what, and where it differs from its source.
+"""Files beside each result: what it was made of, with what, and where it differs from its source.
 
-`scan.tif` gets `scan.tif.inpaint-batch.json`. Archives keep it with the derivative; checksums tie both to the master.
+`scan.tif` gets `scan.tif.inpaint-batch.json`, `scan.tif.premis.xml`, or both. Archives keep them with the derivative;
+checksums tie it to the master. What they say is one description, made once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inpaint_batch import __version__
-from inpaint_batch.config import TilingConfig
+from inpaint_batch.config import JpegMode, TilingConfig
+from inpaint_batch.execution.premis import premis_event
+from inpaint_batch.imaging.xmp import Mark
 from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.uris import redacted
+from inpaint_batch.types import ImageFormat
 
 if TYPE_CHECKING:
     from inpaint_batch.execution.stages import PreparedRow
 
 SUFFIX = ".inpaint-batch.json"
-"""Put behind the whole name of the result."""
+"""Put behind the whole name of the result, like the next."""
+PREMIS_SUFFIX = ".premis.xml"
 FORMAT = "inpaint-batch sidecar 1"
 """Its number rises when a key changes its meaning or goes away; new keys may come without."""
 MAX_BOXES = 10_000
 """Holes whose boxes are listed, the first by position; dust can make a million."""
+LIBRARIES = ("imagecodecs", "jpeglib", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "tifffile")
+"""Packages whose versions are told: another one might decode, fill or encode differently."""
+_SOFTWARE = f"inpaint-batch {__version__}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a sidecar says of the run, the same for all rows."""
+    """What is said of the run beside and in its results, the same for all rows."""
 
     engine: str
     """See `Engine.identity`: engine, precision, hash of the model, passes."""
     model: str
     tiling: TilingConfig
+    suffixes: tuple[str, ...] = ()
+    """Of the files that are wanted beside each result."""
 
 
-def sidecar_path(result: Path) -> Path:
-    """Where the sidecar of a result stands."""
-    return result.with_name(result.name + SUFFIX)
+def paths_beside(result: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Where the files beside a result stand."""
+    return [result.with_name(result.name + suffix) for suffix in suffixes]
 
 
-def write_sidecar(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int], written: Path) -> None:
-    """Write the sidecar of a result that was verified as `written`. Reads source, mask and result once more.
+def write_beside(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int], written: Path) -> None:
+    """Write the wanted files beside a result that was verified as `written`. Reads source, mask and result once more.
 
     Raises RowError(WRITE), and StorageError where nothing at all can be written any more.
     """
-    text = json.dumps(describe(prepared, facts, num_tiles, written), indent=2, ensure_ascii=True)
-    with atomic_write(sidecar_path(prepared.task.destination)) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    if not facts.suffixes:
+        return
+    told = describe(prepared, facts, num_tiles, written)
+    texts = {
+        SUFFIX: lambda: json.dumps(told, indent=2, ensure_ascii=True) + "\n",
+        PREMIS_SUFFIX: lambda: premis_event(told),
+    }
+    result = prepared.task.destination
+    for suffix, path in zip(facts.suffixes, paths_beside(result, facts.suffixes), strict=True):
+        with atomic_write(path) as temporary:
+            temporary.write_text(texts[suffix](), encoding="utf-8")
+
+
+def xmp_mark(prepared: PreparedRow, facts: RunFacts) -> Mark:
+    """What the XMP of a result says. No time: the same row shall give the same bytes."""
+    holes, boxes = prepared.holes, prepared.hole_boxes
+    return Mark(
+        _SOFTWARE,
+        f"filled {len(boxes)} hole{'s' if len(boxes) != 1 else ''}, {holes.num_hole_px} of {holes.num_pixels} pixels; "
+        f"engine {facts.engine}; source SHA-256 {prepared.checksum('source')['sha256']}; "
+        f"mask SHA-256 {prepared.checksum('mask')['sha256']}",
+    )
 
 
 def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int], written: Path) -> dict[str, Any]:
-    """The sidecar as plain data."""
+    """All that is told of a result, as plain data: what the JSON file holds."""
     task, holes, header = prepared.task, prepared.holes, prepared.source.header
     by_coefficient = header.format == "jpeg" and task.config.jpeg == "patch"
     boxes = prepared.hole_boxes
-    return {
+    told = {
         "format": FORMAT,
         "id": task.row.id,
-        "result": {"name": task.output, **_checksum(written)},
-        "source": {"path": task.row.image, **_checksum(prepared.files.image)},
-        "mask": {"path": task.row.mask, **_mask_checksum(prepared)},
+        "result": {"name": task.output, **checksum(written)},
+        "source": {"path": task.row.image, **prepared.checksum("source")},
+        "mask": {"path": task.row.mask, **prepared.checksum("mask")},
+        "formats": {"source": header.format, "result": written_format(header.format, task.config.jpeg)},
         "software": {"name": "inpaint-batch", "version": __version__},
+        "libraries": _libraries(),
         "engine": facts.engine,
         "model": facts.model,
         "options": {**asdict(task.config), "tiling": asdict(facts.tiling)},
@@ -82,15 +117,33 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.watch.seconds.items()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    return {key: _without_secrets(value) for key, value in told.items()}
 
 
-def _mask_checksum(prepared: PreparedRow) -> dict[str, Any]:
-    if prepared.mask_checksum is None:
-        return _checksum(prepared.files.mask)
-    num_bytes, sha256 = prepared.mask_checksum
-    return {"bytes": num_bytes, "sha256": sha256}
+def written_format(source: ImageFormat, jpeg: JpegMode) -> ImageFormat:
+    """The format of the result of a source of this format."""
+    return "png" if source == "jpeg" and jpeg == "lossless" else source
 
 
-def _checksum(path: Path) -> dict[str, Any]:
+def checksum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same data, with nothing in its texts that a URI may hide: users, passwords, signatures."""
+    if isinstance(value, dict):
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_secrets(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value

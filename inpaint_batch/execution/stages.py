@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.execution.identity import fingerprint
 from inpaint_batch.execution.shortage import is_out_of_memory
-from inpaint_batch.execution.sidecar import sidecar_path, write_sidecar
+from inpaint_batch.execution.sidecar import checksum, paths_beside, write_beside, written_format, xmp_mark
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import Failure, RowTask
 from inpaint_batch.execution.transfer import RowFiles
@@ -30,6 +31,7 @@ from inpaint_batch.imaging.masks import Mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.imaging.xmp_files import check_xmp, mark_file
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.tiling.fill import FillPiece, TileRequest, fill_window
@@ -69,8 +71,14 @@ class PreparedRow:
     """Smallest boxes of the holes, ordered by top, then left."""
     watch: Stopwatch
     """Time that the row took so far."""
-    mask_checksum: tuple[int, str] | None = None
-    """Size and SHA-256 of a mask file that serves many rows, and need not be here any more."""
+    checksums: dict[str, dict[str, Any]]
+    """Sizes and SHA-256 as far as they are known (see `checksum`)."""
+
+    def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
+        """Size and SHA-256 of a file that the result is made of; read once."""
+        if role not in self.checksums:
+            self.checksums[role] = checksum(self.files.image if role == "source" else self.files.mask)
+        return self.checksums[role]
 
     def close(self) -> None:
         """Let go of the samples and of copies of its files."""
@@ -133,6 +141,8 @@ def _prepared(
     try:
         check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
         check_memory(task.row.image, source.header)
+        if task.config.xmp:
+            check_xmp(path, source.header.format, task.config.page)
         watch.lap("header")
         if not reserve(needed_bytes(source.header)):
             source.close()
@@ -152,7 +162,10 @@ def _prepared(
         raise
     watch.lap("read")
     boxes = [hole.box for hole in found]
-    return PreparedRow(task, files, source, holes, windows, hole_warnings(holes), boxes, watch, mask.checksum)
+    checksums: dict[str, dict[str, Any]] = {}
+    if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
+        checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
+    return PreparedRow(task, files, source, holes, windows, hole_warnings(holes), boxes, watch, checksums)
 
 
 def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
@@ -178,7 +191,7 @@ def hole_warnings(holes: HoleMap) -> list[str]:
 
 def check_output_name(image: str, output: str, header: Header, *, lossless: bool) -> None:
     """Raise RowError(WRITE) where the output's name promises another format than will be written."""
-    written: ImageFormat = "png" if lossless and header.format == "jpeg" else header.format
+    written = written_format(header.format, "lossless" if lossless else "patch")
     suffix = Path(output).suffix.lower()
     promised = FORMAT_SUFFIXES.get(suffix)
     as_the_source = suffix == Path(image).suffix.lower() and written == header.format
@@ -223,7 +236,7 @@ def _patch(piece: FillPiece, source: ImageSource, holes: HoleMap, *, opaque: boo
 def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mapping[int, int]) -> None:
     """Write the result under a temporary name, compare it with the source, and only then give it its own name.
 
-    The sidecar comes first, where one is wanted; `num_tiles` by side in pixels is what it says of the work.
+    What is wanted beside it comes first; `num_tiles` by side in pixels is what it says of the work.
 
     With a store it is then sent there. Raises RowError(WRITE), and StorageError where nothing at all can be written any
     more.
@@ -236,9 +249,13 @@ def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mappin
             watch.lap("write")
             verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
             watch.lap("verify")
-            if task.sidecar is not None:  # before the result has its name: a result never stands without it
-                write_sidecar(prepared, task.sidecar, num_tiles, temporary)
-        prepared.files.deliver(*([sidecar_path(task.destination)] if task.sidecar is not None else []))
+            if task.facts is not None:
+                if task.config.xmp:
+                    kind = written_format(prepared.source.header.format, task.config.jpeg)
+                    mark_file(temporary, kind, xmp_mark(prepared, task.facts), task.config.page)
+                # Before the result has its name: a result never stands without what is wanted beside it.
+                write_beside(prepared, task.facts, num_tiles, temporary)
+        prepared.files.deliver(*paths_beside(task.destination, task.facts.suffixes if task.facts else ()))
     watch.lap("write")
 
 

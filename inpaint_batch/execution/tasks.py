@@ -28,8 +28,8 @@ class RowTask:
     """Name of the result relative to the output folder, after conflicts were settled."""
     destination: Path
     """Where the result goes: `output` inside the output folder, already checked to lie there."""
-    sidecar: RunFacts | None = None
-    """What its sidecar says of the run; None where no sidecar is wanted."""
+    facts: RunFacts | None = None
+    """What is said of the run in its result and beside it; None where no result is to be written."""
     store: str = ""
     """URI below which `output` goes once it is written; empty where `destination` is its last place."""
     tiling: TilingConfig | None = None

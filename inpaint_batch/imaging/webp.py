@@ -121,7 +121,7 @@ def write_webp(source: WebpSource, patches: Sequence[Patch], destination: Path) 
         elif kind != b"ALPH" and not is_written:  # VP8L holds alpha itself; decoders look at the first picture only
             body += _riff_chunk(b"VP8L", pixels)
             is_written = True
-    destination.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+    destination.write_bytes(_riff(body))
 
 
 _METHOD = 2
@@ -138,6 +138,15 @@ def _encode(samples: SampleArray) -> bytes:
         # The encoder drops the alpha hint where every pixel is opaque; the file shall still say that it has alpha.
         pixels[_VP8L_ALPHA_BYTE] |= _VP8L_ALPHA_BIT
     return bytes(pixels)
+
+
+def join_chunks(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A whole file of (type, body) pairs."""
+    return _riff(b"".join(_riff_chunk(kind, body) for kind, body in chunks))
+
+
+def _riff(body: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
 def _riff_chunk(kind: bytes, body: bytes) -> bytes:

@@ -20,6 +20,7 @@ IGNORED_COLUMNS = ("code", "message")
 COLUMNS = ("id", "image", "mask", "output", "truth", *OPTION_FIELDS)
 """All columns that mean something, in the order in which we write them ourselves."""
 
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.0*)?")  # table programs write a column with gaps as 3.0
 
 
@@ -75,7 +76,11 @@ def row_config(row: Row, defaults: RowConfig) -> RowConfig:
     changes: dict[str, str | int] = {}
     for name, text in row.options.items():
         field = OPTION_FIELDS[name]
-        if isinstance(getattr(defaults, field.name), int):
+        if isinstance(getattr(defaults, field.name), bool):
+            if text.lower() not in _YES + _NO:
+                raise RowError(FailureCode.READ, f"{name} must be true or false, not {text!r}; correct the manifest")
+            changes[field.name] = text.lower() in _YES
+        elif isinstance(getattr(defaults, field.name), int):
             if not _WHOLE_NUMBER.fullmatch(text):
                 raise RowError(FailureCode.READ, f"{name} must be a whole number, not {text!r}; correct the manifest")
             changes[field.name] = int(float(text))

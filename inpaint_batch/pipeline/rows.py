@@ -11,7 +11,7 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import location, row_key
 from inpaint_batch.execution.ledger import Known, Ledger
-from inpaint_batch.execution.sidecar import SUFFIX, RunFacts
+from inpaint_batch.execution.sidecar import PREMIS_SUFFIX, SUFFIX, RunFacts
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.manifest.seen import Seen
@@ -115,7 +115,9 @@ class RowPlanner:
         self._config = config
         self._ledger = ledger
         self._engine = engine.identity
-        self._facts = RunFacts(engine.identity, engine.model, config.tiling) if config.sidecar else None
+        beside = ((config.sidecar, SUFFIX), (config.premis, PREMIS_SUFFIX))
+        suffixes = tuple(suffix for is_wanted, suffix in beside if is_wanted)
+        self._facts = RunFacts(engine.identity, engine.model, config.tiling, suffixes)
         self._names = OutputNames(config, ledger.owns)
         self.num_redone = 0
         """Rows that an earlier run had done and that are done again, because what they are made of has changed."""
@@ -158,7 +160,7 @@ class RowPlanner:
 
     def _is_complete(self, output: str) -> bool:
         """Whether a result that an earlier run wrote has all that is wanted beside it."""
-        return self._facts is None or self._names.exists(output + SUFFIX)
+        return all(self._names.exists(output + suffix) for suffix in self._facts.suffixes)
 
 
 def _deadly(num_deaths: int) -> RowError:

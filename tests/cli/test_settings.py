@@ -46,7 +46,7 @@ def test_defaults_in_help_are_the_defaults():
                 told[1] == {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
             )
             checked += 1
-    assert checked == 21
+    assert checked == 23
 
 
 def test_precedence(tmp_path):

@@ -46,6 +46,8 @@ def test_it_says_what_the_result_was_made_of(gallery: Gallery, tmp_path: Path) -
     assert (told["source"]["sha256"], told["source"]["path"]) == (sha256(source), str(source))
     assert told["mask"]["sha256"] == sha256(mask)
     assert told["engine"].startswith("onnxruntime:int8:")
+    assert told["formats"] == {"source": "png", "result": "png"}
+    assert told["libraries"]["numpy"] == np.__version__
     assert told["image"] == {"width_px": 72, "height_px": 72, "orientation": 1}
     assert told["hole"] == {
         "num_pixels": 40 + 48,
@@ -84,7 +86,7 @@ def test_without_the_flag_there_is_none_and_it_may_be_added_later(gallery: Galle
         run(gallery.manifest(), output, sidecar=True)["rows"] | {"skipped": 2, "done": 0}
         == run(gallery.manifest(), output, sidecar=True)["rows"]
     )
-    sidecar.sidecar_path(output / "b.png").unlink()
+    (output / f"b.png{sidecar.SUFFIX}").unlink()
     rows = run(gallery.manifest(), output, sidecar=True)["rows"]
     assert (rows["done"], rows["skipped"]) == (1, 1)
 
@@ -95,7 +97,7 @@ def test_a_result_never_stands_without_it(gallery: Gallery, tmp_path: Path, monk
     def broken(*_: object) -> None:
         raise RuntimeError("no pen")
 
-    monkeypatch.setattr(stages, "write_sidecar", broken)
+    monkeypatch.setattr(stages, "write_beside", broken)
     output = tmp_path / "out"
     assert run(gallery.manifest(), output, sidecar=True)["rows"]["failed_by_code"] == {"write": 1}
     assert [path.name for path in output.iterdir()] == [".inpaint-batch"]

@@ -1,0 +1,133 @@
+"""The restoration of one image as PREMIS 3: an event, the files before and after it, and the program that did it.
+
+Files are known by their SHA-256, so that an archive finds master and derivative whatever they are called there.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from typing import Any
+
+NAMESPACE = "http://www.loc.gov/premis/v3"
+SCHEMA = "https://www.loc.gov/standards/premis/premis.xsd"
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_VOCABULARY = "http://id.loc.gov/vocabulary/preservation/"
+_BY_CHECKSUM = "SHA-256"
+_MIME = {"jpeg": "image/jpeg", "png": "image/png", "tiff": "image/tiff", "webp": "image/webp"}
+_DETAILS = ("id", "engine", "model", "options", "hole", "tiles_by_side_px", "libraries", "seconds")
+"""What of the description goes into the event as JSON; the rest has elements of its own."""
+
+
+def premis_event(told: Mapping[str, Any]) -> str:
+    """A PREMIS document from what `sidecar.describe` tells: objects, one event of the type modification, agents."""
+    ET.register_namespace("premis", NAMESPACE)
+    ET.register_namespace("xsi", _XSI)
+    where = {f"{{{_XSI}}}schemaLocation": f"{NAMESPACE} {SCHEMA}", "version": "3.0"}
+    root = ET.Element(f"{{{NAMESPACE}}}premis", where)
+    source, mask, result = told["source"], told["mask"], told["result"]
+    event = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{result['sha256']} {told['written']} {told['id']}"))
+    formats = told["formats"]
+    _object(root, source["path"], source, _MIME[formats["source"]])
+    if mask["sha256"] != source["sha256"]:
+        _object(root, mask["path"], mask, "application/octet-stream")
+    derivative = _object(root, result["name"], result, _MIME[formats["result"]])
+    relationship = _below(derivative, "relationship")
+    _below(relationship, "relationshipType", "derivation", "relationshipType/der")
+    _below(relationship, "relationshipSubType", "has source", "relationshipSubType/hss")
+    _identifier(relationship, "relatedObjectIdentifier", _BY_CHECKSUM, source["sha256"])
+    _identifier(relationship, "relatedEventIdentifier", "UUID", event)
+    _event(root, event, told)
+    software = told["software"]
+    _agent(root, *_program(told), software["name"], software["version"])
+    _agent(root, *_engine(told), told["model"], None)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _object(root: ET.Element, name: str, checksum: Mapping[str, Any], mime: str) -> ET.Element:
+    element = _below(root, "object")
+    element.set(f"{{{_XSI}}}type", "premis:file")
+    _identifier(element, "objectIdentifier", _BY_CHECKSUM, checksum["sha256"])
+    _identifier(element, "objectIdentifier", "path", name)
+    characteristics = _below(element, "objectCharacteristics")
+    fixity = _below(characteristics, "fixity")
+    _below(fixity, "messageDigestAlgorithm", "SHA-256", "cryptographicHashFunctions/sha256")
+    _below(fixity, "messageDigest", checksum["sha256"])
+    _below(fixity, "messageDigestOriginator", "inpaint-batch")
+    _below(characteristics, "size", str(checksum["bytes"]))
+    designation = _below(_below(characteristics, "format"), "formatDesignation")
+    _below(designation, "formatName", mime)
+    _below(element, "originalName", name.rsplit("/", 1)[-1])
+    return element
+
+
+def _event(root: ET.Element, identifier: str, told: Mapping[str, Any]) -> None:
+    event = _below(root, "event")
+    _identifier(event, "eventIdentifier", "UUID", identifier)
+    _below(event, "eventType", "modification", "eventType/mod")
+    _below(event, "eventDateTime", told["written"])
+    hole = told["hole"]
+    areas = f"{hole['num_holes']} hole{'s' if hole['num_holes'] != 1 else ''}, {hole['num_pixels']} pixels in all"
+    _below(
+        _below(event, "eventDetailInformation"),
+        "eventDetail",
+        f"inpainting: the samples in {areas}, were replaced by those that a trained model made up",
+    )
+    details = {name: told[name] for name in _DETAILS}
+    _below(_below(event, "eventDetailInformation"), "eventDetail", json.dumps(details, ensure_ascii=True))
+    outcome = _below(event, "eventOutcomeInformation")
+    _below(outcome, "eventOutcome", "success", "eventOutcome/suc")
+    _below(_below(outcome, "eventOutcomeDetail"), "eventOutcomeDetailNote", f"verified: {told['verified']}")
+    for kind, value in (_program(told), _engine(told)):
+        agent = _identifier(event, "linkingAgentIdentifier", kind, value)
+        _below(agent, "linkingAgentRole", "executing program", "eventRelatedAgentRole/exe")
+    for checksum in dict.fromkeys((told["source"]["sha256"], told["mask"]["sha256"])):
+        linked = _identifier(event, "linkingObjectIdentifier", _BY_CHECKSUM, checksum)
+        _below(linked, "linkingObjectRole", "source", "eventRelatedObjectRole/sou")
+    linked = _identifier(event, "linkingObjectIdentifier", _BY_CHECKSUM, told["result"]["sha256"])
+    _below(linked, "linkingObjectRole", "outcome", "eventRelatedObjectRole/out")
+
+
+def _agent(root: ET.Element, kind: str, value: str, name: str, version: str | None) -> None:
+    agent = _below(root, "agent")
+    _identifier(agent, "agentIdentifier", kind, value)
+    _below(agent, "agentName", name)
+    _below(agent, "agentType", "software", "agentType/sof")
+    if version is not None:
+        _below(agent, "agentVersion", version)
+
+
+def _program(told: Mapping[str, Any]) -> tuple[str, str]:
+    return "program", f"{told['software']['name']} {told['software']['version']}"
+
+
+def _engine(told: Mapping[str, Any]) -> tuple[str, str]:
+    return "engine and model", told["engine"]
+
+
+def _identifier(parent: ET.Element, name: str, kind: str, value: str) -> ET.Element:
+    element = _below(parent, name)
+    _below(element, f"{name}Type", kind)
+    _below(element, f"{name}Value", value)
+    return element
+
+
+def _below(parent: ET.Element, name: str, text: str | None = None, term: str | None = None) -> ET.Element:
+    """A new element; `term` is its place in the vocabularies of the Library of Congress."""
+    element = ET.SubElement(parent, f"{{{NAMESPACE}}}{name}")
+    if term is not None:
+        vocabulary = term.split("/", 1)[0]
+        element.set("authority", vocabulary)
+        element.set("authorityURI", _VOCABULARY + vocabulary)
+        element.set("valueURI", _VOCABULARY + term)
+    element.text = None if text is None else "".join(sign if _is_xml(sign) else "\ufffd" for sign in text)
+    return element
+
+
+def _is_xml(sign: str) -> bool:
+    """Whether XML 1.0 knows the character: names of files may hold others."""
+    code = ord(sign)
+    return sign in "\t\n\r" or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or code >= 0x10000

@@ -1,0 +1,184 @@
+"""The XMP packet of an image file: read it, or put another one into its place. Nothing else in the file changes.
+
+JPEG keeps it in an APP1 segment, PNG in an iTXt chunk, WebP in a RIFF chunk, TIFF in a tag (`xmp_tiff`).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import jpeg_stream, png, webp, xmp_tiff
+from inpaint_batch.imaging.jpeg_pictures import relocate
+from inpaint_batch.imaging.source import reading, refuse, spoiled, verifying, writing
+from inpaint_batch.imaging.xmp import MAX_PACKET_BYTES, Mark, XmpError, marked
+from inpaint_batch.types import ImageFormat
+
+_APP0, _APP1 = 0xE0, 0xE1
+_JPEG_PREFIX, _JPEG_EXTENSION = b"http://ns.adobe.com/xap/1.0/\x00", b"http://ns.adobe.com/xmp/extension/\x00"
+MAX_JPEG_PACKET_BYTES = 0xFFFF - 2 - len(_JPEG_PREFIX)
+_PNG_KEYWORD = b"XML:com.adobe.xmp\x00"
+_WEBP_XMP_FLAG, _WEBP_ALPHA_FLAG = 0x04, 0x10
+_ADVICE = "run this row without --xmp, and let the sidecar say it"
+
+
+def read_xmp(path: Path, kind: ImageFormat, page: int = 0) -> bytes:
+    """The XMP packet of a file, empty where it has none; of a TIFF that of `page` (from 1; 0: the first).
+
+    Raises RowError(READ) where there are several, or parts of it stand elsewhere.
+    """
+    with reading(path):
+        match kind:
+            case "jpeg":
+                found = _jpeg_packets(path, path.read_bytes())
+            case "png":
+                found = [_png_packet(path, chunk) for _, chunk in _png_chunks(path) if _is_png_xmp(chunk)]
+            case "webp":
+                found = [body for name, body in webp.read_chunks(path) if name == b"XMP "]
+            case "tiff":
+                found = xmp_tiff.packets(path, page)
+        if len(found) > 1:
+            raise refuse(path, "a file of several XMP packets", _ADVICE)
+        return found[0] if found else b""
+
+
+def check_xmp(path: Path, kind: ImageFormat, page: int = 0) -> None:
+    """Raise RowError(READ) where the file's XMP cannot be added to."""
+    packet = _marked(path, read_xmp(path, kind, page), Mark("-", "-"))
+    if kind == "jpeg":
+        _check_length(path, packet)
+
+
+def mark_file(path: Path, kind: ImageFormat, mark: Mark, page: int = 0) -> None:
+    """Set IPTC's digital source type and add a line of history in the XMP of a finished file, in place.
+
+    The file is read back: all of it but the packet must be as it was. Raises RowError (read) as `check_xmp` does, and
+    (write).
+    """
+    packet = _marked(path, read_xmp(path, kind, page), mark)
+    with writing(path):
+        match kind:
+            case "jpeg":
+                _check_length(path, packet)
+                _put_into_jpeg(path, packet)
+            case "png":
+                _put_into_png(path, packet)
+            case "webp":
+                _put_into_webp(path, packet)
+            case "tiff":
+                xmp_tiff.put(path, packet, page)
+    with verifying(path):
+        if read_xmp(path, kind, page) != packet:
+            raise spoiled(path, "its XMP is not what was written")
+
+
+def _marked(path: Path, packet: bytes, mark: Mark) -> bytes:
+    try:
+        return marked(packet, mark)
+    except XmpError as error:
+        raise refuse(path, f"a file that has {error}", _ADVICE) from error
+
+
+def _check_length(path: Path, packet: bytes) -> None:
+    if len(packet) > MAX_JPEG_PACKET_BYTES:
+        raise refuse(path, f"a JPEG whose XMP would need {len(packet)} bytes of {MAX_JPEG_PACKET_BYTES}", _ADVICE)
+
+
+def _jpeg_packets(path: Path, data: bytes) -> list[bytes]:
+    stream = jpeg_stream.parse(data, header_only=True)
+    if stream.payloads(_APP1, _JPEG_EXTENSION):
+        raise refuse(path, "a JPEG with extended XMP, which is tied to its main packet by a checksum", _ADVICE)
+    return stream.payloads(_APP1, _JPEG_PREFIX)
+
+
+def _put_into_jpeg(path: Path, packet: bytes) -> None:
+    data = path.read_bytes()
+    stream = jpeg_stream.parse(data)
+    before = list(stream.metadata)
+    if data[2 : 2 + sum(map(len, before))] != b"".join(before):
+        raise RowError(FailureCode.WRITE, f"{path} keeps metadata behind its tables; {_ADVICE}")
+    body = _JPEG_PREFIX + packet
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body
+    if any(map(_is_jpeg_xmp, before)):
+        after = [segment if _is_jpeg_xmp(one) else one for one in before]
+    else:  # behind the two that readers look for first
+        leads = [one[1] == _APP0 or (one[1] == _APP1 and one[4:10] == b"Exif\x00\x00") for one in before]
+        place = [*leads, False].index(False)
+        after = [*before[:place], segment, *before[place:]]
+    grown = sum(map(len, after)) - sum(map(len, before))
+    after = list(relocate(after, data, stream.end, stream.end + grown))
+    pixels = data[2 + sum(map(len, before)) :]
+    path.write_bytes(jpeg_stream.SOI + b"".join(after) + pixels)
+    with verifying(path):
+        written = path.read_bytes()
+        if list(jpeg_stream.parse(written).metadata) != after or not written.endswith(pixels):
+            raise spoiled(path, "more than its XMP changed")
+
+
+def _is_jpeg_xmp(segment: bytes) -> bool:
+    return segment[1] == _APP1 and segment[4:].startswith(_JPEG_PREFIX)
+
+
+def _png_chunks(path: Path) -> list[tuple[bytes, bytes]]:
+    return png.split_chunks(path.read_bytes())
+
+
+def _is_png_xmp(chunk: bytes) -> bool:
+    return chunk[4:8] == b"iTXt" and chunk[8:].startswith(_PNG_KEYWORD)
+
+
+def _png_packet(path: Path, chunk: bytes) -> bytes:
+    body = chunk[8 + len(_PNG_KEYWORD) : -4]
+    is_packed, rest = body[0], body[2:]
+    text = rest.split(b"\x00", 2)[2]  # behind the language and the translated keyword
+    if not is_packed:
+        return text
+    unpacker = zlib.decompressobj()
+    packet = unpacker.decompress(text, MAX_PACKET_BYTES)
+    if not unpacker.eof:
+        raise refuse(path, f"a PNG whose XMP is over {MAX_PACKET_BYTES >> 20} MiB", _ADVICE)
+    return packet
+
+
+def _put_into_png(path: Path, packet: bytes) -> None:
+    data = path.read_bytes()
+    chunks = png.split_chunks(data)
+    trailer = data[len(png.SIGNATURE) + sum(len(chunk) for _, chunk in chunks) :]
+    fresh = (b"iTXt", png.make_chunk(b"iTXt", _PNG_KEYWORD + b"\x00\x00\x00\x00" + packet))
+    others = [one for one in chunks if not _is_png_xmp(one[1])]
+    if len(others) < len(chunks):
+        after = [fresh if _is_png_xmp(one[1]) else one for one in chunks]
+    else:
+        place = next(index for index, (kind, _) in enumerate(chunks) if kind == b"IDAT")
+        after = [*chunks[:place], fresh, *chunks[place:]]
+    with path.open("wb") as file:
+        file.writelines([png.SIGNATURE, *(chunk for _, chunk in after), trailer])
+    with verifying(path):
+        written = path.read_bytes()
+        found = [one for one in png.split_chunks(written) if not _is_png_xmp(one[1])]
+        if found != others or not written.endswith(trailer):
+            raise spoiled(path, "more than its XMP changed")
+
+
+def _put_into_webp(path: Path, packet: bytes) -> None:
+    header = webp.parse_header(path)
+    chunks = webp.read_chunks(path, bodies=True)
+    fresh = (b"XMP ", packet)
+    others = [one for one in chunks if one[0] != b"XMP "]
+    after = [fresh if name == b"XMP " else (name, body) for name, body in chunks]
+    if len(others) == len(chunks):
+        after.append(fresh)
+    if after[0][0] == b"VP8X":
+        flags = bytes([after[0][1][0] | _WEBP_XMP_FLAG])
+        after[0] = (b"VP8X", flags + after[0][1][1:])
+    else:  # a file of pixels alone has no place for anything else
+        flags = bytes([_WEBP_XMP_FLAG | (_WEBP_ALPHA_FLAG if header.has_alpha else 0), 0, 0, 0])
+        sides = ((side - 1).to_bytes(3, "little") for side in (header.width_px, header.height_px))
+        after.insert(0, (b"VP8X", flags + b"".join(sides)))
+    path.write_bytes(webp.join_chunks(after))
+    with verifying(path):
+        found = [one for one in webp.read_chunks(path, bodies=True) if one[0] not in (b"XMP ", b"VP8X")]
+        if found != [one for one in others if one[0] != b"VP8X"] or webp.parse_header(path) != header:
+            raise spoiled(path, "more than its XMP changed")
