@@ -25,6 +25,11 @@ MASK_IN_IMAGE = re.compile(r"alpha|#[0-9a-fA-F]{6}")
 MASK_ENTRY = re.compile(r"(.+\.(?:geo)?json)#(.+)", re.IGNORECASE | re.DOTALL)
 """What stands there where the mask is one of many in a COCO file: the file, and the image that is meant."""
 DEFAULT_MAX_IMAGE_BYTES = 1 << 30
+PROCESS_BYTES = 300 << 20
+"""Memory of a process with the embedded engine, beside its rows."""
+LEAST_MEMORY_BYTES = 384 << 20
+"""The smallest `max_memory`."""
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
 BUCKETS_PX = (64, 128, 256)
 """Sides of the square tiles that the engines run. One graph serves all of them."""
 
@@ -168,7 +173,10 @@ class RunConfig:
     fresh: bool = False
     """Forget the ledger and do every row again."""
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES
-    """Refuse an image whose decoded samples are larger than this."""
+    """Refuse an image of which more than this must be decoded at once: all samples, of a TIFF one strip or tile."""
+    max_memory: str = ""
+    """What one process may take, such as `6G` or `800M`; empty: a quarter of the machine's memory, or of the
+    container's, and at least 1 GiB where there is so much."""
     executor: ExecutorName = "auto"
     """`local`: in threads of this process. `process`: in processes of this machine that may die. `ray`: in the actors
     of a Ray cluster. `auto`: Ray where RAY_ADDRESS is set or several GPUs are there; else processes where `actors` or
@@ -206,6 +214,8 @@ class RunConfig:
             raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
         if self.max_image_bytes < 1:
             raise ConfigError(f"max_image_bytes must be positive, not {self.max_image_bytes}")
+        if self.max_memory and self.max_memory_bytes < LEAST_MEMORY_BYTES:
+            raise ConfigError(f"max_memory must be at least {LEAST_MEMORY_BYTES >> 20}M, not {self.max_memory!r}")
         if self.executor not in ("auto", "local", "process", "ray"):
             raise ConfigError(f"executor must be auto, local, process or ray, not {self.executor!r}")
         if not 0 <= self.actors <= 10_000:
@@ -216,6 +226,16 @@ class RunConfig:
             raise ConfigError(f"grace must be 0 (as long as it takes) or more seconds, not {self.grace_s}")
         if self.shard:
             Shard.parse(self.shard)
+
+    @property
+    def max_memory_bytes(self) -> int:
+        """`max_memory` as a number; 0 where none is set. Units are powers of 1024."""
+        if not self.max_memory:
+            return 0
+        match = _SIZE.fullmatch(self.max_memory.strip())
+        if match is None:
+            raise ConfigError(f"max_memory must be a size such as 6G or 800M, not {self.max_memory!r}")
+        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
     @property
     def place(self) -> str:

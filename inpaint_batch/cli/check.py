@@ -27,6 +27,7 @@ def check(
     xmp: options.Xmp = None,
     on_conflict: options.OnConflict = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
+    max_memory: options.MaxMemory = None,
     log_format: options.LogFormat = None,
     config: options.Config = None,
 ) -> None:

@@ -175,7 +175,17 @@ MaxImageMegabytes = Annotated[
     typer.Option(
         "--max-image-megabytes",
         metavar="MB",
-        help="Refuse an image whose decoded samples need more, in MiB. Default: 1024.",
+        help="Refuse an image of which more must be decoded at once (of a TIFF a strip or tile), in MiB. "
+        "Default: 1024.",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="What one process may take, such as 6G or 800M; a row that needs more fails with code memory. Default: a "
+        "quarter of the machine's or container's memory, and at least 1G of it.",
     ),
 ]
 Executor = Annotated[

@@ -37,6 +37,7 @@ def run(
     retry_failed: options.RetryFailed = None,
     fresh: options.Fresh = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
+    max_memory: options.MaxMemory = None,
     executor: options.Executor = None,
     actors: options.Actors = None,
     row_timeout: options.RowTimeout = None,

@@ -52,6 +52,7 @@ SETTINGS: Mapping[str, Setting] = {
     "retry_failed": Setting("run", "retry_failed", bool),
     "fresh": Setting("run", "fresh", bool),
     "max_image_megabytes": Setting("run", "max_image_bytes", int, factor=1 << 20),
+    "max_memory": Setting("run", "max_memory", str),
     "executor": Setting("run", "executor", str),
     "actors": Setting("run", "actors", int),
     "row_timeout": Setting("run", "row_timeout_s", int),

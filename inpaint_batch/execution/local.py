@@ -19,8 +19,9 @@ from typing import Protocol
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.batcher import Batcher, Filled
 from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
+from inpaint_batch.execution.needs import row_limit_bytes
 from inpaint_batch.execution.shortage import Shortage, in_smaller_tiles
-from inpaint_batch.execution.stages import PreparedRow, as_failure, needed_bytes, prepare_row, row_fills, write_row
+from inpaint_batch.execution.stages import PreparedRow, as_failure, prepare_row, row_fills, write_row
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask, never
 from inpaint_batch.logids import on_row, worker_id
 from inpaint_batch.tiling.fill import TileRequest
@@ -29,7 +30,7 @@ from inpaint_batch.types import FloatArray, Patch
 MAX_ROWS_IN_FLIGHT = 64
 """Enough small images to fill a batch; large ones are limited by memory long before."""
 MEMORY_BUDGET_BYTES = 512 << 20
-"""For the samples of all rows in flight (see `stages.needed_bytes`); one larger row is let in when it is alone."""
+"""For the samples of all rows in flight (see `needs.needed_bytes`); one larger row is let in when it is alone."""
 LINGER_S = 0.01
 """How long a batch that is not full waits for a row that is being read just now."""
 POLL_S = 0.1
@@ -62,17 +63,22 @@ class LocalExecutor:
         *,
         workers: int,
         max_image_bytes: int,
+        max_memory_bytes: int = 0,
         budget_bytes: int = MEMORY_BUDGET_BYTES,
         max_rows: int = MAX_ROWS_IN_FLIGHT,
     ) -> None:
-        """`workers` threads read, and as many write; `runner` fills tiles, from one thread only."""
+        """`workers` threads read, and as many write; `runner` fills tiles, from one thread only.
+
+        `max_memory_bytes` is what this process may take at most (see `needs.row_limit_bytes`).
+        """
         return_large_blocks()
         self._runner = runner
         self._tiling = tiling
         self._workers = workers
         self._max_image_bytes = max_image_bytes
         self._max_rows = max_rows
-        self._budget_bytes = budget_bytes
+        self._limit_bytes = row_limit_bytes(max_memory_bytes)
+        self._budget_bytes = min(budget_bytes, self._limit_bytes)
         self._begin()
         self.num_batches = 0
         """Batches that the engine has run."""
@@ -203,7 +209,13 @@ class LocalExecutor:
         try:
             if not self._leaving.is_set():
                 tiling = task.tiling or self._tiling
-                prepared = prepare_row(task, tiling, max_image_bytes=self._max_image_bytes, reserve=reserve)
+                prepared = prepare_row(
+                    task,
+                    tiling,
+                    max_image_bytes=self._max_image_bytes,
+                    limit_bytes=self._limit_bytes,
+                    reserve=reserve,
+                )
         except Exception as error:
             self._budget.release(reserved)
             self._outcomes.put(RowOutcome(task, as_failure(error, task, "read"), worker=worker_id()))
@@ -287,4 +299,4 @@ class LocalExecutor:
 
     def _let_go(self, prepared: PreparedRow) -> None:
         prepared.close()
-        self._budget.release(needed_bytes(prepared.source.header))
+        self._budget.release(prepared.needed_bytes)

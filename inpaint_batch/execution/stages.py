@@ -15,8 +15,8 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
-from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.execution.identity import fingerprint
+from inpaint_batch.execution.needs import cache_bytes, check_mask, check_plan, check_source, dense_px, needed_bytes
 from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.execution.sidecar import checksum, paths_beside, write_beside, written_format, xmp_mark
 from inpaint_batch.execution.stopwatch import Stopwatch
@@ -26,10 +26,11 @@ from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
 from inpaint_batch.imaging.mask_json import ForImage
-from inpaint_batch.imaging.mask_pictures import drawn_mask
+from inpaint_batch.imaging.mask_pictures import MaskPieces, drawn_mask
 from inpaint_batch.imaging.masks import Mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.imaging.xmp_files import check_xmp, mark_file
 from inpaint_batch.storage.atomic import atomic_write
@@ -73,6 +74,8 @@ class PreparedRow:
     """Time that the row took so far."""
     checksums: dict[str, dict[str, Any]]
     """Sizes and SHA-256 as far as they are known (see `checksum`)."""
+    needed_bytes: int
+    """Memory that was reserved for it."""
 
     def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
         """Size and SHA-256 of a file that the result is made of; read once."""
@@ -86,42 +89,18 @@ class PreparedRow:
         self.files.close()
 
 
-def needed_bytes(header: Header) -> int:
-    """Estimate of the memory that one row takes at its worst moment, without the tiles: for sharing out, not a limit.
-
-    The samples are there once as source, once in the writer and once more while the output is compared; mask, hole map,
-    labels and distances take about eight bytes a pixel.
-    """
-    return 3 * header.decoded_bytes + 8 * header.num_pixels
-
-
-def check_memory(image: str, header: Header, machine_bytes: int | None = None) -> None:
-    """Raise RowError(MEMORY) where one image would take more than the machine has: the kernel would end the run.
-
-    `machine_bytes` stands in for what the machine says.
-    """
-    machine_bytes = machine_memory_bytes() if machine_bytes is None else machine_bytes
-    if needed_bytes(header) > machine_bytes:
-        raise RowError(
-            FailureCode.MEMORY,
-            f"the image {image} is {header.width_px} × {header.height_px} px and would take about "
-            f"{needed_bytes(header) / 1e9:.1f} GB of memory, of which {machine_bytes / 1e9:.1f} GB are there; restore "
-            "it on a larger machine, or cut it in parts",
-        )
-
-
 def prepare_row(
-    task: RowTask, tiling: TilingConfig, *, max_image_bytes: int, reserve: Callable[[int], bool]
+    task: RowTask, tiling: TilingConfig, *, max_image_bytes: int, limit_bytes: int, reserve: Callable[[int], bool]
 ) -> PreparedRow | None:
     """Open the image, read its mask, find the holes, plan the windows. Decodes the image as far as the plan wants it.
 
-    `reserve` is asked for memory once the header is known and before pixels are; where it says no, None is returned.
-    Raises RowError (read, memory, size, mask, write).
+    The row may take `limit_bytes` of memory (see `needs`). `reserve` is asked for what it takes once the header is
+    known and before pixels are; where it says no, None is returned. Raises RowError (read, memory, size, mask, write).
     """
     files = RowFiles(task)
     try:
         with files.by_name():
-            prepared = _prepared(files, tiling, max_image_bytes=max_image_bytes, reserve=reserve)
+            prepared = _prepared(files, tiling, max_image_bytes, limit_bytes, reserve)
     except BaseException:
         files.close()
         raise
@@ -131,7 +110,7 @@ def prepare_row(
 
 
 def _prepared(
-    files: RowFiles, tiling: TilingConfig, *, max_image_bytes: int, reserve: Callable[[int], bool]
+    files: RowFiles, tiling: TilingConfig, max_image_bytes: int, limit_bytes: int, reserve: Callable[[int], bool]
 ) -> PreparedRow | None:
     watch = Stopwatch()
     task = files.task
@@ -140,20 +119,27 @@ def _prepared(
     source = open_image(path, max_bytes=max_image_bytes, page=task.config.page or None)
     try:
         check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
-        check_memory(task.row.image, source.header)
+        check_source(task.row.image, source, limit_bytes)
+        needed = needed_bytes(source, limit_bytes)
+        if isinstance(source, TiffSource):
+            source.cache_bytes = cache_bytes(source, limit_bytes)
         if task.config.xmp:
             check_xmp(path, source.header.format, task.config.page)
         watch.lap("header")
-        if not reserve(needed_bytes(source.header)):
+        if not reserve(needed):
             source.close()
             return None
         watch.lap("")  # waiting is no work
-        mask = _mask(files, source, max_image_bytes)
-        holes = hole_map(mask.grey, mask.orientation, source.header, task.config)
+        mask = _mask(files, source, min(max_image_bytes, limit_bytes))
+        if isinstance(mask.grey, MaskPieces):
+            check_mask(task.row.mask, mask.grey.whole_bytes, needed, limit_bytes)
+        dense = dense_px(limit_bytes)
+        holes = hole_map(mask.grey, mask.orientation, source.header, task.config, dense_px=dense)
         watch.lap("read")
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
         windows = plan_windows(holes.hole, found, tiling)
+        check_plan(holes, windows, source, limit_bytes)
         watch.lap("plan")
         # Decoded here, in a reader's thread, and not while the engine waits.
         source.anticipate(tile.core for window in windows for tile in window.levels[-1].tiles)
@@ -165,7 +151,8 @@ def _prepared(
     checksums: dict[str, dict[str, Any]] = {}
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
-    return PreparedRow(task, files, source, holes, windows, hole_warnings(holes), boxes, watch, checksums)
+    warnings = hole_warnings(holes)
+    return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed)
 
 
 def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:

@@ -38,6 +38,8 @@ class WorkerSettings:
     workers: int
     """Threads that read, and as many that write."""
     max_image_bytes: int
+    max_memory_bytes: int
+    """What the process of the worker may take; 0: a quarter of its machine's."""
     signature: str
     """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
 
@@ -94,6 +96,7 @@ class RowWorker:
                 settings.tiling,
                 workers=settings.workers,
                 max_image_bytes=settings.max_image_bytes,
+                max_memory_bytes=settings.max_memory_bytes,
             )
             self._stream = Stream(self._executor)
         return EngineFacts.of(self._engine)

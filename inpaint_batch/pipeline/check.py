@@ -8,12 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inpaint_batch.config import RunConfig
+from inpaint_batch.config import PROCESS_BYTES, RunConfig
 from inpaint_batch.errors import RowError, RowsFailedError
 from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
 from inpaint_batch.execution.ledger import Ledger
 from inpaint_batch.execution.local import MEMORY_BUDGET_BYTES
-from inpaint_batch.execution.stages import as_failure, needed_bytes, prepare_row
+from inpaint_batch.execution.needs import row_limit_bytes
+from inpaint_batch.execution.stages import as_failure, prepare_row
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -27,8 +28,6 @@ from inpaint_batch.types import Row
 
 SECONDS_PER_TILE = {64: 0.003, 128: 0.009, 256: 0.040}
 """One pass over a tile, the shipped INT8 model on one thread of a Xeon at 2.5 GHz; only for the rough estimate."""
-BASE_BYTES = 250 << 20
-"""Memory of the process with the engine, before any row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,10 @@ def check_manifest(
         if checked.cost is not None:
             totals.num_tiles.update(checked.cost.num_tiles)
             totals.seconds += checked.cost.seconds
-            row_bytes = max(checked.needed_bytes, checked.cost.peak_bytes)
+            row_bytes = checked.needed_bytes + checked.cost.peak_bytes
             sum_bytes += row_bytes
             largest_bytes = max(largest_bytes, row_bytes)
-    totals.peak_bytes = BASE_BYTES + max(largest_bytes, min(sum_bytes, MEMORY_BUDGET_BYTES))
+    totals.peak_bytes = PROCESS_BYTES + max(largest_bytes, min(sum_bytes, MEMORY_BUDGET_BYTES))
     report.totals(totals)
     if totals.num_bad:
         raise RowsFailedError(f"{totals.num_bad} of {totals.num_rows} rows would fail; correct them as said above")
@@ -131,7 +130,13 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
     try:
         settings = row_config(row, config.row)
         task = RowTask(row, settings, "", output_name(row, settings), Path())
-        prepared = prepare_row(task, config.tiling, max_image_bytes=config.max_image_bytes, reserve=reserve)
+        prepared = prepare_row(
+            task,
+            config.tiling,
+            max_image_bytes=config.max_image_bytes,
+            limit_bytes=row_limit_bytes(config.max_memory_bytes),
+            reserve=reserve,
+        )
         assert prepared is not None
         prepared.close()
         header = prepared.source.header
@@ -139,10 +144,8 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
         cost = estimate(
             prepared.windows,
             seconds_per_tile={side: seconds * config.passes for side, seconds in SECONDS_PER_TILE.items()},
-            decoded_bytes=header.decoded_bytes,
-            num_pixels=header.num_pixels,
         )
-        return _Checked((*findings, *warnings), header.num_pixels, needed_bytes(header), cost)
+        return _Checked((*findings, *warnings), header.num_pixels, prepared.needed_bytes, cost)
     except RowError as error:
         told = {finding.message for finding in findings}
         return _Checked((*findings, *([_finding(row, error)] if error.message not in told else [])))

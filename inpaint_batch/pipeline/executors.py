@@ -82,6 +82,7 @@ def open_executor(
         threads=0,
         workers=workers,
         max_image_bytes=config.max_image_bytes,
+        max_memory_bytes=config.max_memory_bytes,
         signature=signature,
     )
     executor: PoolExecutor | None = None
@@ -100,7 +101,11 @@ def open_executor(
 def _local(config: RunConfig, workers: int) -> Iterator[tuple[EngineFacts, Executor]]:
     engine = select_engine(config.engine, model=config.model, precision=config.precision, passes=config.passes)
     executor = LocalExecutor(
-        EngineRunner(engine), config.tiling, workers=workers, max_image_bytes=config.max_image_bytes
+        EngineRunner(engine),
+        config.tiling,
+        workers=workers,
+        max_image_bytes=config.max_image_bytes,
+        max_memory_bytes=config.max_memory_bytes,
     )
     try:
         yield EngineFacts.of(engine), executor

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
+from inpaint_batch.config import PROCESS_BYTES, RowConfig, TilingConfig
 from inpaint_batch.errors import RowError
+from inpaint_batch.execution import budget as budget_module
+from inpaint_batch.execution import needs
 from inpaint_batch.execution.budget import MemoryBudget, machine_memory_bytes
-from inpaint_batch.execution.stages import check_memory
-from inpaint_batch.types import Header
+from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.prepare import hole_map
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.tiling.plan import plan_windows
 
 
 def test_what_fits_gets_in_and_the_rest_waits():
@@ -57,10 +67,66 @@ def test_never_over_under_contention():
     assert budget.used_bytes == 0
 
 
-def test_an_image_that_the_machine_cannot_hold_is_refused_before_its_pixels_are_read():
-    header = Header("png", 100_000, 20_000, 1, "uint8", False)
-    with pytest.raises(RowError, match=r"22\.0 GB of memory, of which 16\.0 GB") as caught:
-        check_memory("bomb.png", header, machine_bytes=16_000_000_000)
+def control_groups(folder: Path, own: str, limits: dict[str, str]) -> None:
+    (folder / "own").write_text(own)
+    for name, limit in limits.items():
+        (folder / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "fs" / name).write_text(limit)
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "smallest"),
+    [
+        ("0::/\n", {"memory.max": "70000000\n"}, 70_000_000),
+        ("0::/job/step\n", {"job/memory.max": "80000000", "job/step/memory.max": "max\n"}, 80_000_000),
+        ("4:cpu:/a\n7:memory:/slurm/job\n", {"memory/slurm/job/memory.limit_in_bytes": "90000000"}, 90_000_000),
+        ("torn", {"memory.max": "95000000"}, 95_000_000),
+    ],
+)
+def test_the_limit_of_a_control_group_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, limits: dict[str, str], smallest: int
+):
+    control_groups(tmp_path, own, limits)
+    monkeypatch.setattr(budget_module, "_CGROUPS", tmp_path / "fs")
+    monkeypatch.setattr(budget_module, "_OWN_CGROUPS", tmp_path / "own")
+    assert machine_memory_bytes.__wrapped__() == smallest
+
+
+def test_a_quarter_of_the_machine_is_for_one_process(monkeypatch: pytest.MonkeyPatch):
+    for machine, process in ((16 << 30, 4 << 30), (2 << 30, 1 << 30), (700 << 20, 700 << 20)):
+        monkeypatch.setattr(needs, "machine_memory_bytes", lambda machine=machine: machine)
+        assert needs.row_limit_bytes() == process - PROCESS_BYTES
+    assert needs.row_limit_bytes(500 << 20) == 200 << 20
+
+
+def tiff(path: Path, side: int, **options: Any) -> Path:
+    tifffile.imwrite(path, np.zeros((side, side), np.uint16), metadata=None, **options)
+    return path
+
+
+def test_tiffs_need_their_segments_and_all_others_their_samples(tmp_path: Path):
+    Image.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "a.png")
+    limit = 20_000_000
+    with pytest.raises(RowError, match=r"a\.png \(2000 × 2000 px\).*0.0 GB.*tiled TIFF") as caught:
+        needs.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), 11_000_000)
     assert caught.value.code == "memory"
-    check_memory("bomb.png", header, machine_bytes=22_000_000_000)
-    assert machine_memory_bytes() > 1 << 20
+    needs.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), limit)
+    tiled = open_image(tiff(tmp_path / "tiled.tif", 4000, tile=(256, 256), compression="zlib"), max_bytes=1 << 30)
+    needs.check_source("tiled.tif", tiled, limit)
+    strip = open_image(tiff(tmp_path / "strip.tif", 4000, compression="zlib", rowsperstrip=4000), max_bytes=1 << 30)
+    with pytest.raises(RowError, match=r"segments of 4000 × 4000 px are decoded at once.*tiffsave"):
+        needs.check_source("strip.tif", strip, limit)
+
+
+def test_masks_that_are_decoded_at_once_and_deep_holes_need_room(tmp_path: Path):
+    needs.check_mask("m.webp", 50, 40, 90)
+    with pytest.raises(RowError, match=r"m\.webp, which is decoded at once.*piece by piece"):
+        needs.check_mask("m.webp", 51, 40, 90)
+    source = open_image(tiff(tmp_path / "a.tif", 3000, tile=(256, 256)), max_bytes=1 << 30)
+    hole = np.zeros((3000, 3000), np.uint8)
+    hole[500:2500, 500:2500] = 255
+    holes = hole_map(hole, 1, source.header, RowConfig(), dense_px=0)
+    windows = plan_windows(holes.hole, find_holes(holes.hole), TilingConfig())
+    needs.check_plan(holes, windows, source, 400_000_000)
+    with pytest.raises(RowError, match="the largest of its holes"):
+        needs.check_plan(holes, windows, source, 100_000_000)
