@@ -146,8 +146,6 @@ def _open(path: Path, content: bytes, providers: Sequence[Any]) -> onnxruntime.I
     # and asks for it again, a tile of 256 px takes a sixth more time.
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False  # a pattern is kept for every shape of batch
-    # Where a processor has no VNNI its fast 8-bit products saturate: take the exact ones, so that fills agree.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         # From the bytes that were hashed, so that the hash is of what runs; a graph in several files cannot be opened.
         return ort.InferenceSession(content, options, providers=list(providers))
