@@ -170,6 +170,8 @@ class RunConfig:
     """End the run (exit 9) once more rows than this have failed; -1 means never."""
     retry_failed: bool = False
     """Do rows again that the ledger lists as failed."""
+    content_hash: bool = False
+    """Tell whether an image or a mask has changed by its bytes, not by size and time of modification."""
     fresh: bool = False
     """Forget the ledger and do every row again."""
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES

@@ -139,6 +139,15 @@ RetryFailed = Annotated[
         show_default=False,
     ),
 ]
+ContentHash = Annotated[
+    bool | None,
+    typer.Option(
+        "--content-hash/--no-content-hash",
+        help="Tell changed images and masks by their bytes, not by path, size and time: for files that are copied or "
+        "touched. Reads all of them in every run. Default: off.",
+        show_default=False,
+    ),
+]
 Fresh = Annotated[
     bool | None,
     typer.Option("--fresh/--no-fresh", help="Forget earlier runs and do every row. Default: off.", show_default=False),

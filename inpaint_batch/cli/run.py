@@ -35,6 +35,7 @@ def run(
     on_conflict: options.OnConflict = None,
     max_failures: options.MaxFailures = None,
     retry_failed: options.RetryFailed = None,
+    content_hash: options.ContentHash = None,
     fresh: options.Fresh = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
     max_memory: options.MaxMemory = None,

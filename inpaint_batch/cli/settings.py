@@ -50,6 +50,7 @@ SETTINGS: Mapping[str, Setting] = {
     "on_conflict": Setting("run", "on_conflict", str),
     "max_failures": Setting("run", "max_failures", int),
     "retry_failed": Setting("run", "retry_failed", bool),
+    "content_hash": Setting("run", "content_hash", bool),
     "fresh": Setting("run", "fresh", bool),
     "max_image_megabytes": Setting("run", "max_image_bytes", int, factor=1 << 20),
     "max_memory": Setting("run", "max_memory", str),

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from dataclasses import asdict
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.storage.objects import describe
@@ -19,16 +21,72 @@ VERSIONS_KEPT = 8192
 ALGORITHM_VERSION = 1
 """Raise it with every change to the package that gives other pixels for the same input: all rows are then redone."""
 
+KEY_DIGITS = 58
+"""Hexadecimal digits of a key: two for the kind, 16 for the image, 16 for the mask, 8 each for options, model and
+output name. Parts of their own, so that of two keys one can tell what has changed."""
+Change = Literal["image", "mask", "options", "model", "output", "version"]
+"""What differs between two keys; `version`: they were made by different versions of this package."""
+_PARTS: tuple[tuple[Change, slice], ...] = (
+    ("image", slice(2, 18)),
+    ("mask", slice(18, 34)),
+    ("options", slice(34, 42)),
+    ("model", slice(42, 50)),
+    ("output", slice(50, 58)),
+)
+_BY_TIME, _BY_CONTENT = b"\x01", b"\x02"
 
-def row_key(row: Row, config: RowConfig, tiling: TilingConfig, engine: str) -> str:
-    """32 hexadecimal digits that change when the result would, or when a source file was touched.
+Look = tuple[int, int]
+"""Size in bytes and time of modification in nanoseconds."""
 
-    Files count by path, size and time of modification, not by content: reading every byte again would make a
-    second run as slow as the first. `engine` names what computes the fill: engine, precision and the hash of the model.
-    A file that is not there gives a key too, and another one once it appears.
+
+class Identity(NamedTuple):
+    """Who a row is, and what was seen of its files."""
+
+    key: str
+    image: Look | None
+    """None where it is not there, or an object."""
+    mask: Look | None
+
+
+def identify(row: Row, config: RowConfig, tiling: TilingConfig, engine: str, *, by_content: bool = False) -> Identity:
+    """The key changes when the result would, or when a source file was touched.
+
+    Files count by path, size and time of modification; `by_content` by their bytes alone, wherever they lie, for the
+    price of reading them. Objects count by what their store says in both cases. `engine` names what computes the fill:
+    engine, precision and the hash of the model. A file that is not there gives a key too, another once it appears.
     """
-    parts = (_settings(config, tiling, engine), fingerprint(row.image), fingerprint(row.mask), row.output)
-    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    image = _fingerprint(row.image, by_content)
+    mask = image if row.mask == row.image else _fingerprint(row.mask, by_content)
+    key = b"".join(
+        (
+            _BY_CONTENT if by_content else _BY_TIME,
+            image[0],
+            mask[0],
+            _settings(config, tiling),
+            _short(engine),
+            _digest(row.output, 4),
+        )
+    )
+    return Identity(key.hex(), image[1], mask[1])
+
+
+def row_key(row: Row, config: RowConfig, tiling: TilingConfig, engine: str, *, by_content: bool = False) -> str:
+    """The key alone; see `identify`."""
+    return identify(row, config, tiling, engine, by_content=by_content).key
+
+
+def is_by_content(key: str) -> bool:
+    """Whether the files of this key count by content."""
+    return key.startswith(_BY_CONTENT.hex())
+
+
+def what_changed(before: str, now: str) -> Change | None:
+    """The first part in which two keys differ, those of the row's own files first; None where they are the same."""
+    if before == now:
+        return None
+    if len(before) != len(now) or before[:2] != now[:2]:
+        return "version"
+    return next(change for change, part in _PARTS if before[part] != now[part])
 
 
 def location(path: str) -> str:
@@ -43,19 +101,48 @@ def location(path: str) -> str:
     return path
 
 
+def look(path: str) -> Look | None:
+    """What a file looks like from outside; None where it is not there."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # not there; ValueError: a NUL in the name
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def fingerprint(path: str) -> str:
     """What changes when a file does, or a URI's object: its name, size and time, or the version that the store tells.
 
     Raises StorageError where the store refuses to answer at all.
     """
+    return _fingerprint(path, False)[0].hex()
+
+
+def _fingerprint(path: str, by_content: bool) -> tuple[bytes, Look | None]:
     name = location(path)
     if "://" in name:
-        return f"{name}\0{object_version(name)}"
+        return _digest(f"{name}\0{object_version(name)}"), None
+    seen = look(name)
+    if seen is None:
+        return _digest(f"{name}\0\0"), None
+    if by_content:
+        return content_digest(name, seen), seen
+    return _digest(f"{name}\0{seen[0]}\0{seen[1]}"), seen
+
+
+@lru_cache(maxsize=VERSIONS_KEPT)
+def content_digest(name: str, seen: Look) -> bytes:
+    """Of the bytes of a file that looks like that, 8 bytes; of its name and look where they cannot be read.
+
+    Kept for a while: a mask may serve many rows, and files are read ahead of their turn (see `pipeline.ahead`).
+    """
     try:
-        status = os.stat(name)  # noqa: PTH116
-    except (OSError, ValueError):  # not there; ValueError: a NUL in the name
-        return f"{name}\0\0"
-    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
+        if stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116  (a pipe would be read for ever)
+            with open(name, "rb") as file:  # noqa: PTH123
+                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()
+    except OSError:
+        pass  # the row will fail, and say why
+    return _digest(f"{name}\0{seen}")
 
 
 @lru_cache(maxsize=VERSIONS_KEPT)
@@ -69,6 +156,15 @@ def object_version(uri: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _settings(config: RowConfig, tiling: TilingConfig, engine: str) -> str:
-    settings = {"algorithm": ALGORITHM_VERSION, "options": asdict(config), "tiling": asdict(tiling), "engine": engine}
-    return json.dumps(settings, sort_keys=True)
+def _settings(config: RowConfig, tiling: TilingConfig) -> bytes:
+    settings = {"algorithm": ALGORITHM_VERSION, "options": asdict(config), "tiling": asdict(tiling)}
+    return _digest(json.dumps(settings, sort_keys=True), 4)
+
+
+@lru_cache(maxsize=16)
+def _short(text: str) -> bytes:
+    return _digest(text, 4)
+
+
+def _digest(text: str, num_bytes: int = 8) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=num_bytes).digest()

@@ -12,19 +12,23 @@ ours. A run that ends in an orderly way says `dropped` of rows that it began and
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.config import Shard
-from inpaint_batch.errors import FailureCode
+from inpaint_batch.execution.ledger_lines import LedgerEntry, Line, parts_of
+from inpaint_batch.execution.memory import Known, Memory
 
-Status = Literal["started", "dropped", "done", "failed"]
+__all__ = ["Known", "Ledger", "LedgerEntry"]
 
 FSYNC_LINES = 64
 """Lines after which the part is forced to the disk."""
@@ -32,83 +36,8 @@ FSYNC_S = 1.0
 """Seconds after which it is forced to the disk, however few lines there are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerEntry:
-    """One line of the ledger."""
-
-    id: str
-    """The row's id."""
-    key: str
-    """Identity of the work (`identity.row_key`); empty for a row that was refused before any work."""
-    status: Status
-    alone: bool = False
-    """Of `started`: no other row was in flight with it."""
-    image: str = ""
-    """Absolute path or URI of the source."""
-    output: str = ""
-    """Name of the result relative to the output folder."""
-    code: str = ""
-    """Failure code, empty unless failed."""
-    message: str = ""
-    """What happened and what to do next, empty unless failed."""
-    retryable: bool = False
-    num_tiles: Mapping[int, int] = field(default_factory=dict)
-    """Tiles by side in pixels."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Time by stage."""
-    coverage: float | None = None
-    """Part of the image that is hole, 0..1."""
-    num_pixels: int = 0
-    warnings: tuple[str, ...] = ()
-    run: str = ""
-    """Id of the run (`logids.in_run`), as its log has it."""
-    worker: str = ""
-    """Process that did it, `node7:4711`."""
-    attempt: int = 1
-    """How often that run had begun it."""
-
-    def to_line(self, now_s: float) -> bytes:
-        """This entry as one line of JSON with the time in it; fields that say nothing are left out."""
-        values: dict[str, Any] = {"id": self.id, "key": self.key, "status": self.status, "output": self.output}
-        values["at"] = round(now_s, 3)
-        if self.alone:
-            values["alone"] = True
-        if self.image:
-            values["image"] = self.image
-        if self.status == "failed":
-            values |= {"code": self.code, "message": self.message, "retryable": self.retryable}
-        if self.num_tiles:
-            values["tiles"] = {str(side): count for side, count in sorted(self.num_tiles.items())}
-        if self.seconds:
-            spent = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
-            values["seconds"] = {stage: seconds for stage, seconds in spent.items() if seconds}
-        if self.coverage is not None:
-            values["coverage"] = round(self.coverage, 6)
-        if self.num_pixels:
-            values["num_pixels"] = self.num_pixels
-        if self.warnings:
-            values["warnings"] = list(self.warnings)
-        if self.run:
-            values["run"] = self.run
-        if self.worker:
-            values["worker"] = self.worker
-        if self.attempt > 1:
-            values["attempt"] = self.attempt
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-
-
-class Known(NamedTuple):
-    """What the ledger remembers of a row."""
-
-    status: Status
-    key: str
-    output: str
-    """The name under which this row's result was, or was about to be, written; empty where it never came so far."""
-    code: str = ""
-    message: str = ""
-    retryable: bool = False
-    num_deaths: int = 0
-    """How often in a row the process died while it worked on this row alone."""
+OWN_CLAIMS = 1 << 16
+"""Claims of this run that are kept apart from those of the runs before it, which are sorted."""
 
 
 class Ledger:
@@ -125,24 +54,34 @@ class Ledger:
         """
         self._folder = state / "ledger"
         self._archive = state / "ledger-archive"
+        self._naming = _Naming(self._folder)
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._shard = shard
         if fresh and shard is None:
             self._archive_parts()
-        self._rows: dict[str, Known] = {}
+        self._rows = Memory()
+        self._claims = array("q")  # of the parts that were read, unsorted
+        self._own_claims: set[int] = set()
+        self._all_claims: NDArray[np.int64] | None = None
         self.num_damaged = 0
         """Lines that could not be read: the torn ends of killed runs."""
-        for part in _parts(self._folder):
-            for line in self._lines(part):
-                self._remember(line)
         self._file: BinaryIO | None = None
         self._unsynced = 0
         self._synced_at_s = time.monotonic()
-        self._owned: set[int] | None = None
-        if fresh and shard is not None:  # the parts belong to the other shards as well
-            for row_id, known in list(self._rows.items()):
-                self.append(LedgerEntry(id=row_id, key=known.key, status="dropped"))
+        self._syncs = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._sync: Future[None] | None = None
+        ids: dict[str, None] = {}
+        for part in parts_of(self._folder):
+            for line in self._lines(part):
+                if shard is None or shard.has(line.id):
+                    self._rows.add(line)
+                    if fresh:
+                        ids[line.id] = None
+        if fresh:  # the parts belong to the other shards as well
+            for row_id in ids:
+                known = self._rows.get(row_id)
+                self.append(LedgerEntry(id=row_id, key=known.key if known else "", status="dropped"))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -166,54 +105,87 @@ class Ledger:
 
         An output that was made of another image is not: a second manifest must not replace the results of the first.
         """
-        if self._owned is None:
-            self._owned = set()
-            for folder in (*sorted(self._archive.glob("*/")), self._folder):
-                for part in _parts(folder):
-                    self._owned.update(_claim(line.get("output"), line.get("image")) for line in self._lines(part))
-        return _claim(output, image) in self._owned
+        claim = _claim(output, image)
+        if claim in self._own_claims:
+            return True
+        claims = self._sorted_claims()
+        at = int(np.searchsorted(claims, claim))
+        return at < len(claims) and int(claims[at]) == claim
+
+    def _sorted_claims(self) -> NDArray[np.int64]:
+        if self._all_claims is None:
+            for folder in sorted(self._archive.glob("*/")):
+                for part in parts_of(folder):
+                    for _ in self._lines(part):
+                        pass
+            self._all_claims = np.empty(0, np.int64)
+        if self._claims:
+            self._all_claims = np.union1d(self._all_claims, np.array(self._claims, np.int64))
+            self._claims = array("q")
+        return self._all_claims
 
     def append(self, entry: LedgerEntry) -> None:
-        """Add a line. It survives the end of this process at once, and a power cut within a second or 64 lines.
+        """Add a line. It survives the end of this process at once, and a power cut once the disk has it (see `tick`).
 
         Raises `OSError` where the disk does not take it.
         """
         if self._file is None:
             self._file = self._new_part()
-        with _naming(self._folder):
+        with self._naming:
             self._file.write(entry.to_line(time.time()))
             self._file.flush()
         self._unsynced += 1
-        self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
-        if self._owned is not None:
-            self._owned.add(_claim(entry.output, entry.image))
+        self._rows.add(Line.of(entry))
+        self._own_claims.add(_claim(entry.output, entry.image))
+        if len(self._own_claims) >= OWN_CLAIMS:
+            self._claims.extend(self._own_claims)
+            self._own_claims.clear()
         self.tick()
 
     def tick(self) -> None:
-        """Force lines to the disk if it is time. Call it now and then while nothing is appended."""
-        if self._unsynced >= FSYNC_LINES or (self._unsynced and time.monotonic() - self._synced_at_s >= FSYNC_S):
-            self.flush()
+        """Have lines forced to the disk if it is time: FSYNC_LINES or FSYNC_S after the last time, or once that ended.
+
+        Call it now and then while nothing is appended. The disk takes its time in a thread of its own, which a row need
+        not wait for. Raises `OSError` where the disk did not take what was given to it before.
+        """
+        if self._unsynced and (self._unsynced >= FSYNC_LINES or time.monotonic() - self._synced_at_s >= FSYNC_S):
+            if self._sync is not None:
+                if not self._sync.done():
+                    return
+                self._finish_sync()
+            assert self._file is not None
+            self._sync = self._syncs.submit(os.fsync, self._file.fileno())
+            self._unsynced = 0
+            self._synced_at_s = time.monotonic()
 
     def flush(self) -> None:
-        """Force every line to the disk."""
+        """Force every line to the disk, and wait for it. Raises `OSError`."""
+        self._finish_sync()
         if self._file is not None and self._unsynced:
-            with _naming(self._folder):
+            with self._naming:
                 os.fsync(self._file.fileno())
         self._unsynced = 0
         self._synced_at_s = time.monotonic()
 
     def close(self) -> None:
         """Flush, and end this run's part."""
-        if self._file is not None:
-            try:
-                self.flush()
-            finally:
-                file, self._file = self._file, None
-                with _naming(self._folder):
+        try:
+            self.flush()
+        finally:
+            self._syncs.shutdown()
+            file, self._file = self._file, None
+            if file is not None:
+                with self._naming:
                     file.close()  # a line that the disk did not take is still in its buffer
 
+    def _finish_sync(self) -> None:
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            with self._naming:
+                sync.result()
+
     def _new_part(self) -> BinaryIO:
-        parts = _parts(self._folder)
+        parts = parts_of(self._folder)
         number = int(parts[-1].stem) + 1 if parts else 1
         while True:
             try:
@@ -229,80 +201,41 @@ class Ledger:
         return file
 
     def _archive_parts(self) -> None:
-        if not _parts(self._folder):
+        if not parts_of(self._folder):
             return
         self._archive.mkdir(exist_ok=True)
         number = 1 + max((int(old.name) for old in self._archive.iterdir() if old.name.isdigit()), default=0)
         self._folder.rename(self._archive / f"{number:06d}")
         self._folder.mkdir()
 
-    def _lines(self, part: Path) -> Iterator[dict[str, Any]]:
+    def _lines(self, part: Path) -> Iterator[Line]:
+        """The lines of a part; what they claim is remembered, and damaged ones are counted."""
+        claims = self._claims
         with part.open("rb") as file:
             for text in file:
-                try:
-                    line = json.loads(text.decode("utf-8", "surrogatepass"))
-                except ValueError:
-                    line = None
-                if _is_sound(line):
-                    yield line
-                else:
+                line = Line.parse(text)
+                if line is None:
                     self.num_damaged += 1
-
-    def _remember(self, line: Mapping[str, Any]) -> None:
-        entry = LedgerEntry(
-            id=str(line["id"]),
-            key=str(line.get("key", "")),
-            status=line["status"],
-            alone=bool(line.get("alone", False)),
-            output=str(line.get("output", "")),
-            code=str(line.get("code", "")),
-            message=str(line.get("message", "")),
-            retryable=bool(line.get("retryable", False)),
-        )
-        if self._shard is None or self._shard.has(entry.id):
-            self._rows[entry.id] = _merge(self._rows.get(entry.id), entry)
+                else:
+                    claims.append(_claim(line.output, line.image))
+                    yield line
 
 
-def read_lines(state: Path) -> Iterator[dict[str, Any]]:
-    """Every sound line of the ledger of `state`, part by part, also while runs are adding to it."""
-    for part in _parts(state / "ledger"):
-        with part.open("rb") as file:
-            for text in file:
-                with suppress(ValueError):
-                    line = json.loads(text.decode("utf-8", "surrogatepass"))
-                    if _is_sound(line):
-                        yield line
+class _Naming:
+    """Puts a name into an OSError that lacks it, so that whoever catches it knows what the disk did not take."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(self._folder)
 
 
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Put the name into an OSError that lacks it, so that whoever catches it knows what the disk did not take."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(folder)
-        raise
-
-
-def _is_sound(line: object) -> bool:
-    if not isinstance(line, dict) or "id" not in line:
-        return False
-    status = line.get("status")
-    return status in ("started", "dropped", "done") or (status == "failed" and line.get("code") in list(FailureCode))
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=lambda path: int(path.stem))
-
-
-def _claim(output: object, image: object) -> int:
+def _claim(output: str, image: str) -> int:
     return hash((output, image))  # a number each: there may be millions
-
-
-def _merge(before: Known | None, entry: LedgerEntry) -> Known:
-    # A row that failed before it had a name for its output still owns the output of an earlier, better day.
-    output = entry.output or (before.output if before else "")
-    num_deaths = 0
-    if entry.status == "started":
-        num_deaths = (before.num_deaths if before else 0) + entry.alone
-    return Known(entry.status, entry.key, output, entry.code, entry.message, entry.retryable, num_deaths)

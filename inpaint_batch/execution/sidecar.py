@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inpaint_batch import __version__
-from inpaint_batch.config import JpegMode, TilingConfig
+from inpaint_batch.config import JpegMode, RunConfig, TilingConfig
 from inpaint_batch.execution.premis import premis_event
 from inpaint_batch.imaging.xmp import Mark
 from inpaint_batch.storage.atomic import atomic_write
@@ -50,6 +50,12 @@ class RunFacts:
     tiling: TilingConfig
     suffixes: tuple[str, ...] = ()
     """Of the files that are wanted beside each result."""
+
+
+def companions(config: RunConfig) -> tuple[str, ...]:
+    """What is wanted beside each result: what such a file's name has behind that of the result."""
+    beside = ((config.sidecar, SUFFIX), (config.premis, PREMIS_SUFFIX))
+    return tuple(suffix for is_wanted, suffix in beside if is_wanted)
 
 
 def paths_beside(result: Path, suffixes: Sequence[str]) -> list[Path]:

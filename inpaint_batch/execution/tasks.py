@@ -34,6 +34,9 @@ class RowTask:
     """URI below which `output` goes once it is written; empty where `destination` is its last place."""
     tiling: TilingConfig | None = None
     """Its own geometry, where memory did not suffice for that of the run."""
+    why: str = ""
+    """What has changed since an earlier run did it, or had it fail (`identity.Change`, `missing` result, `failed`);
+    empty where none did."""
     attempt: int = 1
     """How often this run has begun it: more than 1 where a worker was lost with it, or memory ran out."""
 

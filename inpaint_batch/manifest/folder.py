@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
@@ -17,7 +17,7 @@ MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
 """A mask may also be text: polygons, or run lengths."""
 
 
-def read_folder(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
+def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     """One row for each image below `images`, folder by folder, sorted; the images of a folder before its folders.
 
     The mask of `a/b.jpg` is `a/b.jpg.<suffix>` below `masks` where there is one, else `a/b.<suffix>`. Where that leaves
@@ -39,7 +39,7 @@ def read_folder(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
     return _rows(images.absolute(), masks.absolute())
 
 
-def _rows(images: Path, masks: Path) -> Iterator[Row | RowProblem]:
+def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
     for relative, names in _walk(images, "", masks.resolve()):
         chosen = None if masks.is_file() else _Masks(masks / relative, names)

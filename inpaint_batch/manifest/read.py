@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import posixpath
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
-from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE
+from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE, Shard
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
@@ -23,7 +23,7 @@ LOCATION_COLUMNS = ("image", "mask", "truth")
 _WINDOWS = os.name == "nt"
 
 
-def read_manifest(path: Path | str, *, masks: Path | None = None) -> Iterator[Row | RowProblem]:
+def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
     """The rows of the manifest `path`, streaming: a file, `-` (standard input), or a folder of images with `masks`.
 
     Text is the URI of a manifest in a store; what is relative in it counts from there.
@@ -55,7 +55,30 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Iterator[Ro
     return _rows_of(Source.of(path))
 
 
-def _rows_of(source: Source) -> Iterator[Row | RowProblem]:
+def count_rows(path: Path | str, *, masks: Path | None = None, part: Shard | None = None) -> int:
+    """How many rows, problems among them, `read_manifest` gives, of that part if there is one. Raises what it raises.
+
+    Without a part a table is only counted, in an eighth of the time.
+    """
+    rows = read_manifest(path, masks=masks)
+    if part is not None:
+        return sum(1 for row in rows if part.has(row.id))
+    if isinstance(path, Path) and path.is_dir():
+        return sum(1 for _ in rows)
+    return sum(1 for _ in _records(Source.of(path))) - 1  # the header
+
+
+def manifest_digest(path: Path | str) -> str:
+    """Changes with every byte of the manifest and with the folder that its paths count from; empty for a folder.
+
+    Raises ManifestError where it cannot be read.
+    """
+    if isinstance(path, Path) and path.is_dir():
+        return ""
+    return Source.of(path).digest()
+
+
+def _rows_of(source: Source) -> Generator[Row | RowProblem]:
     path = source.path
     records = _records(source)
     _, names = next(records, (0, []))
@@ -68,7 +91,7 @@ def _rows_of(source: Source) -> Iterator[Row | RowProblem]:
     return _rows(source, names)
 
 
-def _rows(source: Source, names: list[str]) -> Iterator[Row | RowProblem]:
+def _rows(source: Source, names: list[str]) -> Generator[Row | RowProblem]:
     reader = _RowReader(source.base, names)
     records = _records(source)
     next(records)

@@ -75,6 +75,16 @@ class Source:
             return self.path[: self.path.rindex("/") + 1]
         return os.path.join(os.path.abspath(self.path.parent), "")  # noqa: PTH100, PTH118
 
+    def digest(self) -> str:
+        """Of the file as it lies there and of `base`. Raises ManifestError where it cannot be read."""
+        try:
+            with self.file.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+        except OSError as error:
+            raise ManifestError(f"cannot read the manifest {self.path}: {error.strerror or error}") from error
+        digest.update(f"\0{self.format}\0{self.base}".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
     @contextmanager
     def open_bytes(self) -> Iterator[IO[bytes]]:
         """The content, unpacked. Raises ManifestError where it cannot be read, also later, while it is."""

@@ -1,4 +1,7 @@
-"""Rows whose objects are asked after ahead of their turn: one after the other, each would wait for its own answers."""
+"""Rows whose files are asked after ahead of their turn: one after the other, each would wait for its own answers.
+
+Objects are always; files of this machine only where their bytes are read.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
-from inpaint_batch.execution.identity import object_version
+from inpaint_batch.execution.identity import content_digest, location, look, object_version
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
@@ -18,30 +21,40 @@ NUM_REQUESTS = 32
 """So many requests at a time."""
 
 
-def ahead(rows: Iterable[Row | RowProblem]) -> Iterator[Row | RowProblem]:
-    """The same rows in the same order. Those without objects go straight through, and no thread is started for them.
+def ahead(rows: Iterable[Row | RowProblem], *, by_content: bool = False) -> Iterator[Row | RowProblem]:
+    """The same rows in the same order. Those with nothing to ask go straight through; no thread is started for them.
 
-    What a request comes to is seen when `object_version` is asked again.
+    What a question comes to is seen when `object_version` or `content_digest` is asked again.
     """
-    waiting: deque[tuple[Row | RowProblem, list[Future[str]]]] = deque()
+    waiting: deque[tuple[Row | RowProblem, list[Future[None]]]] = deque()
     pool: ThreadPoolExecutor | None = None
     with ExitStack() as life:
         for row in rows:
-            uris = [] if isinstance(row, RowProblem) else [uri for uri in (row.image, row.mask) if is_uri(uri)]
-            if not uris and not waiting:
+            paths = [] if isinstance(row, RowProblem) else list(dict.fromkeys((row.image, row.mask)))
+            if not by_content:
+                paths = [path for path in paths if is_uri(path)]
+            if not paths and not waiting:
                 yield row
                 continue
             if pool is None:
                 pool = ThreadPoolExecutor(NUM_REQUESTS, thread_name_prefix="ahead")
                 life.callback(pool.shutdown, wait=False, cancel_futures=True)
-            waiting.append((row, [pool.submit(object_version, uri) for uri in uris]))
+            waiting.append((row, [pool.submit(_ask, path) for path in paths]))
             if len(waiting) >= NUM_ROWS:
                 yield _settled(*waiting.popleft())
         while waiting:
             yield _settled(*waiting.popleft())
 
 
-def _settled(row: Row | RowProblem, answers: list[Future[str]]) -> Row | RowProblem:
+def _ask(path: str) -> None:
+    name = location(path)
+    if is_uri(name):
+        object_version(name)
+    elif (seen := look(name)) is not None:
+        content_digest(name, seen)
+
+
+def _settled(row: Row | RowProblem, answers: list[Future[None]]) -> Row | RowProblem:
     for answer in answers:
         answer.exception()
     return row

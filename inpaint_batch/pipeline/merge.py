@@ -64,6 +64,7 @@ def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> dict[st
             **rows,
             "failed_by_code": _sums(part["rows"]["failed_by_code"] for part in parts),
             "warnings": sum(part["rows"]["warnings"] for part in parts),
+            "redone": _sums(part["rows"].get("redone", {}) for part in parts),
         },
         "megapixels": round(sum(part["megapixels"] for part in parts), 6),
         "tiles_by_side_px": _sums(part["tiles_by_side_px"] for part in parts),

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.identity import location, row_key
+from inpaint_batch.execution.identity import identify, is_by_content, location, row_key, what_changed
 from inpaint_batch.execution.ledger import Known, Ledger
-from inpaint_batch.execution.sidecar import PREMIS_SUFFIX, SUFFIX, RunFacts
+from inpaint_batch.execution.sidecar import RunFacts, companions
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.outputs import outputs_at
 from inpaint_batch.types import Row
@@ -29,6 +30,8 @@ class Skip:
     """Nothing is to be done: an earlier run did it, or `--on-conflict skip` leaves what is there."""
 
     output: str
+    by_ledger: bool = False
+    """Whether an earlier run did it; its row stands as long as nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,14 @@ class OutputNames:
 class RowPlanner:
     """Decides about rows, one after the other, in the order of the manifest."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, engine: EngineFacts) -> None:
+    def __init__(self, config: RunConfig, ledger: Ledger, engine: EngineFacts, settling: Settling) -> None:
+        """What is seen of the files of rows goes to `settling`."""
         self._config = config
+        self._settling = settling
         self._ledger = ledger
         self._engine = engine.identity
-        beside = ((config.sidecar, SUFFIX), (config.premis, PREMIS_SUFFIX))
-        suffixes = tuple(suffix for is_wanted, suffix in beside if is_wanted)
-        self._facts = RunFacts(engine.identity, engine.model, config.tiling, suffixes)
+        self._facts = RunFacts(engine.identity, engine.model, config.tiling, companions(config))
         self._names = OutputNames(config, ledger.owns)
-        self.num_redone = 0
-        """Rows that an earlier run had done and that are done again, because what they are made of has changed."""
 
     def plan(self, row: Row | RowProblem) -> RowTask | Skip | Refused:
         """What is to be done. Looks at names, times and sizes of files, never into them."""
@@ -140,23 +141,35 @@ class RowPlanner:
 
     def _plan(self, row: Row, known: Known | None) -> RowTask | Skip | Refused:
         config = row_config(row, self._config.row)
-        key = row_key(row, config, self._config.tiling, self._engine)
+        # A row stays what it was recorded as, by time or by content, until it is done again.
+        by_content = is_by_content(known.key) if known is not None and known.key else self._config.content_hash
+        identity = identify(row, config, self._config.tiling, self._engine, by_content=by_content)
+        key = identity.key
         name = output_name(row, config)
+        why: str = "" if known is None or known.status not in ("done", "failed") else what_changed(known.key, key) or ""
+        if by_content:
+            self._settling.spoil()
+        else:
+            self._settling.begin(row, identity)
         if known is not None and _is_variant(known.output, name):
             same = known.key == key
             if same and known.status == "done" and self._is_complete(known.output) and self._names.keep(known.output):
-                return Skip(known.output)
+                return Skip(known.output, by_ledger=True)
             if same or self._ledger.owns(known.output, location(row.image)):
                 name = known.output  # also where a conflict gave it another name then
         claimed = self._names.claim(row, name)
         if claimed is None:
             return Skip(name)
-        if known is not None and known.status == "failed" and known.key == key and not self._config.retry_failed:
-            return Refused(RowError(FailureCode(known.code), known.message, retryable=known.retryable), earlier=True)
-        if known is not None and known.num_deaths >= MAX_DEATHS and known.key == key:
-            return Refused(_deadly(known.num_deaths), earlier=False, key=key)
-        self.num_redone += known is not None and known.status == "done" and known.key != key
-        return RowTask(row, config, key, *claimed, self._facts, self._config.store)
+        if known is not None and known.key == key:
+            if known.status == "failed" and not self._config.retry_failed:
+                error = RowError(FailureCode(known.code), known.message, retryable=known.retryable)
+                return Refused(error, earlier=True, key=key)
+            if known.num_deaths >= MAX_DEATHS:
+                return Refused(_deadly(known.num_deaths), earlier=False, key=key)
+            why = {"done": "missing", "failed": "failed"}.get(known.status, "")
+        if by_content != self._config.content_hash:
+            key = row_key(row, config, self._config.tiling, self._engine, by_content=self._config.content_hash)
+        return RowTask(row, config, key, *claimed, self._facts, self._config.store, why=why)
 
     def _is_complete(self, output: str) -> bool:
         """Whether a result that an earlier run wrote has all that is wanted beside it."""

@@ -15,14 +15,13 @@ from inpaint_batch.errors import (
     StorageError,
     exit_code_of,
 )
-from inpaint_batch.execution.identity import object_version
+from inpaint_batch.execution.identity import content_digest, object_version
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.logids import HumanFormatter, in_run
-from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.pipeline.status import begin_run_file
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_state import StoreState, open_place
-from inpaint_batch.pipeline.work import Work
+from inpaint_batch.pipeline.work import ManifestRows, Work
 from inpaint_batch.report.progress import Progress
 from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.storage.atomic import remove_stale_temporaries, storage_error, temporaries_of
@@ -43,12 +42,12 @@ def run_manifest(
     was stopped, and ManifestError, UsageError, EngineError, StorageError as they come.
     """
     started_s = time.time()
-    part = config.part
     with in_run(config.shard) as run_id:
-        num_rows = sum(1 for row in read_manifest(manifest, masks=masks) if part is None or part.has(row.id))
+        rows = ManifestRows(manifest, masks, config)
         object_version.cache_clear()
+        content_digest.cache_clear()
         with open_place(config) as (config, remote):
-            return _run(config, remote, manifest, masks, num_rows, started_s, progress, stop, shard_from, run_id)
+            return _run(config, remote, manifest, masks, rows, started_s, progress, stop, shard_from, run_id)
 
 
 def _run(
@@ -56,7 +55,7 @@ def _run(
     remote: StoreState | None,
     manifest: Path | str,
     masks: Path | None,
-    num_rows: int,
+    rows: ManifestRows,
     started_s: float,
     progress: Progress,
     stop: Stop,
@@ -79,13 +78,13 @@ def _run(
             summary = Summary(config, str(manifest), started_s, run=run_id)
             if part is not None and shard_from:
                 summary.notes.append(f"this does shard {part} only, by {shard_from}; --shard 1/1 does all rows")
-            begin_run_file(state, summary, num_rows)
+            begin_run_file(state, summary, rows.num_rows)
             if remote is not None:
                 remote.begin()
             work = Work(config, state, summary, progress, stop, signature, remote)
             try:
                 with _disk_errors(state):
-                    work.do(manifest, masks, num_rows)
+                    work.do(rows)
             except BaseException as error:
                 exit_code = exit_code_of(error)
                 progress.finish(summary.tally, exit_code)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
-from inpaint_batch.execution.ledger import read_lines
+from inpaint_batch.execution.ledger_lines import read_lines
 from inpaint_batch.execution.lock import holder_of
 from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.storage.atomic import atomic_write
@@ -168,12 +168,10 @@ def _count_ledger(state: Path, found: dict[Shard, ShardStatus]) -> None:
     last: dict[str, str] = {}  # id -> last word: a code for failed rows, else the status
     since_s = time.time() - RATE_WINDOW_S
     for line in read_lines(state):
-        row_id, status = str(line["id"]), line["status"]
-        shard = found[_shard_of(row_id, shards)]
-        last[row_id] = line.get("code", "") if status == "failed" else status
-        at_s = float(line.get("at", 0.0))
-        shard.last_s = max(shard.last_s, at_s)
-        shard.num_recent += status == "done" and at_s >= max(since_s, shard.started_s)
+        shard = found[_shard_of(line.id, shards)]
+        last[line.id] = line.code or line.status
+        shard.last_s = max(shard.last_s, line.at_s)
+        shard.num_recent += line.status == "done" and line.at_s >= max(since_s, shard.started_s)
     for row_id, word in last.items():
         shard = found[_shard_of(row_id, shards)]
         if word == "done":

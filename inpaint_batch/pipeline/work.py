@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from inpaint_batch.errors import EngineError, FailureLimitError, RowsFailedError
 from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
-from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.read import count_rows, manifest_digest, read_manifest
 from inpaint_batch.manifest.schema import RowProblem, to_cells
 from inpaint_batch.pipeline.ahead import ahead
 from inpaint_batch.pipeline.executors import open_executor
 from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
+from inpaint_batch.pipeline.settled import Settled
+from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_state import StoreState
 from inpaint_batch.report.progress import Progress
@@ -26,6 +28,18 @@ from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.types import Row
 
 MAX_AUTOMATIC_WORKERS = 4
+SKIPPED_TOLD = 1000
+"""Rows done before after which the progress is told of them."""
+_CAUSES = {
+    "image": "image changed",
+    "mask": "mask changed",
+    "options": "options changed",
+    "model": "model changed",
+    "output": "output renamed",
+    "version": "recorded in another way",
+    "missing": "result missing",
+    "failed": "had failed",
+}
 
 
 def num_workers(config: RunConfig) -> int:
@@ -34,6 +48,27 @@ def num_workers(config: RunConfig) -> int:
         return config.workers
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, MAX_AUTOMATIC_WORKERS)
+
+
+class ManifestRows:
+    """The rows of a manifest that fall to a run."""
+
+    def __init__(self, manifest: Path | str, masks: Path | None, config: RunConfig) -> None:
+        """Counts them, where no earlier run has left that number. Raises what `read_manifest` raises."""
+        self._manifest, self._masks = manifest, masks
+        self.read().close()  # whether it can be read at all
+        self.digest = manifest_digest(manifest)
+        """See there."""
+        settled = None if config.store else self.settled(config.output / STATE_FOLDER, config)
+        self.num_rows = settled.num_rows if settled else count_rows(manifest, masks=masks, part=config.part)
+
+    def read(self) -> Generator[Row | RowProblem]:
+        """All rows of the manifest, those of other shards among them."""
+        return read_manifest(self._manifest, masks=self._masks)
+
+    def settled(self, state: Path, config: RunConfig) -> Settled | None:
+        """What the last run left about them."""
+        return Settled.of(state, config.part, self.digest)
 
 
 class Work:
@@ -57,12 +92,14 @@ class Work:
         self._stop = stop
         self._signature = signature
         self._remote = remote
+        self._settled: Settled | None = None
+        self._settling: Settling
         self._failures: list[FailedRow] = []
         self._begun: dict[str, RowTask] = {}  # rows in flight, by id
         self._suspects: list[RowTask] = []
         self._isolated = False
 
-    def do(self, manifest: Path | str, masks: Path | None, num_rows: int) -> None:
+    def do(self, rows: ManifestRows) -> None:
         """Do all rows that are left; raises what the run shall end with where that is not success."""
         config = self._config
         writer = config.part.name if config.part else ""
@@ -72,17 +109,16 @@ class Work:
             engine,
             executor,
         ):
-            self._do(engine, executor, manifest, masks, num_rows)
+            self._do(engine, executor, rows)
 
-    def _do(
-        self, engine: EngineFacts, executor: Executor, manifest: Path | str, masks: Path | None, num_rows: int
-    ) -> None:
+    def _do(self, engine: EngineFacts, executor: Executor, rows: ManifestRows) -> None:
         config, summary = self._config, self._summary
         self._isolated = executor.isolates_rows
         summary.engine, summary.model, summary.precision = engine.name, engine.model, engine.precision
         about = {"engine": engine.name, "model": engine.model, "precision": engine.precision}
         if config.part:
             about["shard"] = str(config.part)
+        num_rows = rows.num_rows
         self._progress.start(num_rows, {**about, "output": config.place})
         for note in summary.notes:
             self._progress.note(note)
@@ -92,19 +128,8 @@ class Work:
             self._note(note)
         if unfit := sorted(set(config.tiling.buckets_px) - set(engine.buckets_px)):
             raise EngineError(f"{engine.name} does not take tiles of {unfit} px; take those out of tiling.buckets_px")
-        ledger = Ledger(self._state, fresh=config.fresh, shard=config.part)
-        try:
-            if ledger.num_damaged:
-                self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
-            planner = RowPlanner(config, ledger, engine)
-            self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()})
-            self._do_rows(executor, ledger, self._tasks(manifest, masks, planner, ledger))
-            if planner.num_redone:
-                self._note(f"{planner.num_redone} rows were done again: their files, settings or model had changed")
-            summary.num_batches = executor.num_batches
-        finally:
-            ledger.close()
-            write_failures(self._state, self._failures, config.part, absolute=self._remote is not None)
+        if not self._stands(rows, engine):
+            self._do_all(engine, executor, rows)
         failures = f"{config.place}/{STATE_FOLDER}/failures{state_ending(config.part)}.csv"
         if self._limit_reached():
             raise FailureLimitError(
@@ -116,6 +141,44 @@ class Work:
             raise RowsFailedError(
                 f"{self._tally.num_all_failed} of {num_rows} rows failed; they are listed, with reasons, in {failures}"
             )
+
+    def _stands(self, rows: ManifestRows, engine: EngineFacts) -> bool:
+        """Whether nothing has changed since an earlier run brought every row to its end; all is then counted."""
+        settled = None if self._config.fresh else rows.settled(self._state, self._config)
+        if settled is None or not settled.holds(self._config, engine.identity, self._shall_end):
+            return False
+        self._tally.num_skipped = settled.num_rows - len(settled.failures)
+        for failure in settled.failures:
+            row = failure.failed
+            report = RowReport(failure.id, "failed", row.line, code=row.code, message=row.message, earlier=True)
+            self._count_failed(report, row)
+        self._progress.skipped(self._tally)
+        self._note("nothing has changed since the last run")
+        write_failures(self._state, self._failures, self._config.part)
+        return True
+
+    def _do_all(self, engine: EngineFacts, executor: Executor, rows: ManifestRows) -> None:
+        """Row by row."""
+        config = self._config
+        # What a store holds is not seen from here, and a cache beside a copy of its state would not last.
+        digest = rows.digest if self._remote is None else ""
+        settling = self._settling = Settling(self._state, config, engine.identity, digest)
+        ledger = Ledger(self._state, fresh=config.fresh, shard=config.part)
+        try:
+            if ledger.num_damaged:
+                self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
+            planner = RowPlanner(config, ledger, engine, settling)
+            self._do_rows(executor, ledger, self._tasks(rows, planner, ledger))
+            if redone := self._tally.redone:
+                causes = ", ".join(f"{_CAUSES[cause]} {number}" for cause, number in redone.most_common())
+                self._note(f"{redone.total()} rows were done again ({causes})")
+            self._summary.num_batches = executor.num_batches
+        finally:
+            try:
+                ledger.close()
+            finally:
+                settling.close(rows.num_rows)
+                write_failures(self._state, self._failures, config.part, absolute=self._remote is not None)
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         try:
@@ -145,6 +208,7 @@ class Work:
 
     def _begin(self, task: RowTask, ledger: Ledger, *, alone: bool = False) -> RowTask:
         self._begun[task.row.id] = task
+        self._tally.redone.update([task.why] if task.why else [])
         image = location(task.row.image)
         ledger.append(
             LedgerEntry(
@@ -154,6 +218,7 @@ class Work:
                 alone=alone,
                 image=image,
                 output=task.output,
+                why=task.why,
                 run=self._summary.run,
             )
         )
@@ -162,33 +227,37 @@ class Work:
     def _record(self, outcome: RowOutcome, ledger: Ledger) -> None:
         entry = _entry(outcome, self._summary.run)
         ledger.append(entry)
-        del self._begun[entry.id]
-        self._count(
-            RowReport(
-                entry.id,
-                "failed" if outcome.failure else "done",
-                outcome.task.row.line,
-                output=entry.output,
-                code=entry.code,
-                message=entry.message,
-                num_pixels=entry.num_pixels,
-                num_tiles=entry.num_tiles,
-                seconds=entry.seconds,
-                warnings=entry.warnings,
-                worker=entry.worker,
-                attempt=entry.attempt,
-            ),
-            outcome.task.row,
+        row = self._begun.pop(entry.id).row
+        report = RowReport(
+            entry.id,
+            "failed" if outcome.failure else "done",
+            row.line,
+            output=entry.output,
+            code=entry.code,
+            message=entry.message,
+            num_pixels=entry.num_pixels,
+            num_tiles=entry.num_tiles,
+            seconds=entry.seconds,
+            warnings=entry.warnings,
+            worker=entry.worker,
+            attempt=entry.attempt,
         )
+        if outcome.failure is None:
+            self._settling.done(entry.id, entry.output)
+            self._tally.add(report)
+            self._progress.row(report, self._tally)
+        else:
+            failed = _failed(row, report)
+            self._settling.failed(entry.id, failed)
+            self._count_failed(report, failed)
 
-    def _tasks(
-        self, manifest: Path | str, masks: Path | None, planner: RowPlanner, ledger: Ledger
-    ) -> Iterator[RowTask]:
+    def _tasks(self, rows: ManifestRows, planner: RowPlanner, ledger: Ledger) -> Iterator[RowTask]:
         """The tasks that are left; rows that come to their end at once are counted on the way."""
-        for row in ahead(read_manifest(manifest, masks=masks)):
+        part, tally = self._config.part, self._tally
+        for row in ahead(rows.read(), by_content=self._config.content_hash):
             if self._shall_end():
                 return
-            if self._config.part is not None and not self._config.part.has(row.id):
+            if part is not None and not part.has(row.id):
                 planner.pass_over(row)
                 continue
             ledger.tick()
@@ -198,29 +267,42 @@ class Work:
                     self._suspects.append(plan)  # one of these may have killed it: they come last, one at a time
                 case RowTask():
                     yield self._begin(plan, ledger)
-                case Skip():
-                    self._count(RowReport(row.id, "skipped", row.line, output=plan.output), row)
-                case Refused(error=error, earlier=earlier, key=key):
-                    if not earlier:
-                        ledger.append(
-                            LedgerEntry(
-                                id=row.id,
-                                key=key,
-                                status="failed",
-                                code=error.code.value,
-                                message=error.message,
-                                retryable=error.retryable,
-                                run=self._summary.run,
-                            )
-                        )
-                    code, message = error.code.value, error.message
-                    self._count(RowReport(row.id, "failed", row.line, code=code, message=message, earlier=earlier), row)
+                case Skip(output=output, by_ledger=by_ledger):
+                    if by_ledger:
+                        self._settling.done(row.id, output)
+                    else:
+                        self._settling.spoil()
+                    tally.num_skipped += 1
+                    if not tally.num_skipped % SKIPPED_TOLD:
+                        self._progress.skipped(tally)
+                case Refused():
+                    self._refuse(row, plan, ledger)
 
-    def _count(self, report: RowReport, row: Row | RowProblem) -> None:
+    def _refuse(self, row: Row | RowProblem, plan: Refused, ledger: Ledger) -> None:
+        code, message = plan.error.code.value, plan.error.message
+        if not plan.earlier:
+            ledger.append(
+                LedgerEntry(
+                    id=row.id,
+                    key=plan.key,
+                    status="failed",
+                    code=code,
+                    message=message,
+                    retryable=plan.error.retryable,
+                    run=self._summary.run,
+                )
+            )
+        report = RowReport(row.id, "failed", row.line, code=code, message=message, earlier=plan.earlier)
+        failed = _failed(row, report)
+        if isinstance(row, RowProblem) or plan.key:
+            self._settling.failed(row.id, failed, of_manifest=isinstance(row, RowProblem))
+        else:  # for something beside its files, such as what stands at the place of its output
+            self._settling.spoil()
+        self._count_failed(report, failed)
+
+    def _count_failed(self, report: RowReport, failed: FailedRow) -> None:
         self._tally.add(report)
-        if report.status == "failed":
-            cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
-            self._failures.append(FailedRow(cells, report.code, report.message, report.line))
+        self._failures.append(failed)
         self._progress.row(report, self._tally)
 
     def _shall_end(self) -> bool:
@@ -232,6 +314,11 @@ class Work:
     def _note(self, text: str) -> None:
         self._summary.notes.append(text)
         self._progress.note(text)
+
+
+def _failed(row: Row | RowProblem, report: RowReport) -> FailedRow:
+    cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
+    return FailedRow(dict(cells), report.code, report.message, report.line)
 
 
 def _entry(outcome: RowOutcome, run: str) -> LedgerEntry:

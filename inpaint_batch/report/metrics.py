@@ -82,6 +82,11 @@ class MetricsProgress(Progress):
         self._inner.row(report, tally)
         self._tally = tally
 
+    def skipped(self, tally: Tally) -> None:
+        """See `Progress.skipped`."""
+        self._inner.skipped(tally)
+        self._tally = tally
+
     def note(self, text: str) -> None:
         """See `Progress.note`."""
         self._inner.note(text)

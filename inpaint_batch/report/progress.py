@@ -50,6 +50,9 @@ class Progress(ABC):
     def row(self, report: RowReport, tally: Tally) -> None:
         """A row has ended; `tally` has it counted in."""
 
+    def skipped(self, tally: Tally) -> None:  # noqa: B027  (an optional hook)
+        """Rows that are done were passed over, up to a thousand since the last time; `tally` has them counted in."""
+
     @abstractmethod
     def note(self, text: str) -> None:
         """Something worth knowing that is no failure."""
@@ -140,6 +143,10 @@ class LineProgress(Progress):
         """Failures at once, counts now and then."""
         for words in self._words.of_row(report):
             self._say(words)
+        self.skipped(tally)
+
+    def skipped(self, tally: Tally) -> None:
+        """Counts now and then."""
         now_s = time.monotonic()
         if now_s - self._told_s >= LINE_EVERY_S:
             self._told_s = now_s
@@ -196,6 +203,10 @@ class BarProgress(Progress):
         """Move the bar; failures in words above it."""
         for words in self._words.of_row(report):
             self._console.print(words, soft_wrap=True)
+        self.skipped(tally)
+
+    def skipped(self, tally: Tally) -> None:
+        """Move the bar."""
         if self._task is not None:
             failed = f"{tally.num_all_failed} failed" if tally.num_all_failed else ""
             pace = _pace(tally, time.monotonic() - self._started_s)

@@ -61,6 +61,7 @@ class Summary:
                 "failed_now": tally.num_failed,
                 "failed_by_code": dict(sorted(tally.by_code.items())),
                 "warnings": tally.num_warnings,
+                "redone": dict(sorted(tally.redone.items())),
             },
             "megapixels": round(tally.num_pixels / 1e6, 6),
             "images_per_s": round(tally.num_done / elapsed_s, 4),

@@ -61,6 +61,8 @@ class Tally:
     """Rows that failed in an earlier run and were not tried again."""
     by_code: Counter[str] = field(default_factory=Counter)
     """All failed rows, of this run and earlier, by failure code."""
+    redone: Counter[str] = field(default_factory=Counter)
+    """Rows begun although an earlier run did them or had them fail, by what has changed (`RowTask.why`)."""
     num_tiles: Counter[int] = field(default_factory=Counter)
     """Tiles by side in pixels."""
     seconds: Counter[str] = field(default_factory=Counter)
@@ -92,7 +94,8 @@ class Tally:
                 self.num_failed_earlier += 1
             else:
                 self.num_failed += 1
-        self.num_tiles.update(report.num_tiles)
+        if report.num_tiles:
+            self.num_tiles.update(report.num_tiles)
         for stage, seconds in report.seconds.items():
             self.seconds[stage] += seconds  # type: ignore[assignment]  # a Counter adds up floats as well
         self.num_warnings += len(report.warnings)

@@ -12,6 +12,9 @@ from inpaint_batch.storage.paths import output_problem, refuse_input, safe_join
 from inpaint_batch.storage.uris import joined
 from inpaint_batch.types import Row
 
+FOLDERS_KEPT = 4096
+"""Folders that were found to lie inside the output folder are not followed again, up to so many."""
+
 
 class Outputs(Protocol):
     """A folder or a store, by names relative to it."""
@@ -38,6 +41,7 @@ class FolderOutputs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._checked: set[Path] = set()  # folders that are there, and lie inside
 
     def exists(self, name: str) -> bool:
         """See `Outputs`."""
@@ -49,7 +53,14 @@ class FolderOutputs:
 
     def destination(self, name: str, row: Row) -> Path:
         """See `Outputs`."""
-        destination = safe_join(self._root, name)
+        destination = self._root / name
+        # Following every link on the way costs more than all else that is decided about a row.
+        if destination.parent not in self._checked or output_problem(name) is not None:
+            destination = safe_join(self._root, name)
+            if len(self._checked) >= FOLDERS_KEPT:
+                self._checked.clear()
+            if destination.parent.is_dir():
+                self._checked.add(destination.parent)
         refuse_input(destination, row)
         return destination
 

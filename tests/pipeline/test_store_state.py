@@ -16,6 +16,7 @@ from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.pipeline import store_state
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
+from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_state import merge_in_store, open_place, state_copy, store_status
 from inpaint_batch.report.progress import make_progress
 from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
@@ -35,7 +36,7 @@ def config(store: str, **changes: object) -> RunConfig:
 
 def restore(gallery: Gallery, store: str, **changes: object) -> dict[str, int]:
     with make_progress("text") as progress:
-        run_manifest(config(store, **changes), gallery.manifest(), masks=None, progress=progress, stop=lambda: False)
+        run_manifest(config(store, **changes), gallery.manifest(), masks=None, progress=progress, stop=Stop())
     part = config(store, **changes).part
     name = f"summary-{part.name}.json" if part else "summary.json"
     return json.loads(read_bytes(f"{store}/.inpaint-batch/{name}"))["rows"]
@@ -88,6 +89,7 @@ def test_runs_resume_and_shards_are_merged(store, gallery):
     gallery.add("7.png")
     assert restore(gallery, store) | {"failed_by_code": 0} == {
         "done": 1, "skipped": 6, "failed": 0, "failed_now": 0, "failed_by_code": 0, "warnings": 0,
+        "redone": {},
     }  # fmt: skip
     assert restore(gallery, store, fresh=True)["done"] == 7
     assert restore(gallery, store)["skipped"] == 7

@@ -118,6 +118,7 @@ def test_summary(tmp_path):
         "failed_now": 1,
         "failed_by_code": {"mask": 1, "read": 1},
         "warnings": 0,
+        "redone": {},
     }
     assert told["tiles_by_side_px"] == {"64": 3}
     assert told["started"] == "1970-01-01T00:00:00Z"

@@ -1,0 +1,77 @@
+"""The memory of a ledger: millions of rows in few bytes, and not a word lost."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inpaint_batch.execution.identity import KEY_DIGITS
+from inpaint_batch.execution.ledger_lines import LedgerEntry, Line
+from inpaint_batch.execution.memory import Known, Memory
+
+KEYS = st.sampled_from(["", "k", "z" * KEY_DIGITS, "0a" * (KEY_DIGITS // 2), "1b" * (KEY_DIGITS // 2)])
+NAMES = st.sampled_from(["a", "b/ü.png", 'quote".png', "back\\slash", "caf\udce9.png", "line\n.png"])
+ENTRIES = st.builds(
+    LedgerEntry,
+    id=NAMES,
+    key=KEYS,
+    status=st.sampled_from(["started", "dropped", "done"]),
+    output=NAMES | st.just(""),
+    alone=st.booleans(),
+    image=NAMES | st.just(""),
+    num_pixels=st.integers(0, 5),
+    why=st.sampled_from(["", "image"]),
+) | st.builds(
+    LedgerEntry,
+    id=NAMES,
+    key=KEYS,
+    status=st.just("failed"),
+    output=NAMES | st.just(""),
+    code=st.sampled_from(["read", "crash"]),
+    message=st.text(),
+    retryable=st.booleans(),
+)
+
+
+@given(ENTRIES)
+def test_a_line_says_what_was_entered(entry):
+    assert Line.parse(entry.to_line(12.5)) == Line.of(entry)._replace(at_s=12.5)
+
+
+@given(ENTRIES, st.data())
+def test_a_torn_line_is_damaged(entry, data):
+    text = entry.to_line(12.5)
+    assert Line.parse(text[: data.draw(st.integers(0, len(text) - 2))]) is None
+    half = len(text) // 2
+    assert Line.parse(text[:half] + b"\0" * (len(text) - half)) is None
+
+
+@given(st.lists(ENTRIES, max_size=12))
+def test_the_last_word_is_kept_in_whatever_form(entries):
+    memory, plain = Memory(), dict[str, Known]()
+    for entry in entries:
+        memory.add(Line.of(entry))
+        before = plain.get(entry.id)
+        deaths = (before.num_deaths if before else 0) + entry.alone if entry.status == "started" else 0
+        output = entry.output or (before.output if before else "")
+        plain[entry.id] = Known(
+            entry.status, entry.key, output, entry.code, entry.message, entry.retryable, num_deaths=deaths
+        )
+    assert len(memory) == len(plain)
+    for row_id, known in plain.items():
+        assert memory.get(row_id) == known
+    assert memory.get("never") is None
+
+
+def test_a_row_takes_less_than_200_bytes():
+    tracemalloc.start()
+    try:
+        memory = Memory()
+        for number in range(20_000):
+            name = f"folder/{number:08d}.png"
+            memory.add(Line(name, f"{number:0{KEY_DIGITS}x}", "done", name))
+        assert tracemalloc.get_traced_memory()[0] < 200 * 20_000
+    finally:
+        tracemalloc.stop()
