@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import mimetypes
 import os
 import random
@@ -27,9 +28,17 @@ log = logging.getLogger(__name__)
 PAUSES_S = (0.2, 0.6, 1.8, 5.4)
 """Pauses between the attempts of one request, each made longer or shorter by up to a half."""
 
+PART_BYTES = 16 << 20
+"""Files of twice this size and more go to a store in parts. The clients' own parts of 50 MiB, ten at a time, would hold
+half a gigabyte in memory."""
+PARTS_AT_A_TIME = 2
+MAX_PARTS = 10_000
+"""What S3 takes of one object."""
+
 Trouble = Literal["missing", "denied", "refused", "busy"]
 ResultT = TypeVar("ResultT")
 
+_UNIT_BYTES = 256 << 10  # parts for Google's store are multiples of it
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BAD_CREDENTIALS = frozenset(
     (
@@ -111,10 +120,11 @@ def send(path: Path, uri: str) -> None:
     Raises ObjectError.
     """
     kind = mimetypes.guess_type(uri.rpartition("/")[2])[0]
+    part_bytes = max(PART_BYTES, math.ceil(path.stat().st_size / MAX_PARTS / _UNIT_BYTES) * _UNIT_BYTES)
     options: dict[str, dict[str, Any]] = {
-        "s3": {"ContentType": kind} if kind else {},
-        "gs": {"content_type": kind} if kind else {},
-        "az": {"overwrite": True},
+        "s3": {"chunksize": part_bytes, "max_concurrency": PARTS_AT_A_TIME} | ({"ContentType": kind} if kind else {}),
+        "gs": {"chunksize": part_bytes} | ({"content_type": kind} if kind else {}),
+        "az": {"overwrite": True, "max_concurrency": PARTS_AT_A_TIME},
     }
     scheme = uri.partition("://")[0]
 

@@ -7,27 +7,22 @@ as a process.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gallery import Gallery, run
 from s3 import SECRET, Server, s3_server
+from store_calls import PATIENCE_S, call, command, restore, started, using
 
-from inpaint_batch.cli.main import main
 from inpaint_batch.storage import objects
 
-PATIENCE_S = 120
 BUCKET = "archive"
 
 
@@ -35,20 +30,8 @@ BUCKET = "archive"
 def server(tmp_path_factory):
     with s3_server(tmp_path_factory.mktemp("home")) as server:
         server.client().create_bucket(Bucket=BUCKET)
-        with using(server):
+        with using(server.environment):
             yield server
-
-
-@contextmanager
-def using(server: Server) -> Iterator[None]:
-    """Within it, this process takes that server for S3."""
-    with pytest.MonkeyPatch.context() as changed:
-        for name in set(os.environ) - set(server.environment):
-            changed.delenv(name)
-        for name, value in server.environment.items():
-            changed.setenv(name, value)
-        changed.setattr(objects, "_clients", {})
-        yield
 
 
 @pytest.fixture
@@ -56,32 +39,6 @@ def prefix(server: Server, request) -> str:
     """A part of the bucket for one test; no fault is left from the one before."""
     server.fault(every=1, times=0)
     return f"{request.node.name}/"
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "inpaint_batch.cli.main", *arguments]
-
-
-def restore(manifest: str, output: str, *flags: str, engine: str = "identity") -> list[str]:
-    return command("run", manifest, "--output", output, "--engine", engine, "--workers", "2", *flags)
-
-
-def call(server: Server, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """The program, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as changed, redirect_stdout(out), redirect_stderr(err):
-        changed.setattr(sys, "argv", words[2:])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    code = caught.value.code
-    return subprocess.CompletedProcess(words, code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
-
-
-def started(server: Server, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    """The program, as a process."""
-    return subprocess.run(
-        words, env=server.environment | variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
 
 
 def filled(gallery: Gallery, num_rows: int = 8, **cells: Any) -> Gallery:
@@ -106,9 +63,9 @@ def test_from_s3_to_s3_and_nothing_twice(server, prefix, gallery, tmp_path):
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
 
-    checked = call(server, command("check", source, "--output", output))
+    checked = call(command("check", source, "--output", output))
     assert checked.returncode == 0, checked.stderr
-    first = started(server, restore(source, output))
+    first = started(server.environment, restore(source, output))
     assert first.returncode == 0, first.stderr
     assert server.results(BUCKET, f"{prefix}out/") == expected(gallery, tmp_path)
     lines = server.ledger(BUCKET, f"{prefix}out/")
@@ -119,11 +76,11 @@ def test_from_s3_to_s3_and_nothing_twice(server, prefix, gallery, tmp_path):
     assert not list(Path(server.environment["TMPDIR"]).glob("inpaint-batch-*"))
     assert summary(server, prefix)["options"]["output"] == output
 
-    again = call(server, restore(source, output))
+    again = call(restore(source, output))
     assert again.returncode == 0, again.stderr
     assert summary(server, prefix)["rows"]["skipped"] == 8
     assert server.ledger(BUCKET, f"{prefix}out/") == lines
-    told = call(server, command("status", output, "--json"))
+    told = call(command("status", output, "--json"))
     assert json.loads(told.stdout)["done"] == 8
 
 
@@ -134,7 +91,7 @@ def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, galle
     gallery.manifest()
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
-    done = call(server, restore(source, output))
+    done = call(restore(source, output))
     assert done.returncode == 8, done.stderr
     assert f"{output}/.inpaint-batch/failures.csv" in done.stderr
     failures = server.objects(BUCKET, f"{prefix}out/.inpaint-batch/failures.csv")[""].decode()
@@ -147,7 +104,7 @@ def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, galle
     server.client().put_object(
         Bucket=BUCKET, Key=f"{prefix}in/absent.png", Body=(gallery.folder / "a/00.png").read_bytes()
     )
-    retried = call(server, restore(f"{output}/.inpaint-batch/failures.csv", output, "--retry-failed"))
+    retried = call(restore(f"{output}/.inpaint-batch/failures.csv", output, "--retry-failed"))
     assert retried.returncode == 8, retried.stderr
     assert set(server.results(BUCKET, f"{prefix}out/")) == {"a/00.png", "a/01.jpg", "a/02.tif", "absent.png"}
 
@@ -172,7 +129,7 @@ def test_kill_9_and_resume(server, prefix, gallery, tmp_path):
     begun = {line["id"] for line in server.ledger(BUCKET, f"{prefix}out/")}
     assert {row["id"] for row in gallery.rows if row["output"] in partial} <= begun
 
-    resumed = started(server, restore(source, output, engine="faulty:s@0"))
+    resumed = started(server.environment, restore(source, output, engine="faulty:s@0"))
     assert resumed.returncode == 0, resumed.stderr
     assert server.results(BUCKET, f"{prefix}out/") == whole
     assert summary(server, prefix)["rows"]["failed"] == 0
@@ -186,12 +143,12 @@ def test_errors_of_the_store_are_tried_again_for_a_while(server, prefix, gallery
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
     server.fault(every=3, times=8, path=prefix)
-    done = call(server, restore(source, output))
+    done = call(restore(source, output))
     assert done.returncode == 0, done.stderr
     assert server.results(BUCKET, f"{prefix}out/") == expected(gallery, tmp_path)
 
     server.fault(every=1, times=1000, path="out/a/")  # results are not taken: the run ends, and says after how long
-    done = call(server, restore(source, output, "--fresh", "--on-conflict", "overwrite"))
+    done = call(restore(source, output, "--fresh", "--on-conflict", "overwrite"))
     assert done.returncode == 7, done.stderr
     assert "after 5 attempts in" in done.stderr
     assert "SlowDown" in done.stderr
@@ -202,24 +159,86 @@ def test_wrong_credentials_and_buckets_end_the_run_with_a_sentence(tmp_path, gal
     with s3_server(tmp_path / "home", INITIAL_NO_AUTH_ACTION_COUNT="1") as guarded:
         guarded.client().create_bucket(Bucket=BUCKET)
         output = f"s3://{BUCKET}/out"
-        with using(guarded):
-            done = call(guarded, restore(str(gallery.manifest()), output))
+        with using(guarded.environment):
+            done = call(restore(str(gallery.manifest()), output))
         assert done.returncode == 7, done.stderr
         assert "InvalidAccessKeyId" in done.stderr or "Access Key Id" in done.stderr
         assert SECRET not in done.stderr + done.stdout
         guarded.environment = {name: value for name, value in guarded.environment.items() if "ACCESS_KEY" not in name}
-        with using(guarded):
-            done = call(guarded, restore(str(gallery.manifest()), output))
+        with using(guarded.environment):
+            done = call(restore(str(gallery.manifest()), output))
         assert done.returncode == 7, done.stderr
         assert "there are no credentials" in done.stderr
 
 
-def test_a_uri_with_credentials_is_refused_and_not_repeated(server, prefix, gallery):
+def test_a_uri_with_credentials_is_refused_and_not_repeated(server, prefix, gallery, tmp_path):
     filled(gallery, 1)
-    done = call(server, restore(str(gallery.manifest()), "s3://me:hush@bucket/out"))
+    done = call(restore(str(gallery.manifest()), "s3://me:hush@bucket/out"))
     assert done.returncode == 2
     assert "names a user" in done.stderr
     assert "hush" not in done.stderr
+    for number, uri in enumerate(
+        ("s3://me:hush@bucket/a", "s3://bucket/a?X-Amz-Signature=hush", "https://me:hush@h/a")
+    ):
+        gallery.add_row(uri, "a/00.png.mask.png")
+        gallery.rows[-1] |= {"id": "" if number % 2 else f"row {number}", "output": ""}
+    output = tmp_path / "out"
+    done = call(restore(str(gallery.manifest()), str(output), "--log-format", "json"))
+    assert done.returncode == 8
+    everything = done.stdout + done.stderr + "".join(p.read_text() for p in output.rglob("*.*l*") if p.is_file())
+    everything += (output / ".inpaint-batch" / "failures.csv").read_text()
+    assert "leave credentials" in everything
+    assert "hush" not in everything
+
+
+def test_no_credential_is_ever_written_down(server, prefix, gallery, tmp_path):
+    """With faults that are logged, in JSON and in words, in the store and here; secrets come by the environment."""
+    filled(gallery, 3)
+    gallery.add_row("absent.png", "a/00.png.mask.png")
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    secrets = {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": "token/of+the=session"}
+    server.fault(every=5, times=6, path=prefix)
+    flags = ("--log-format", "json", "--sidecar", "--metrics", str(tmp_path / "run.prom"))
+    with using(server.environment | secrets):
+        told = call(restore(source, output, *flags))
+        assert told.returncode == 8, told.stderr
+        server.fault(every=1, times=1000, path="out/a/")
+        ended = call(restore(source, output, "--fresh", "--on-conflict", "overwrite"))
+    assert ended.returncode == 7
+    server.fault(every=1, times=0)
+    assert '"event": "log"' in told.stdout  # an attempt that failed
+    written = server.objects(BUCKET, f"{prefix}out/")
+    assert any(name.endswith("run.log") for name in written)
+    assert any(name.endswith(".inpaint-batch.json") for name in written)
+    everything = told.stdout + told.stderr + ended.stdout + ended.stderr + (tmp_path / "run.prom").read_text()
+    everything += "".join(f"{name} {body!r}" for name, body in written.items())
+    for secret in secrets.values():
+        assert secret not in everything
+
+
+def test_a_large_result_goes_in_parts(server, prefix, tmp_path, monkeypatch):
+    monkeypatch.setattr(objects, "PART_BYTES", 5 << 20)  # the least that S3 takes
+    monkeypatch.setattr(objects, "PAUSES_S", (0.05, 0.05))
+    path, uri = tmp_path / "large.tif", f"s3://{BUCKET}/{prefix}large.tif"
+    path.write_bytes(np.random.default_rng(1).bytes((12 << 20) + 7))
+    server.fault(every=3, times=1, path=prefix)  # a part is refused: the whole is sent again
+    objects.send(path, uri)
+    client = server.client()
+    about = client.head_object(Bucket=BUCKET, Key=f"{prefix}large.tif")
+    assert about["ETag"].endswith('-3"')  # of so many parts
+    assert about["ContentType"] == "image/tiff"
+    objects.fetch(uri, tmp_path / "back.tif")
+    assert (tmp_path / "back.tif").read_bytes() == path.read_bytes()
+    version = objects.describe(uri)
+
+    path.write_bytes(bytes(11 << 20))
+    server.fault(every=2, times=1000, path=prefix)
+    with pytest.raises(objects.ObjectError, match="after 3 attempts"):
+        objects.send(path, uri)
+    server.fault(every=1, times=0)
+    assert objects.describe(uri) == version  # nothing of the new one is visible
 
 
 @pytest.mark.slow
@@ -230,7 +249,7 @@ def test_workers_of_ray_fetch_and_send_by_themselves(server, prefix, gallery, tm
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
     flags = ("--executor", "ray", "--actors", "2", "--sidecar")
-    done = started(server, restore(source, output, *flags), RAY_AUTH_MODE="disabled")
+    done = started(server.environment, restore(source, output, *flags), RAY_AUTH_MODE="disabled")
     assert done.returncode == 0, done.stderr
     results = server.results(BUCKET, f"{prefix}out/")
     sidecars = {name: json.loads(results.pop(name)) for name in list(results) if name.endswith(".json")}
@@ -252,7 +271,7 @@ def test_one_file_of_annotations_serves_all_rows(server, prefix, gallery, tmp_pa
     gallery.manifest()
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
-    done = call(server, restore(source, output, "--sidecar"))
+    done = call(restore(source, output, "--sidecar"))
     assert done.returncode == 0, done.stderr
     results = server.results(BUCKET, f"{prefix}out/")
     assert {name: data for name, data in results.items() if not name.endswith(".json")} == want
