@@ -17,8 +17,8 @@ Manifest = Annotated[
     typer.Argument(
         parser=path_or_uri,
         metavar="MANIFEST",
-        help="Table with the columns image and mask, paths relative to it: CSV, TSV, JSON Lines (.gz too), Parquet; - "
-        "means standard input. Or a folder of images. May lie in a store: s3://, gs://, az://.",
+        help="Table with the columns image and mask, paths relative to it: CSV, TSV, JSON Lines (.gz, .zst too), "
+        "Parquet; - means standard input. Or a folder of images. May lie in a store: s3://, gs://, az://.",
         show_default=False,
     ),
 ]

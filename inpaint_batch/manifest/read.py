@@ -28,15 +28,15 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[R
 
     Text is the URI of a manifest in a store; what is relative in it counts from there.
 
-    A file is CSV, `.tsv`, `.jsonl` or `.ndjson`, each also with `.gz`, or `.parquet`. Text is UTF-8; tables have a
-    header. Image, mask and truth are relative to the folder of the manifest and come out absolute. `output` defaults to
-    the image path below that folder (the tree is mirrored), or to its file name where the image lies elsewhere; `id`
-    defaults to `output`. A row that cannot be run comes out as a RowProblem, and the next one follows.
+    A file is CSV, `.tsv`, `.jsonl` or `.ndjson`, each also with `.gz` or `.zst`, or `.parquet`. Text is UTF-8; tables
+    have a header. Image, mask and truth are relative to the folder of the manifest and come out absolute. `output`
+    defaults to the image path below that folder (the tree is mirrored), or to its file name where the image lies
+    elsewhere; `id` defaults to `output`. A row that cannot be run comes out as a RowProblem, and the next one follows.
 
     Raises at once ManifestError where the file cannot be read or its columns are wrong, MissingDependencyError for
-    Parquet without pyarrow, and UsageError where `masks` does not go with `path`. Raises ManifestError later, while
-    rows are taken, where the text ceases to be UTF-8 or a quote swallows the rows after it, because nothing from there
-    on can be trusted.
+    Parquet without pyarrow or zstd without its reader, and UsageError where `masks` does not go with `path`. Raises
+    ManifestError later, while rows are taken, where the text ceases to be UTF-8 or a quote swallows the rows after it,
+    because nothing from there on can be trusted.
     """
     if isinstance(path, str):
         if masks is not None:

@@ -1,4 +1,4 @@
-"""Where the text of a manifest comes from: a file, plain or gzipped, the standard input, or an object in a store."""
+"""Where the text of a manifest comes from: a file, plain or packed, the standard input, or an object in a store."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import IO, Literal, cast
 
-from inpaint_batch.errors import ManifestError
+from inpaint_batch.errors import ManifestError, MissingDependencyError
 from inpaint_batch.storage.objects import ObjectError, fetch
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import redacted, uri_problem
 
 STDIN = Path("-")
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Packing = Literal["none", "gzip", "zstd"]
 
 _FORMATS: dict[str, Format] = {
     ".tsv": "tsv",
@@ -34,8 +37,9 @@ _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_FOREIGN = (".json", ".xlsx", ".xls", ".ods", ".zst", ".bz2", ".xz", ".zip")
-_GZIP = b"\x1f\x8b"
+_FOREIGN = (".json", ".xlsx", ".xls", ".ods", ".bz2", ".xz", ".zip")
+_PACKINGS: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd"}
+_MAGICS: dict[Packing, bytes] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Source:
     file: Path
     """What to open."""
     format: Format
-    is_gzipped: bool
+    packing: Packing = "none"
 
     @classmethod
     def of(cls, path: Path | str) -> Source:
@@ -59,14 +63,15 @@ class Source:
             file = spooled_stdin()
             return cls(path, file, *_sniff(file))
         suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-        is_gzipped = suffixes[-1:] == [".gz"]
-        suffix = (suffixes[:-1] if is_gzipped else suffixes)[-1:] or [""]
+        packing = _PACKINGS.get(suffixes[-1], "none") if suffixes else "none"
+        suffix = (suffixes[:-1] if packing != "none" else suffixes)[-1:] or [""]
         found = _FORMATS.get(suffix[0], "csv")
-        if suffix[0] in _FOREIGN or (found == "parquet" and is_gzipped):
+        if suffix[0] in _FOREIGN or (found == "parquet" and packing != "none"):
             raise ManifestError(
-                f"{path} is no kind of manifest; save it as CSV, TSV or JSON Lines (each also with .gz), or as Parquet"
+                f"{path} is no kind of manifest; save it as CSV, TSV or JSON Lines (each also with .gz or .zst), or as "
+                "Parquet"
             )
-        return cls(path, fetched_manifest(path) if isinstance(path, str) else path, found, is_gzipped)
+        return cls(path, fetched_manifest(path) if isinstance(path, str) else path, found, packing)
 
     @property
     def base(self) -> str:
@@ -87,14 +92,30 @@ class Source:
 
     @contextmanager
     def open_bytes(self) -> Iterator[IO[bytes]]:
-        """The content, unpacked. Raises ManifestError where it cannot be read, also later, while it is."""
+        """The content, unpacked. Raises ManifestError where it cannot be read, also later, while it is.
+
+        Raises MissingDependencyError for zstd where nothing reads it.
+        """
+        damage: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
+        if self.packing == "zstd":
+            damage = (EOFError, _zstd(self.path).ZstdError)
         try:
             with self.file.open("rb") as file:
-                yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if self.is_gzipped else file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ManifestError(f"{self.path} is not a whole gzip file ({error}); compress it again") from error
+                yield self._unpacked(file)
+        except damage as error:
+            told = f"{self.path} is not a whole {self.packing} file ({error}); compress it again"
+            raise ManifestError(told) from error
         except OSError as error:
             raise ManifestError(f"cannot read the manifest {self.path}: {error.strerror or error}") from error
+
+    def _unpacked(self, file: IO[bytes]) -> IO[bytes]:
+        match self.packing:
+            case "gzip":
+                return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+            case "zstd":
+                return cast(IO[bytes], _zstd(self.path).ZstdFile(file))
+            case _:
+                return file
 
     @contextmanager
     def open_text(self) -> Iterator[IO[str]]:
@@ -143,16 +164,25 @@ def fetched_manifest(uri: str) -> Path:
     return file
 
 
-def _sniff(file: Path) -> tuple[Format, bool]:
+def _sniff(file: Path) -> tuple[Format, Packing]:
     with file.open("rb") as raw:
-        is_gzipped = raw.read(2) == _GZIP
-    source = Source(STDIN, file, "csv", is_gzipped)
+        first = raw.read(4)
+    packing: Packing = next((packing for packing, magic in _MAGICS.items() if first.startswith(magic)), "none")
+    source = Source(STDIN, file, "csv", packing)
     with source.open_bytes() as content:
         head = content.read(1 << 16)
     if head[:4] == b"PAR1":
-        return "parquet", is_gzipped
+        return "parquet", packing
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     first_line = head.partition(b"\n")[0]
     if head[:1] in (b"{", b"["):
-        return "jsonl", is_gzipped
-    return ("tsv" if b"\t" in first_line and b"," not in first_line else "csv"), is_gzipped
+        return "jsonl", packing
+    return ("tsv" if b"\t" in first_line and b"," not in first_line else "csv"), packing
+
+
+def _zstd(path: object) -> ModuleType:
+    """What reads zstd: of the standard library from Python 3.14 on, and its backport before."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return import_module(name)
+    raise MissingDependencyError(f"reading {path} needs backports.zstd: pip install 'inpaint-batch[zstd]'")

@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from inpaint_batch.errors import ManifestError, MissingDependencyError
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import COLUMNS, RowProblem
+from inpaint_batch.manifest.sources import _zstd
 from inpaint_batch.types import Row
 
+zstd = _zstd("a manifest")
+PACKERS = {".gz": gzip.compress, ".zst": zstd.compress}
 needs_pyarrow = pytest.mark.skipif(
     importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed: pip install 'inpaint-batch[parquet]'"
 )
@@ -31,13 +34,13 @@ def write_table(path: Path, rows: list[dict[str, str]], delimiter: str = ",") ->
     writer.writeheader()
     writer.writerows(rows)
     data = text.getvalue().encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(PACKERS.get(path.suffix, bytes)(data))
     return path
 
 
 def write_json_lines(path: Path, rows: list[dict[str, str]]) -> Path:
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(PACKERS.get(path.suffix, bytes)(data))
     return path
 
 
@@ -81,6 +84,9 @@ def test_every_format_gives_the_same_rows(rows, tmp_path):
     assert plain(write_table(tmp_path / "m.tsv.gz", rows, "\t")) == expected
     assert plain(write_json_lines(tmp_path / "m.jsonl", rows)) == expected
     assert plain(write_json_lines(tmp_path / "m.ndjson.gz", rows)) == expected
+    for name in ("m.csv.zst", "m.tsv.zst"):
+        assert plain(write_table(tmp_path / name, rows, "\t" if "tsv" in name else ",")) == expected
+    assert plain(write_json_lines(tmp_path / "m.jsonl.zst", rows)) == expected
     assert plain(write_parquet(tmp_path / "m.parquet", rows)) == expected
 
 
@@ -124,7 +130,10 @@ def test_json_lines_fail_one_by_one_with_their_lines(tmp_path):
         ("m.csv.gz", gzip.compress(b"image,mask\na,\xe9\n"), r"line 2 of .* not UTF-8"),
         ("m.json", b"{}", "no kind of manifest"),
         ("m.xlsx", b"PK", "no kind of manifest"),
-        ("m.csv.zst", b"", "no kind of manifest"),
+        ("m.csv.zst", b"image,mask\n", "not a whole zstd file"),
+        ("m.csv.zst", zstd.compress(b"image,mask\na,b\n" * 99)[:-3], "not a whole zstd file"),
+        ("m.csv.zst", zstd.compress(b"image,mask\na,\xe9\n"), r"line 2 of .* not UTF-8"),
+        ("m.csv.bz2", b"", "no kind of manifest"),
         ("m.parquet.gz", b"", "no kind of manifest"),
     ],
 )
@@ -158,7 +167,15 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         read_manifest(tmp_path / "m.parquet")
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "gz"])
+def test_zstd_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    path = write_table(tmp_path / "m.csv.zst", [])
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=r"inpaint-batch\[zstd\]"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "gz", "zst"])
 def test_the_standard_input_is_known_by_its_first_bytes(tmp_path, kind):
     rows = [{"id": f"{n}", "image": f"in/{n}.png", "mask": "m.png"} for n in range(3)]
     write = {
@@ -166,6 +183,7 @@ def test_the_standard_input_is_known_by_its_first_bytes(tmp_path, kind):
         "tsv": lambda path: write_table(path, rows, "\t"),
         "jsonl": lambda path: write_json_lines(path, rows),
         "gz": lambda path: write_json_lines(path, rows),
+        "zst": lambda path: write_table(path, rows),
     }[kind]
     content = write(tmp_path / f"m.{kind}").read_bytes()
     script = (
