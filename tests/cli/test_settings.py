@@ -42,11 +42,10 @@ def test_defaults_in_help_are_the_defaults():
             setting = SETTINGS[names[0].partition("/")[0].removeprefix("--").replace("-", "_")]
             value = getattr(groups[setting.group], setting.field)
             value = value // setting.factor if setting.factor != 1 else value
-            assert (
-                told[1] == {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-            )
+            wanted = ("on" if value else "off") if isinstance(value, bool) else str(value)
+            assert told[1] == wanted, names[0]
             checked += 1
-    assert checked == 23
+    assert checked >= 24  # as many as say it in these words
 
 
 def test_precedence(tmp_path):

@@ -127,7 +127,8 @@ def test_a_signal_drains_the_workers_and_spares_them(gallery, tmp_path):
 
 def worker_settings(**changes: object) -> WorkerSettings:
     values: dict = {"engine": "identity", "model": "default", "precision": "auto", "passes": 1}
-    values |= {"tiling": TilingConfig(), "threads": 1, "workers": 1, "max_image_bytes": 1 << 30, "signature": ""}
+    values |= {"tiling": TilingConfig(), "threads": 1, "workers": 1, "signature": ""}
+    values |= {"max_image_bytes": 1 << 30, "max_memory_bytes": 0}
     return WorkerSettings(**values | changes)
 
 

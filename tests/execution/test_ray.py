@@ -100,10 +100,9 @@ def test_a_signal_drains_the_workers(gallery, tmp_path, ray_environment):
 
 def settings(**changes: object) -> WorkerSettings:
     values: dict = {"engine": "identity", "model": "default", "precision": "auto", "passes": 1}
-    values["tiling"] = TilingConfig()
-    return WorkerSettings(
-        **values | {"threads": 1, "workers": 1, "max_image_bytes": 1 << 30, "signature": ""} | changes
-    )
+    values |= {"tiling": TilingConfig(), "threads": 1, "workers": 1, "signature": ""}
+    values |= {"max_image_bytes": 1 << 30, "max_memory_bytes": 0}
+    return WorkerSettings(**values | changes)
 
 
 def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
