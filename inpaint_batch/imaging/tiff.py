@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.imaging.colour import robust_levels
+from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged
 from inpaint_batch.imaging.tiff_codec import FileType, unpack_segment
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
@@ -144,9 +145,10 @@ def _find_levels(path: Path, layout: TiffLayout, num_colours: int, hole: BoolMap
 
 
 def read_packed(file: BinaryIO, layout: TiffLayout, index: int) -> bytes:
-    """The bytes of segment `index` as they stand in the file."""
+    """The bytes of segment `index` as its codec wants them."""
     file.seek(layout.offsets[index])
-    return file.read(layout.lengths[index])
+    packed = file.read(layout.lengths[index])
+    return reverse_bits(packed) if layout.kind.is_reversed else packed
 
 
 def read_segment(file: BinaryIO, layout: TiffLayout, index: int, path: Path) -> SampleArray:

@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.imaging import fax
 from inpaint_batch.imaging.few_bits import join_bytes, split_bytes
 from inpaint_batch.types import SampleArray
 
@@ -75,7 +76,12 @@ CODECS = {
         "ZSTD",
     ),
 }
-"""By the number in the Compression tag."""
+"""By the number in the Compression tag; fax compression, which knows rows of pixels and not of bytes, is in `fax`."""
+
+
+def has_predictor(compression: int) -> bool:
+    """Whether readers heed the Predictor tag with it."""
+    return compression in CODECS and CODECS[compression].has_predictor
 
 
 FileType = np.dtype[np.uint8] | np.dtype[np.uint16] | np.dtype[np.uint32] | np.dtype[np.int32] | np.dtype[np.float32]
@@ -97,6 +103,8 @@ def unpack_segment(
     the last strip to. A `depth` of 1, 2 or 4 bits says how many samples share a byte. Raises `ValueError` or a codec's
     own error where the segment is damaged or short.
     """
+    if compression == fax.GROUP_4:
+        return fax.unpack(packed, *shape[:2])[..., None]
     row_bytes = _row_bytes(shape, dtype, depth)
     wanted_bytes = shape[0] * row_bytes
     raw = CODECS[compression].unpack(packed, full_shape[0] * row_bytes)
@@ -116,6 +124,8 @@ def unpack_segment(
 
 def pack_segment(samples: SampleArray, compression: int, predictor: int, dtype: FileType, depth: int = 8) -> bytes:
     """One packed segment of samples (h, w, bands): what `unpack_segment` turns back into exactly these."""
+    if compression == fax.GROUP_4:
+        return fax.pack(samples[..., 0].astype(np.uint8, copy=False))
     row_bytes = _row_bytes(samples.shape, dtype, depth)
     if depth < 8:
         raw = join_bytes(samples.reshape(len(samples), -1).astype(np.uint8, copy=False), depth).tobytes()

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import fax
 from inpaint_batch.imaging.source import damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
 from inpaint_batch.types import ColourModel, SampleType
@@ -43,7 +44,7 @@ _LOSSY = {
     34676: "SGI LogLuv",
     34677: "SGI LogLuv",
 }
-_FAX = {2: "CCITT RLE", 3: "CCITT fax 3", 4: "CCITT fax 4", 32771: "CCITT RLE"}
+_FAX = {2: "CCITT RLE", 3: "CCITT fax 3", 32771: "CCITT RLE"}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _DTYPES: dict[tuple[int, int], SampleType] = {
     (_UNSIGNED, 1): "uint8",
@@ -73,6 +74,8 @@ class TiffKind:
     """As in `Header`."""
     ink_profile: bytes
     """As in `Header`."""
+    is_reversed: bool = False
+    """Whether the lowest bit of each byte comes first, as some fax machines want it."""
 
     @property
     def has_free_range(self) -> bool:
@@ -107,6 +110,7 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
         is_min_white=photometric == _MIN_IS_WHITE,
         palette=_palette(path, page, depth) if model == "palette" else b"",
         ink_profile=bytes(profile) if bytes(profile[16:20]) == b"CMYK" else b"",
+        is_reversed=int(page.fillorder) != 1,
     )
 
 
@@ -115,12 +119,17 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
         raise refuse(path, "a TIFF with sub-images (a pyramid or previews that would go stale)", "save it without them")
     compression = int(page.compression)
     lossless = "save it with lossless compression (LZW, Deflate or ZSTD)"
+    bilevel = "save it with CCITT fax 4, LZW, Deflate or PackBits"
     if compression in _LOSSY:
         raise refuse(path, f"a TIFF with {_LOSSY[compression]} compression", lossless)
     if compression in _FAX:
-        raise refuse(path, f"a bilevel TIFF with {_FAX[compression]} compression, which has no encoder here", lossless)
-    if int(page.fillorder) != 1:
+        raise refuse(path, f"a bilevel TIFF with {_FAX[compression]} compression, which has no encoder here", bilevel)
+    if int(page.fillorder) != 1 and _depth(page) != 1:
         raise refuse(path, "a TIFF with reversed bit order", "save it again with any current program")
+    if compression == fax.GROUP_4:
+        if (_depth(page), int(page.samplesperpixel)) != (1, 1):
+            raise damaged(path, "it has fax compression and is not bilevel")
+        return
     if compression not in CODECS:
         name = getattr(page.compression, "name", str(compression))
         raise refuse(path, f"a TIFF with {name} compression", lossless)

@@ -11,7 +11,7 @@ import tifffile
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import tiff_kind
 from inpaint_batch.imaging.source import check_budget, damaged, refuse
-from inpaint_batch.imaging.tiff_codec import CODECS
+from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_kind import TiffKind
 from inpaint_batch.types import Box
 
@@ -141,7 +141,7 @@ def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> T
             orientation=orientation if 1 <= orientation <= 8 else 1,
             compression=int(page.compression),
             # Without one of the codecs that know predictors, readers ignore the tag.
-            predictor=int(page.predictor) if CODECS[int(page.compression)].has_predictor else 1,
+            predictor=int(page.predictor) if has_predictor(int(page.compression)) else 1,
             is_planar=num_bands > 1 and int(page.planarconfig) == _PLANES,
             segment_px=segment_px,
             is_tiled=is_tiled,

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.source import same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_segment, turn_white
 from inpaint_batch.imaging.tiff_codec import pack_segment
@@ -44,6 +45,8 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
                 file_dtype(layout),
                 layout.kind.depth,
             )
+            if layout.kind.is_reversed:
+                packed = reverse_bits(packed)
             if len(packed) > lengths[index] or index in layout.shared:
                 offsets[index] = _append(file, packed, layout, source.path)
             else:

@@ -80,6 +80,20 @@ def bands(image: Image, num_rows: int, path: Path, what: str = "image") -> Itera
             yield top, rows.reshape(height, image.width, image.bands)
 
 
+def strict_samples(file: bytes) -> SampleArray:
+    """Pixels of an image in memory, with every warning of its decoder taken for an error. Raises `Error`."""
+    return array(
+        pyvips.Image.new_from_source(pyvips.Source.new_from_memory(file), "", access="sequential", fail_on="warning")
+    )
+
+
+def fax4_file(samples: SampleArray) -> bytes:
+    """A little-endian TIFF of one strip, packed by CCITT group 4, of (h, w) of 0 and 255. Raises `Error`."""
+    image = from_samples(samples[..., None], "b-w")
+    options = {"compression": "ccittfax4", "bitdepth": 1, "tile_height": image.height}
+    return bytes(image.tiffsave_buffer(**options))
+
+
 def from_samples(samples: SampleArray, interpretation: str) -> Image:
     """An image of samples (h, w, bands) uint8 or uint16 in memory, meaning what libvips calls `interpretation`."""
     height, width, bands = samples.shape

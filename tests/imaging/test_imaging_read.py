@@ -208,7 +208,7 @@ REFUSED = {
     "16-bit floating-point": _tiff(np.zeros((9, 9), np.float16)),
     "signed integer": _tiff(np.zeros((9, 9), np.int16)),
     "64-bit integer": _tiff(np.zeros((9, 9), np.uint64)),
-    "CCITT fax 4": lambda path: Image.fromarray(cases.picture("grey") > 99).save(path, "TIFF", compression="group4"),
+    "CCITT fax 3": lambda path: Image.fromarray(cases.picture("grey") > 99).save(path, "TIFF", compression="group3"),
     "palette TIFF of 16": _tiff(
         np.zeros((9, 9), np.uint16), photometric="palette", colormap=np.zeros((3, 65536), np.uint16)
     ),

@@ -174,6 +174,9 @@ def _tiffs() -> Iterator[tuple[str, bytes]]:
     bits = picture("L") > 110
     for photometric in ("minisblack", "miniswhite"):
         yield f"bilevel-{photometric}.tif", _tiff(bits, photometric=photometric, compression="packbits")
+        fax = {"compression": "group4", "dpi": (300, 300), "icc_profile": b""}
+        white_first = {"tiffinfo": {262: int(photometric == "minisblack")}}
+        yield f"fax-4-{photometric}.tif", _saved(Image.fromarray(bits), "TIFF", **fax, **white_first)
     colours = np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
     yield "palette.tif", _tiff(picture("L"), photometric="palette", colormap=colours, compression="lzw")
     for orientation in range(2, 9):
