@@ -56,6 +56,8 @@ class RowConfig:
     mask_image: str = field(default="", metadata={"verbatim": True})
     """Which image of a COCO file the mask is for, by id or file name; empty: the one with this image's own name. A
     manifest says it in the column `mask`, behind a `#`."""
+    grain: bool = False
+    """Give the fill the noise that its surroundings have and it lacks."""
     xmp: bool = False
     """Say in the XMP of the result that a trained model has filled holes in it."""
     page: int = 0

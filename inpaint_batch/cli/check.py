@@ -24,6 +24,7 @@ def check(
     dilate: options.Dilate = None,
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
+    grain: options.Grain = None,
     xmp: options.Xmp = None,
     on_conflict: options.OnConflict = None,
     max_image_megabytes: options.MaxImageMegabytes = None,

@@ -170,6 +170,15 @@ Premis = Annotated[
         show_default=False,
     ),
 ]
+Grain = Annotated[
+    bool | None,
+    typer.Option(
+        "--grain/--no-grain",
+        help="Give the fill the grain or noise that its surroundings have and it lacks; the same at every run. "
+        "Default: off.",
+        show_default=False,
+    ),
+]
 Xmp = Annotated[
     bool | None,
     typer.Option(

@@ -31,6 +31,7 @@ def run(
     dilate: options.Dilate = None,
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
+    grain: options.Grain = None,
     xmp: options.Xmp = None,
     on_conflict: options.OnConflict = None,
     max_failures: options.MaxFailures = None,

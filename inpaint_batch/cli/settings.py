@@ -68,6 +68,7 @@ SETTINGS: Mapping[str, Setting] = {
     "dilate": Setting("row", "dilate_px", int),
     "feather": Setting("row", "feather_px", int),
     "jpeg": Setting("row", "jpeg", str),
+    "grain": Setting("row", "grain", bool),
     "xmp": Setting("row", "xmp", bool),
     "tiling.buckets_px": Setting("tiling", "buckets_px", tuple),
     "tiling.margin_px": Setting("tiling", "margin_px", int),

@@ -24,7 +24,7 @@ from inpaint_batch.execution.tasks import Failure, RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import HoleMap, hole_map
-from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.colour import rgb_step, rgb_to_samples, samples_to_rgb
 from inpaint_batch.imaging.mask_json import ForImage
 from inpaint_batch.imaging.mask_pictures import MaskPieces, drawn_mask
 from inpaint_batch.imaging.masks import Mask, read_mask
@@ -36,6 +36,7 @@ from inpaint_batch.imaging.xmp_files import check_xmp, mark_file
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.tiling.fill import FillPiece, TileRequest, fill_window
+from inpaint_batch.tiling.grain import Grain, add_grain, surrounding_grain
 from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.types import Box, FloatArray, Header, ImageFormat, Patch
 
@@ -203,17 +204,21 @@ def _fill(prepared: PreparedRow, window: Window, tiling: TilingConfig) -> RowFil
         return samples_to_rgb(source.read(box), source.header)
 
     pieces = yield from fill_window(read_rgb, holes.hole, window, tiling)
-    opaque = prepared.task.config.mask_from == "alpha"
-    return [_patch(piece, source, holes, opaque=opaque) for piece in pieces if piece.hole.any()]
+    step = rgb_step(source.header) if prepared.task.config.grain else None
+    grain = surrounding_grain(read_rgb, holes.hole, pieces, step) if step is not None else None
+    return [_patch(piece, prepared, grain) for piece in pieces if piece.hole.any()]
 
 
-def _patch(piece: FillPiece, source: ImageSource, holes: HoleMap, *, opaque: bool) -> Patch:
-    """`opaque`: what was transparent because it was a hole is no longer."""
+def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patch:
+    source, holes, task = prepared.source, prepared.holes, prepared.task
+    opaque = task.config.mask_from == "alpha"  # what was transparent because it was a hole is no longer
     original = source.read(piece.box)
     rgb = piece.rgb
     if holes.feather_px:
         weight = holes.weight(piece.box)[..., None]
         rgb = weight * rgb + (np.float32(1) - weight) * samples_to_rgb(original, source.header)
+    if grain is not None:
+        rgb = add_grain(rgb, piece.box, grain, task.row.id, holes.weight(piece.box))
     samples = rgb_to_samples(rgb, original, source.header)
     if opaque:
         samples[..., -1] = 255 if source.header.dtype == "uint8" else 65535

@@ -69,6 +69,16 @@ def rgb_to_samples(rgb: FloatArray, original_samples: SampleArray, header: Heade
     return samples
 
 
+def rgb_step(header: Header) -> float | None:
+    """One step of the samples in RGB of 0..1; None where there is nothing between two colours: palettes, few bits."""
+    if header.model == "palette" or (header.levels is not None and header.dtype == "uint8"):
+        return None
+    if header.levels is None:
+        return 1 / _white(header)
+    black, white = header.levels
+    return 1 / (white - black) if header.dtype in ("uint32", "int32") else 0.0
+
+
 def robust_levels(samples: SampleArray) -> tuple[float, float]:
     """Values that stand for black and white among samples (any shape) of no fixed range, such as 32-bit floats.
 

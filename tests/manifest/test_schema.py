@@ -13,7 +13,8 @@ def row(**options: str) -> Row:
 
 def test_option_names_are_what_users_write() -> None:
     assert list(OPTION_FIELDS) == [
-        "mask_polarity", "mask_threshold", "dilate", "feather", "jpeg", "mask_from", "mask_image", "xmp", "page",
+        "mask_polarity", "mask_threshold", "dilate", "feather", "jpeg", "mask_from", "mask_image", "grain", "xmp",
+        "page",
     ]  # fmt: skip
 
 
