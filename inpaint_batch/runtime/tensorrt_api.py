@@ -16,7 +16,7 @@ RTX = "tensorrt_rtx"
 BATCH_SIZES = {64: 32, 128: 16, 256: 8}
 """Tiles in a batch by side: as many pixels in each. A plan has one profile for each side, with this one shape."""
 
-_loggers: dict[str, object] = {}
+_loggers: dict[ModuleType, object] = {}
 
 
 def import_tensorrt() -> ModuleType:
@@ -35,7 +35,10 @@ def import_tensorrt() -> ModuleType:
 
 def logger(trt: ModuleType) -> object:
     """The one logger of this process (TensorRT ignores every further one); errors only."""
-    return _loggers.setdefault(trt.__name__, trt.Logger(trt.Logger.ERROR))
+    # By the module itself, not by its name: one package does not take the logger of another of the same name.
+    if trt not in _loggers:
+        _loggers[trt] = trt.Logger(trt.Logger.ERROR)
+    return _loggers[trt]
 
 
 def version(trt: ModuleType) -> str:

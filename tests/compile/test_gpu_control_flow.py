@@ -33,7 +33,7 @@ from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.runtime.plans import list_plans, write_plan
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.store import hash_file
-from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES
+from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, logger
 from inpaint_batch.runtime.tensorrt_engine import NOT_JUDGED
 from inpaint_batch.tiling.fill import TileInput
 
@@ -92,6 +92,14 @@ def test_a_plan_is_built_judged_timed_and_run(machine: FakeGpu, fp32: Path) -> N
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.fill(batch)
+
+
+def test_each_package_has_one_logger_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (install(monkeypatch, tmp_path, "tensorrt_rtx").trt for _ in range(2))
+    assert isinstance(logger(first), first.Logger)
+    assert logger(second) is not logger(first)
+    monkeypatch.setattr(first, "Logger", None)  # is not called again
+    assert logger(first) is logger(first)
 
 
 def test_what_was_timed_is_not_timed_again(machine: FakeGpu, cache: Path, fp32: Path) -> None:
