@@ -101,10 +101,11 @@ def fold_unshuffle(model: onnx.ModelProto) -> None:
     del stem.attribute[:]
     attributes = {"kernel_shape": [6, 6], "strides": [2, 2], "pads": [2, 2, 2, 2], "dilations": [1, 1], "group": 1}
     stem.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
-    _remove_unused(graph)
+    remove_unused(graph)
 
 
-def _remove_unused(graph: onnx.GraphProto) -> None:
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes and constants that no output needs, in place."""
     wanted = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):  # nodes stand in the order of their use

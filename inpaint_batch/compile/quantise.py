@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from inpaint_batch.compile.layout import place
 from inpaint_batch.errors import EngineError
 
 FLOAT_LAYERS = ("stem", "head", "match.query", "match.key")
@@ -77,6 +78,11 @@ def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed], form: Form = 
             )
         finally:
             root_log.setLevel(level)
+        if form == "cpu":
+            model = onnx.load(temporary)
+            place(model)
+            onnx.checker.check_model(model)
+            onnx.save(model, temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(destination)
