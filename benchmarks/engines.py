@@ -1,11 +1,13 @@
 """How fast are the engines? Interleaved runs of one model in several forms, as medians of ratios to FP32 ONNX Runtime.
 
-Usage: python benchmarks/engines.py FOLDER [--weights FILE] [--rounds N] [--threads N] [--json FILE]
+Usage: python benchmarks/engines.py FOLDER [--weights FILE] [--rounds N] [--threads N] [--clock cpu] [--json FILE]
 
-FOLDER holds NAME.fp32.onnx and NAME.int8.onnx as `inpaint-batch compile` writes them. With --weights torch runs the
-same network (eager, channels last); OpenVINO joins where it is installed. Each round runs every engine once, in turn,
-so that a busy machine slows all alike; a ratio is taken within a round, and its median over the rounds is what counts.
-Inputs are tiles of noise with holes. Prints Markdown.
+FOLDER holds NAME.fp32.onnx and NAME.int8.onnx as `inpaint-batch compile` writes them; further *.int8.onnx, of an older
+build for example, are run as well. With --weights torch runs the same network (eager, channels last); OpenVINO joins
+where it is installed, CUDA and TensorRT where there is a GPU. Each round runs every engine once, in turn, so that a
+busy machine slows all alike; a ratio is taken within a round, and its median over the rounds is what counts. `--clock
+cpu` takes processor time of all threads in the place of time on the wall, which means little on a machine that others
+use. Inputs are tiles of noise with holes. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ SIDES_PX = (64, 128, 256)
 BATCHES = (1, 8, 32)
 BASE = "onnxruntime fp32"
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
 Fill = Callable[[TileBatch], FloatArray]
 
 
@@ -45,8 +49,8 @@ def main() -> None:
     results = []
     for side in arguments.sides:
         for size in arguments.batches:
-            results += measure(engines, noise(side, size), arguments.rounds)
-    machine = describe(arguments.threads, arguments.rounds, load)
+            results += measure(engines, noise(side, size), arguments.rounds, CLOCKS[arguments.clock])
+    machine = describe(arguments.threads, arguments.rounds, arguments.clock, load)
     print(markdown(machine, results))
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
@@ -61,6 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES_PX)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="wall: as it passes; cpu: of all threads")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -69,8 +74,11 @@ def load_engines(folder: Path, weights: Path | None, threads: int) -> dict[str, 
     """Every engine that can run here, FP32 ONNX Runtime first."""
     (fp32,) = folder.glob("*.fp32.onnx")
     engines: dict[str, Fill] = {BASE: OnnxEngine(fp32, precision="fp32", threads=threads).fill}
-    for int8 in folder.glob("*.int8.onnx"):
-        engines["onnxruntime int8"] = OnnxEngine(int8, precision="int8", threads=threads).fill
+    quantised = sorted(folder.glob("*.int8.onnx"))
+    for int8 in quantised:
+        which = "" if len(quantised) == 1 else f" {int8.name.removesuffix('.int8.onnx')}"
+        engines[f"onnxruntime int8{which}"] = OnnxEngine(int8, precision="int8", threads=threads).fill
+    engines |= gpu_engines(fp32)
     if weights is not None:
         engines["torch eager fp32"] = torch_engine(weights, threads)
     for hint in ("f32", "bf16"):
@@ -79,6 +87,21 @@ def load_engines(folder: Path, weights: Path | None, threads: int) -> dict[str, 
         except ImportError:
             break
     return engines
+
+
+def gpu_engines(fp32: Path) -> dict[str, Fill]:
+    """CUDA and the best TensorRT plan, where they can run."""
+    from inpaint_batch.errors import InpaintBatchError
+    from inpaint_batch.runtime.select import select_engine
+
+    found: dict[str, Fill] = {}
+    for name in ("onnxruntime-cuda", "tensorrt"):
+        try:
+            engine = select_engine(name, model=str(fp32))
+        except InpaintBatchError:
+            continue
+        found[f"{name} {engine.precision}"] = engine.fill
+    return found
 
 
 def torch_engine(weights: Path, threads: int) -> Fill:
@@ -121,16 +144,18 @@ def noise(side_px: int, size: int) -> TileBatch:
     return TileBatch(image * (1 - hole), hole, prior * weight, weight)
 
 
-def measure(engines: dict[str, Fill], batch: TileBatch, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    engines: dict[str, Fill], batch: TileBatch, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[dict[str, Any]]:
     """One entry for each engine: milliseconds a tile (best, median) and the median ratio to BASE."""
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for fill in engines.values():
         fill(batch)  # what is only done once is not part of it
     for _ in range(rounds):
         for name, fill in engines.items():
-            started = time.perf_counter()
+            started = clock()
             fill(batch)
-            taken[name].append((time.perf_counter() - started) * 1e3 / len(batch))
+            taken[name].append((clock() - started) * 1e3 / len(batch))
     return [
         {
             "side_px": batch.side_px,
@@ -144,7 +169,7 @@ def measure(engines: dict[str, Fill], batch: TileBatch, rounds: int) -> list[dic
     ]
 
 
-def describe(threads: int, rounds: int, load: tuple[float, float, float]) -> dict[str, str]:
+def describe(threads: int, rounds: int, clock: str, load: tuple[float, float, float]) -> dict[str, str]:
     """Hardware, versions, date and how busy the machine was."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -164,6 +189,7 @@ def describe(threads: int, rounds: int, load: tuple[float, float, float]) -> dic
     return {
         "CPU": f"{cpu}, {num_cores()} cores usable, {features}",
         "threads": str(threads),
+        "clock": clock,
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "load": " → ".join(" ".join(f"{value:.1f}" for value in each) for each in (load, os.getloadavg())),
