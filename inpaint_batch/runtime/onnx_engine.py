@@ -28,6 +28,7 @@ from inpaint_batch.errors import EngineError, FailureCode, RowError
 from inpaint_batch.runtime.adapter import adapter_path
 from inpaint_batch.runtime.convention import Convention, OwnConvention, TensorFacts
 from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.runtime.processor import adds_bytes_exactly
 from inpaint_batch.types import FloatArray
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def _open(path: Path, content: bytes, providers: Sequence[Any]) -> onnxruntime.I
     # and asks for it again, a tile of 256 px takes a sixth more time.
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False  # a pattern is kept for every shape of batch
+    if not adds_bytes_exactly():  # then by slower kernels, which are: a fill does not depend on the processor
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         # From the bytes that were hashed, so that the hash is of what runs; a graph in several files cannot be opened.
         return ort.InferenceSession(content, options, providers=list(providers))

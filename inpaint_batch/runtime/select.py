@@ -6,6 +6,7 @@ from inpaint_batch.errors import EngineError, UsageError
 from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.mirrors import MirroredEngine
+from inpaint_batch.runtime.processor import adds_bytes_exactly
 from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, find_weights
 
 ENGINES = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt", "torch", "torch-compile", "identity")
@@ -20,10 +21,10 @@ def select_engine(
 
     `engine`: one of ENGINES, or `faulty:SCHEDULE`; for `auto` see `inpaint_batch.runtime.gpu`. `model`: `default` or
     the path of an `.onnx` file, asked as the adapter beside it says if there is one; for TensorRT and CUDA the FP32
-    file; for torch also a `.safetensors` file. `precision`: `auto` (ONNX Runtime: INT8 where there is such a file, else
-    FP32; TensorRT: that of the best plan; torch: FP32), `int8`, `fp32` or, for TensorRT and torch on a GPU, `fp16`.
-    `threads`: tiles filled at one time on a CPU, 0 for one per core. Every fallback that was taken stands in the
-    engine's `notes`.
+    file; for torch also a `.safetensors` file. `precision`: `auto` (ONNX Runtime: INT8 where there is such a file and
+    the processor is good at it, else FP32; TensorRT: that of the best plan; torch: FP32), `int8`, `fp32` or, for
+    TensorRT and torch on a GPU, `fp16`. `threads`: tiles filled at one time on a CPU, 0 for one per core. Every
+    fallback that was taken stands in the engine's `notes`.
 
     Raises UsageError for an unknown engine or precision, EngineError where the model, or a plan of it for this machine,
     is missing, damaged or foreign, MissingDependencyError where the engine's package is not installed.
@@ -85,6 +86,8 @@ def _choose_precision(stored: StoredModel, asked: str) -> tuple[str, tuple[str, 
                 f"model {stored.name} has no {asked} file (only {there}): use --precision auto or {there}"
             )
         return asked, ()
+    if not adds_bytes_exactly() and "fp32" in stored.files and "int8" in stored.files:
+        return "fp32", ("this processor has no VNNI, without which INT8 is slower than FP32; fp32 is used",)
     best = next(precision for precision in PRECISIONS if precision in stored.files)
     if stored.name == "default" and best != PRECISIONS[0]:
         return best, (f"the default model has no {PRECISIONS[0]} file; {best} is used, which is slower",)

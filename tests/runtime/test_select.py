@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +8,14 @@ from small_graphs import pass_through
 
 import inpaint_batch
 from inpaint_batch.errors import EngineError, UsageError
-from inpaint_batch.runtime import store
+from inpaint_batch.runtime import processor, select, store
 from inpaint_batch.runtime.select import select_engine
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package folder without any model yet; returns where an installed wheel keeps them."""
+    """A package folder without any model yet; returns where an installed wheel keeps them. The processor has VNNI."""
+    monkeypatch.setattr(select, "adds_bytes_exactly", lambda: True)
     package = tmp_path / "site-packages" / "inpaint_batch"
     (package / "engines" / "default").mkdir(parents=True)
     monkeypatch.setattr(inpaint_batch, "__file__", str(package / "__init__.py"))
@@ -26,6 +28,32 @@ def test_int8_is_preferred(installed: Path) -> None:
     engine = select_engine(threads=1)
     assert (engine.name, engine.precision, engine.model, engine.notes) == ("onnxruntime", "int8", "default", ())
     assert select_engine(precision="fp32", threads=1).precision == "fp32"
+
+
+def test_without_vnni_fp32_is_faster_and_int8_exact(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("int8", "fp32"):
+        pass_through(installed / f"dcf-base.{precision}.onnx")
+    monkeypatch.setattr(select, "adds_bytes_exactly", processor.adds_bytes_exactly)
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    processor.adds_bytes_exactly.cache_clear()
+    try:
+        (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n")
+        engine = select_engine(threads=1)
+        assert engine.precision == "fp32"
+        assert engine.notes == ("this processor has no VNNI, without which INT8 is slower than FP32; fp32 is used",)
+        assert select_engine(precision="int8", threads=1).precision == "int8"
+        for exact in ("flags\t\t: fpu avx2 avx_vnni\n", "flags\t\t: avx512_vnni\n", "nothing said\n"):
+            processor.adds_bytes_exactly.cache_clear()
+            (tmp_path / "cpuinfo").write_text(exact)
+            assert select_engine(threads=1).precision == "int8"
+        processor.adds_bytes_exactly.cache_clear()
+        (tmp_path / "cpuinfo").unlink()
+        assert processor.adds_bytes_exactly()
+    finally:
+        processor.adds_bytes_exactly.cache_clear()
 
 
 def test_without_int8_fp32_is_used_and_said(installed: Path) -> None:
