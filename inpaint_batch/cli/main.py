@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "inpaint_batch.cli.check",
     "mask": "inpaint_batch.cli.mask",
     "status": "inpaint_batch.cli.status",
+    "report": "inpaint_batch.cli.report",
     "merge": "inpaint_batch.cli.merge",
     "train": "inpaint_batch.cli.train",
     "compile": "inpaint_batch.cli.compile",

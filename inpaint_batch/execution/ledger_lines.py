@@ -59,6 +59,8 @@ class LedgerEntry:
     """Process that did it, `node7:4711`."""
     attempt: int = 1
     """How often that run had begun it."""
+    page: int = 0
+    """Page of the source, counted from 1; 0 where it has only one."""
 
     def to_line(self, now_s: float) -> bytes:
         """This entry as one line of JSON with the time in it; fields that say nothing are left out."""
@@ -89,6 +91,8 @@ class LedgerEntry:
             values["worker"] = self.worker
         if self.attempt > 1:
             values["attempt"] = self.attempt
+        if self.page:
+            values["page"] = self.page
         return _encoded(values).encode("utf-8", "surrogatepass") + b"\n"
 
 
@@ -175,9 +179,14 @@ def parts_of(folder: Path) -> list[Path]:
 
 def read_lines(state: Path) -> Iterator[Line]:
     """Every sound line of the ledger of `state`, part by part, also while runs are adding to it."""
+    return (line for line, _ in read_texts(state))
+
+
+def read_texts(state: Path) -> Iterator[tuple[Line, bytes]]:
+    """The same, each with its text: JSON with all that `LedgerEntry` says."""
     for part in parts_of(state / "ledger"):
         with part.open("rb") as file:
             for text in file:
                 line = Line.parse(text)
                 if line is not None:
-                    yield line
+                    yield line, text

@@ -340,4 +340,5 @@ def _entry(outcome: RowOutcome, run: str) -> LedgerEntry:
         run=run,
         worker=outcome.worker,
         attempt=task.attempt,
+        page=task.config.page,
     )

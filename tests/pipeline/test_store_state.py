@@ -17,6 +17,7 @@ from inpaint_batch.pipeline import store_state
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
+from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.store_state import merge_in_store, open_place, state_copy, store_status
 from inpaint_batch.report.progress import make_progress
 from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
@@ -124,3 +125,13 @@ def test_shards_of_another_number_are_kept_out(store):
         held = [name for name in names_below(store) if "lock" in name]
         assert sorted(held) == [".inpaint-batch/lock-1-of-2.json", ".inpaint-batch/lock-2-of-2.json"]
     assert Shard(1, 2).name == "1-of-2"
+
+
+def test_a_page_for_results_in_a_store(store, gallery, tmp_path):
+    gallery.add("a.png", side=100, hole=(10, 10, 10, 20))
+    restore(gallery, store)
+    path = write_report(store, tmp_path / "page.html", num_rows=1, max_image_bytes=1 << 30)
+    page = path.read_text("utf-8")
+    assert f"<h1>{store}</h1>" in page
+    assert "hole 2.00%, changed 2.00%" in page
+    assert "<a href" not in page  # no link leads from this machine into a store

@@ -1,0 +1,49 @@
+"""`inpaint-batch report`: a page to look at results, made from what a run left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inpaint_batch.cli import options
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def report(
+    output: options.OutputOfRuns,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Where the page goes. Default: DIR/.inpaint-batch/report.html.",
+            show_default=False,
+        ),
+    ] = None,
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows",
+            metavar="N",
+            min=0,
+            help="Results to show, 0 for all; about 150 kB of the page each. Default: 40.",
+            show_default=False,
+        ),
+    ] = 40,
+    max_image_megabytes: options.MaxImageMegabytes = None,
+) -> None:
+    """Write one HTML file that shows results of the runs in DIR beside their sources, and what failed.
+
+    A third of the results have the largest holes or a warning, the others are chosen by chance. Each is compared with
+    its source anew: what has changed is marked, and the largest changes are shown pixel by pixel. Runs need not have
+    ended.
+    """
+    from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES
+    from inpaint_batch.pipeline.report import write_report
+
+    max_bytes = max_image_megabytes * 2**20 if max_image_megabytes is not None else DEFAULT_MAX_IMAGE_BYTES
+    typer.echo(write_report(output, html, num_rows=rows, max_image_bytes=max_bytes))

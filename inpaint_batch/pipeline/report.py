@@ -1,0 +1,195 @@
+"""`report`: a page to look at the results of the runs of an output folder, made from its ledger and the files alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from inpaint_batch.errors import RowError, UsageError
+from inpaint_batch.execution.ledger_lines import Line, read_texts
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.pipeline.status import ShardStatus, folder_status
+from inpaint_batch.pipeline.store_state import state_copy
+from inpaint_batch.report.comparison import Comparison, compare
+from inpaint_batch.report.page import Failed, Head, Shown, page
+from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.objects import ObjectError, fetch
+from inpaint_batch.storage.paths import STATE_FOLDER
+from inpaint_batch.storage.scratch import scratch_file
+from inpaint_batch.storage.uris import is_uri, joined
+
+PAGE = "report.html"
+"""Name of the page in the state folder, where no other is wanted."""
+WIDEST_SHARE = 1 / 3
+"""Part of the rows on the page that are there for the size of their holes or a warning; the others are by chance."""
+MAX_FAILED = 500
+"""Failures that are listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A row that is done, as the ledger tells it."""
+
+    id: str
+    image: str
+    output: str
+    coverage: float | None
+    warnings: tuple[str, ...]
+    page: int
+
+    @classmethod
+    def of(cls, line: Line, text: bytes) -> _Result:
+        values = json.loads(text.decode("utf-8", "surrogatepass"))
+        told = values.get("coverage")
+        return cls(
+            line.id,
+            line.image,
+            line.output,
+            float(told) if isinstance(told, int | float) else None,
+            tuple(str(warning) for warning in values.get("warnings", ())),
+            int(values.get("page", 0)),
+        )
+
+
+@dataclass(slots=True)
+class _First:
+    """Of all rows that are added, the `limit` first by `rank`; memory for twice as many."""
+
+    limit: int
+    rank: Callable[[_Result], object]
+    kept: dict[str, _Result] = field(default_factory=dict)
+
+    def add(self, result: _Result) -> None:
+        self.kept[result.id] = result
+        if len(self.kept) > 2 * self.limit + 1000:
+            self.kept = {each.id: each for each in self.ranked()}
+
+    def ranked(self) -> list[_Result]:
+        return sorted(self.kept.values(), key=self.rank)[: self.limit]  # type: ignore[arg-type]
+
+
+def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_image_bytes: int) -> Path:
+    """Write the page for a folder or a store (URI); returns its path.
+
+    `num_rows` is how many results are shown, 0 for all; a file of which more than `max_image_bytes` must be decoded at
+    once is not. Raises StorageError where no run has begun there, or the page cannot be written, and UsageError where
+    it has no place.
+    """
+    with ExitStack() as life:
+        if isinstance(output, str):
+            if html is None:
+                raise UsageError("say with --html where the page is to go: a file on this machine")
+            root = life.enter_context(state_copy(output))
+        else:
+            root = output
+        target = html if html is not None else root / STATE_FOLDER / PAGE
+        shards = folder_status(root, shown=str(output))
+        done, failed, num_failed = _chosen(root / STATE_FOLDER, num_rows)
+        head = Head(str(output), _sentence(shards), _choice(len(done), num_rows))
+        shown = (_shown(each, output, target, max_image_bytes) for each in done)
+        with atomic_write(target) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
+            for piece in page(head, shown, failed, num_failed):
+                file.write(piece)
+    return target
+
+
+def _chosen(state: Path, num_rows: int) -> tuple[list[_Result], list[Failed], int]:
+    """Results to show, failures to list, and how many there are of these."""
+    widest, by_chance = _First(num_rows or 1 << 60, _by_width), _First(num_rows or 1 << 60, _by_chance)
+    failed: dict[str, Failed] = {}
+    for line, text in read_texts(state):
+        if line.status == "failed":
+            failed[line.id] = Failed(line.id, line.code, line.message)
+            for kept in (widest.kept, by_chance.kept):
+                kept.pop(line.id, None)
+        elif line.status == "done":
+            failed.pop(line.id, None)
+            result = _Result.of(line, text)
+            widest.add(result)
+            by_chance.add(result)
+    first = widest.ranked()[: round(num_rows * WIDEST_SHARE) or None] if num_rows else widest.ranked()
+    already = {each.id for each in first}
+    others = [each for each in by_chance.ranked() if each.id not in already]
+    chosen = [*first, *(others[: num_rows - len(first)] if num_rows else others)]
+    return chosen, list(failed.values())[:MAX_FAILED], len(failed)
+
+
+def _by_width(result: _Result) -> tuple[bool, float, str]:
+    return not result.warnings, -(result.coverage or 0.0), result.id
+
+
+def _by_chance(result: _Result) -> bytes:
+    return hashlib.blake2b(result.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _sentence(shards: list[ShardStatus]) -> str:
+    done = sum(shard.num_done for shard in shards)
+    known = all(shard.num_rows is not None for shard in shards)
+    rows = str(sum(shard.num_rows or 0 for shard in shards)) if known else "an unknown number of"
+    codes = sum((shard.by_code for shard in shards), Counter[str]())
+    failed = f"{codes.total()} failed" + (f" ({_counts(codes)})" if codes else "")
+    states = Counter(shard.state if shard.exit_code is None else f"exit code {shard.exit_code}" for shard in shards)
+    of_runs = next(iter(states)) if len(shards) == 1 else f"{len(shards)} shards: {_counts(states)}"
+    return f"{done} of {rows} rows done, {failed}; {of_runs}."
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counter.items()))
+
+
+def _choice(num_shown: int, num_rows: int) -> str:
+    if not num_shown:
+        return "No row is done yet."
+    if num_shown < num_rows or not num_rows:
+        return "All rows that are done are shown, those with a warning first, then by the size of their holes."
+    return (
+        f"{num_shown} of the rows that are done are shown: first those with a warning, those with the largest holes, "
+        "then others by chance, the same at every call."
+    )
+
+
+def _shown(result: _Result, output: Path | str, target: Path, max_image_bytes: int) -> Shown:
+    if isinstance(output, str):
+        place, link = joined(output, result.output), ""
+    else:
+        path = (output / result.output).absolute()
+        place, link = str(path), quote(Path(os.path.relpath(path, target.absolute().parent)).as_posix())
+    try:
+        pictures: Comparison | str = _compared(result, place, max_image_bytes)
+    except RowError as error:
+        pictures = f"cannot be shown: {error.message}"
+    return Shown(result.id, result.image, result.output, link, result.coverage, result.warnings, pictures)
+
+
+def _compared(result: _Result, place: str, max_image_bytes: int) -> Comparison:
+    page_number = result.page or None
+    with _on_this_machine(result.image, "image") as source, _on_this_machine(place, "output") as written:
+        before = open_image(source, max_bytes=max_image_bytes, page=page_number)
+        try:
+            after = open_image(written, max_bytes=max_image_bytes, page=page_number)
+            try:
+                return compare(before, after)
+            finally:
+                after.close()
+        finally:
+            before.close()
+
+
+@contextmanager
+def _on_this_machine(location: str, role: str) -> Iterator[Path]:
+    if not is_uri(location):
+        yield Path(location)
+        return
+    with scratch_file(location) as path:
+        try:
+            fetch(location, path)
+        except ObjectError as error:
+            raise error.for_row(location, role) from error
+        yield path
