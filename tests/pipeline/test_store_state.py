@@ -14,10 +14,10 @@ from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.pipeline import store_state
+from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
-from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.store_state import merge_in_store, open_place, state_copy, store_status
 from inpaint_batch.report.progress import make_progress
 from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
