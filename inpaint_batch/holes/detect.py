@@ -6,7 +6,7 @@ scratch against what is darker than its surroundings there. Photographs have bot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.holes.distance import grow
-from inpaint_batch.holes.lines import MARGIN_PX, find_lines
-from inpaint_batch.holes.specks import BLACK, RING_PX, TEXTURE_PX, WHITE, SpeckLimits, find_specks
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.holes.lines import Lines, find_lines
+from inpaint_batch.holes.specks import BLACK, WHITE, SpeckLimits, find_specks
+from inpaint_batch.types import BoolArray, Box, FloatArray
 
 KINDS = ("scratches", "dust", "stains")
 """Everything that can be found."""
@@ -52,7 +52,12 @@ GROUND_WINDOW_PX = 31
 BORDER_PX = 4
 MIN_SIDE_PX = 32
 """Nothing is found in an image that is smaller: there is nothing to compare with."""
-STRIP_ROWS = 1024
+TILE_PX = 2048
+OVERLAP_PX = 160
+"""How far tiles reach beyond their own part: a multiple of 4, so that halving twice meets the same pixels in each."""
+
+Read = Callable[[Box], FloatArray]
+"""Box of an image -> its grey (h, w), float32 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class DetectConfig:
     """Marks brighter than their surroundings, darker, or both."""
     dilate_px: int = 1
     """Grow what was found by so many pixels: marks have soft rims."""
+    max_area: float = 0.2
+    """More than this part of an image, 0..1, is rather what it shows: nothing is taken where more was found."""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
@@ -83,6 +90,7 @@ class DetectConfig:
             ("max_size_px", 3, 60),
             ("min_length_px", 8, 10_000),
             ("dilate_px", 0, 64),
+            ("max_area", 0.0001, 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -94,35 +102,42 @@ class Detection:
     """What was found in one image."""
 
     hole: BoolArray
-    """(h, w): everything found, grown by `dilate_px`."""
+    """(h, w): everything found, grown by `dilate_px`; nothing where that is more than `max_area`."""
+    coverage: float
+    """Part of the image that was found, grown, 0..1; of nothing in `hole` too."""
     num_px: dict[str, int]
     """Pixels of each kind that was looked for, before growing."""
 
-    @property
-    def coverage(self) -> float:
-        """Share of the image in `hole`, 0..1."""
-        return float(np.count_nonzero(self.hole)) / self.hole.size
-
 
 def detect(grey: FloatArray, config: DetectConfig) -> Detection:
-    """Find damage in `grey` (h, w), float32 0..1.
+    """Find damage in `grey` (h, w), float32 0..1."""
+    return detect_in(lambda box: grey[box.slices], grey.shape[0], grey.shape[1], config)
 
-    The filters work in strips of 1024 rows; with what is kept for the whole image the peak is about 50 bytes a pixel.
+
+def detect_in(read: Read, height: int, width: int, config: DetectConfig) -> Detection:
+    """Find damage in an image of which only a tile of at most 2048 px a side is read at a time.
+
+    Besides the map of what is found, one byte a pixel, the peak is some 350 MB whatever the size of the image.
     """
-    if min(grey.shape) < MIN_SIDE_PX:
-        return Detection(np.zeros(grey.shape, np.bool_), dict.fromkeys(config.kinds, 0))
-    found = {}
-    for kind in config.kinds:
-        if kind == "scratches":
-            found[kind] = _scratches(grey, config)
-        elif kind == "dust":
-            found[kind] = _dust(grey, config)
-        else:
-            found[kind] = _stains(grey, config)
-    hole = np.logical_or.reduce(list(found.values()))
+    hole = np.zeros((height, width), np.bool_)
+    num_px = dict.fromkeys(config.kinds, 0)
+    side_px = min(height, width)
+    if side_px >= MIN_SIDE_PX:
+        for tile, inner in _tiles(height, width):
+            grey = read(tile)
+            own = inner.shift(-tile.top, -tile.left).slices
+            for kind in config.kinds:
+                found = _FINDERS[kind](grey, side_px, config)[own]
+                num_px[kind] += int(np.count_nonzero(found))
+                hole[inner.slices] |= found
     if config.dilate_px:
-        hole = grow(hole, config.dilate_px)
-    return Detection(hole, {kind: int(np.count_nonzero(each)) for kind, each in found.items()})
+        grown = grow(hole, config.dilate_px)
+        assert isinstance(grown, np.ndarray)
+        hole = grown
+    coverage = float(np.count_nonzero(hole)) / hole.size
+    if coverage > config.max_area:
+        hole[...] = False
+    return Detection(hole, coverage, num_px)
 
 
 def noise_sigma(grey: FloatArray) -> float:
@@ -135,31 +150,22 @@ def noise_sigma(grey: FloatArray) -> float:
     return float(MAD_TO_SIGMA * np.median(np.abs(second)) / np.sqrt(6))
 
 
-def _scratches(grey: FloatArray, config: DetectConfig) -> BoolArray:
+def _scratches(grey: FloatArray, side_px: int, config: DetectConfig) -> BoolArray:
     floor = max(MIN_CONTRAST, NOISE_OF_LINES * noise_sigma(grey))
-    step = 255 / (4 * config.threshold)  # maps of 8 bits, so that those of the whole image stay small
-    prominences = [np.zeros(grey.shape, np.uint8) for _ in range(2)]
-    ridges = [np.zeros(grey.shape, np.bool_) for _ in range(2)]
-    for strip, rows, inner in _strips(grey, MARGIN_PX):
-        for number, lines in enumerate(find_lines(strip, floor, min(grey.shape))):
-            prominences[number][rows] = np.minimum(lines.prominence[inner] * step, 255)
-            ridges[number][rows] = lines.ridge[inner]
+    lines = find_lines(grey, floor, side_px)
     ground = np.asarray(cv2.medianBlur(np.rint(grey * 255).astype(np.uint8), GROUND_WINDOW_PX), np.uint8)
     # In paper that is clipped to white nothing brighter can tell how much of what is darker is texture.
-    ridges[0] &= ground > 255 * BLACK
-    ridges[1] &= ground < 255 * WHITE
-    for ridge in ridges:  # at the border only one side of a line is known
-        _clear_border(ridge, BORDER_PX)
-    bright, dark = (
-        _candidates(prominence, ridge, config.threshold * step, config.min_length_px)
-        for prominence, ridge in zip(prominences, ridges, strict=True)
-    )
+    for each, unclipped in zip(lines, (ground > 255 * BLACK, ground < 255 * WHITE), strict=True):
+        each.ridge[...] &= unclipped
+        _clear_border(each.ridge, BORDER_PX)  # there only one side of a line is known
+    bright, dark = (_candidates(each, config) for each in lines)
     found = np.zeros(grey.shape, np.bool_)
     for number in _polarities(config):
         long = _credible(*((bright, dark), (dark, bright))[number])
         if long.any():
-            trimmed = _trimmed(long, ridges[number], grey, ground, bright=number == 0)
-            found |= _thin(trimmed, long & ridges[number])
+            ridge = lines[number].ridge
+            trimmed = _trimmed(long, ridge, grey, ground, bright=number == 0)
+            found |= _thin(trimmed, long & ridge, max(MAX_WIDTH_PX, side_px * MAX_WIDTH_PART))
     return found
 
 
@@ -178,18 +184,17 @@ class _Candidates:
     """0 where a label is not a line."""
 
 
-def _candidates(prominence: NDArray[np.uint8], ridge: BoolArray, threshold: float, min_length_px: int) -> _Candidates:
+def _candidates(lines: Lines, config: DetectConfig) -> _Candidates:
     """Hysteresis: connected pixels above the weak threshold that are long, thin, and in part above the threshold."""
-    weak = prominence >= WEAK * threshold
+    weak = lines.prominence >= WEAK * config.threshold
     num, labels = cv2.connectedComponents(weak.view(np.uint8), connectivity=8)
-    spine = weak & ridge
-    areas, lengths, strong_lengths = (
-        np.bincount(labels[pixels], minlength=num) for pixels in (weak, spine, ridge & (prominence >= threshold))
-    )
-    sums = np.bincount(labels[spine], prominence[spine], minlength=num)
+    spine = weak & lines.ridge
+    strong = lines.ridge & (lines.prominence >= config.threshold)
+    areas, lengths, strong_lengths = (np.bincount(labels[pixels], minlength=num) for pixels in (weak, spine, strong))
+    sums = np.bincount(labels[spine], lines.prominence[spine], minlength=num)
     wanted = (
-        (lengths >= min_length_px)
-        & (strong_lengths >= min_length_px / 2)
+        (lengths >= config.min_length_px)
+        & (strong_lengths >= config.min_length_px / 2)
         & (lengths * lengths >= MIN_ELONGATION * areas)
     )
     wanted[0] = False
@@ -233,9 +238,8 @@ def _trimmed(
     return closed.astype(np.bool_)
 
 
-def _thin(trimmed: BoolArray, spine: BoolArray) -> BoolArray:
-    """The components of `trimmed` that are on average no wider than scratches are in images of this size."""
-    max_width_px = max(MAX_WIDTH_PX, min(trimmed.shape) * MAX_WIDTH_PART)
+def _thin(trimmed: BoolArray, spine: BoolArray, max_width_px: float) -> BoolArray:
+    """The components of `trimmed` that are on average no wider than `max_width_px`."""
     num, labels = cv2.connectedComponents(trimmed.view(np.uint8), connectivity=8)
     areas, lengths = (np.bincount(labels[pixels], minlength=num) for pixels in (trimmed, trimmed & spine))
     wanted = areas <= max_width_px * lengths
@@ -243,13 +247,15 @@ def _thin(trimmed: BoolArray, spine: BoolArray) -> BoolArray:
     return np.asarray(wanted[labels], np.bool_)
 
 
-def _dust(grey: FloatArray, config: DetectConfig) -> BoolArray:
+def _dust(grey: FloatArray, side_px: int, config: DetectConfig) -> BoolArray:
+    del side_px
     floor = max(MIN_CONTRAST, noise_sigma(grey))
     limits = SpeckLimits(SPECK_FACTOR * config.threshold, floor, MIN_DUST_AREA_PX, 1, config.max_size_px)
     return _specks(grey, config, limits)
 
 
-def _stains(grey: FloatArray, config: DetectConfig) -> BoolArray:
+def _stains(grey: FloatArray, side_px: int, config: DetectConfig) -> BoolArray:
+    del side_px
     size = (max(1, grey.shape[1] // STAIN_STEP), max(1, grey.shape[0] // STAIN_STEP))
     small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.float32)
     least_px = max(2, config.max_size_px // STAIN_STEP)
@@ -260,25 +266,28 @@ def _stains(grey: FloatArray, config: DetectConfig) -> BoolArray:
     return np.asarray(cv2.resize(found, grey.shape[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5, np.bool_)
 
 
+_FINDERS = {"scratches": _scratches, "dust": _dust, "stains": _stains}
+
+
 def _specks(grey: FloatArray, config: DetectConfig, limits: SpeckLimits) -> BoolArray:
-    found = np.zeros(grey.shape, np.bool_)
-    margin_px = int(3 * TEXTURE_PX) + 2 * limits.max_size_px + RING_PX[1]
-    for strip, rows, inner in _strips(grey, margin_px):
-        specks = find_specks(strip, limits)
-        for number in _polarities(config):
-            found[rows] |= specks[number][inner]
-    return found
+    specks = find_specks(grey, limits)
+    return np.asarray(np.logical_or.reduce([specks[number] for number in _polarities(config)]), np.bool_)
 
 
 def _polarities(config: DetectConfig) -> tuple[int, ...]:
     return {"bright": (0,), "dark": (1,), "both": (0, 1)}[config.polarity]
 
 
-def _strips(grey: FloatArray, margin_px: int) -> Iterator[tuple[FloatArray, slice, slice]]:
-    """Strips of `grey` with `margin_px` more rows on either side, where each belongs, and where in it that lies."""
-    height = grey.shape[0]
-    margin_px += -margin_px % STAIN_STEP  # halving twice must meet the same pixels in every strip
-    for top in range(0, height, STRIP_ROWS):
-        bottom = min(height, top + STRIP_ROWS)
-        first = max(0, top - margin_px)
-        yield grey[first : bottom + margin_px], slice(top, bottom), slice(top - first, bottom - first)
+def _tiles(height: int, width: int) -> Iterator[tuple[Box, Box]]:
+    """Tiles that overlap, and the part of each that is its own."""
+    image = Box(0, 0, height, width)
+    for top, bottom in _spans(height):
+        for left, right in _spans(width):
+            inner = Box(top, left, bottom - top, right - left)
+            yield inner.expand(OVERLAP_PX).intersect(image), inner
+
+
+def _spans(length: int) -> Iterator[tuple[int, int]]:
+    step = TILE_PX if length <= TILE_PX else TILE_PX - 2 * OVERLAP_PX
+    for start in range(0, length, step):
+        yield start, min(length, start + step)

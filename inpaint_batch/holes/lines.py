@@ -26,8 +26,6 @@ SIDES_PX = (3.0, 5.0)
 """Distances of the parallel lines on either side."""
 TEXTURE_PX = 12.0
 """Standard deviation of the window over which texture is measured, at each level."""
-MARGIN_PX = (1 << (len(LEVEL_SIDES_PX) - 1)) * int(3 * TEXTURE_PX + 3 * ALONG_PX + SIDES_PX[-1])
-"""How far a response reaches: a strip needs so many rows more on either side."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +39,7 @@ class Lines:
 
 
 def find_lines(grey: FloatArray, min_contrast: float, side_px: int) -> tuple[Lines, Lines]:
-    """Bright and dark lines in `grey` (h, w), 0..1, a strip of an image whose shorter side is `side_px`.
+    """Bright and dark lines in `grey` (h, w), 0..1, a part of an image whose shorter side is `side_px`.
 
     Texture below `min_contrast` counts as `min_contrast`.
     """
@@ -66,17 +64,27 @@ def find_lines(grey: FloatArray, min_contrast: float, side_px: int) -> tuple[Lin
 def _responses(grey: FloatArray) -> list[tuple[FloatArray, NDArray[np.uint8]]]:
     """For bright and dark: the greatest contrast (h, w) over all directions, and the direction across it, 0..3 in steps
     of 45 degrees from the x axis."""
+    height, width = grey.shape
     found = [(np.zeros(grey.shape, np.float32), np.zeros(grey.shape, np.uint8)) for _ in range(2)]
+    pad = int(SIDES_PX[-1]) + 1
+    padded = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REFLECT_101)
     for number in range(NUM_ORIENTATIONS):
         angle = np.pi * number / NUM_ORIENTATIONS
-        mean = np.asarray(cv2.filter2D(grey, -1, _kernel(angle), borderType=cv2.BORDER_REFLECT_101), np.float32)
-        sides = [_shifted(mean, sign * side_px, angle) for side_px in SIDES_PX for sign in (-1, 1)]
-        contrasts = (mean - np.maximum.reduce(sides), np.minimum.reduce(sides) - mean)
+        means = np.asarray(cv2.filter2D(padded, -1, _kernel(angle), borderType=cv2.BORDER_REFLECT_101), np.float32)
+
+        def beside(distance_px: float, means: FloatArray = means, angle: float = angle) -> FloatArray:
+            dx, dy = round(-distance_px * np.sin(angle)), round(distance_px * np.cos(angle))
+            return means[pad + dy : pad + dy + height, pad + dx : pad + dx + width]
+
+        middle = beside(0)
+        highest = lowest = beside(SIDES_PX[0])
+        for each in (beside(sign * side_px) for side_px in SIDES_PX for sign in (-1, 1)):
+            highest, lowest = np.maximum(highest, each), np.minimum(lowest, each)
         across = round((angle + np.pi / 2) / (np.pi / 4)) % 4
-        for (response, direction), contrast in zip(found, contrasts, strict=True):
-            better = contrast > response
-            response[better] = contrast[better]
-            direction[better] = across
+        for (response, direction), contrast in zip(found, (middle - highest, lowest - middle), strict=True):
+            better = (contrast > response).view(np.uint8)
+            cv2.copyTo(contrast, better, response)
+            direction[better.view(np.bool_)] = across
     return found
 
 
@@ -87,15 +95,6 @@ def _kernel(angle: float) -> FloatArray:
     across = -x * np.sin(angle) + y * np.cos(angle)
     kernel = np.exp(-0.5 * ((along / ALONG_PX) ** 2 + (across / ACROSS_PX) ** 2))
     return np.asarray(kernel / kernel.sum(), np.float32)
-
-
-def _shifted(values: FloatArray, distance_px: float, angle: float) -> FloatArray:
-    """`values` read at `distance_px` across a line of direction `angle`; the border is repeated."""
-    dx, dy = round(-distance_px * np.sin(angle)), round(distance_px * np.cos(angle))
-    height, width = values.shape
-    pad = int(SIDES_PX[-1]) + 1
-    padded = cv2.copyMakeBorder(values, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    return np.asarray(padded[pad + dy : pad + dy + height, pad + dx : pad + dx + width], np.float32)
 
 
 def _texture(response: FloatArray) -> FloatArray:

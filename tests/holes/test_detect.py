@@ -8,7 +8,7 @@ import pytest
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.holes import detect as module
-from inpaint_batch.holes.detect import KINDS, DetectConfig, detect, noise_sigma
+from inpaint_batch.holes.detect import KINDS, DetectConfig, detect, detect_in, noise_sigma
 
 NOISE = 0.02
 CONTRAST = 0.15
@@ -133,12 +133,31 @@ def test_threshold_and_dilation_do_what_they_say():
     assert found.coverage == pytest.approx(found.hole.mean())
 
 
-def test_strips_change_nothing_away_from_their_seams(monkeypatch):
-    scratched = ground(side_px=600) + np.float32(CONTRAST) * line(side_px=600)
-    scratched += np.float32(0.3) * disc(7, 600)
+def test_more_than_the_largest_area_is_no_damage():
+    scratched = ground() + np.float32(CONTRAST) * line()
+    all_of_it = detect(scratched, config())
+    assert all_of_it.hole.any()
+    none_of_it = detect(scratched, config(max_area=all_of_it.coverage - 0.001))
+    assert not none_of_it.hole.any()
+    assert none_of_it.coverage == all_of_it.coverage
+
+
+@pytest.mark.parametrize("side_px", [600, 640])
+def test_tiles_change_nothing_away_from_their_seams(monkeypatch, side_px):
+    scratched = ground(side_px=side_px) + np.float32(CONTRAST) * line(side_px=side_px)
+    scratched += np.float32(0.3) * disc(7, side_px)
     whole = detect(scratched, DetectConfig(kinds=KINDS)).hole
-    monkeypatch.setattr(module, "STRIP_ROWS", 256)
-    assert (detect(scratched, DetectConfig(kinds=KINDS)).hole != whole).mean() < 1e-3
+    monkeypatch.setattr(module, "TILE_PX", 512)
+    boxes = []
+
+    def read(box):
+        boxes.append(box)
+        return scratched[box.slices]
+
+    tiled = detect_in(read, side_px, side_px, DetectConfig(kinds=KINDS)).hole
+    assert len(boxes) == 16
+    assert max(box.height for box in boxes) == 512
+    assert (tiled != whole).mean() < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (5, 7), (40, 2)])
@@ -154,7 +173,7 @@ def test_noise_is_measured_also_on_a_gradient(sigma):
 @pytest.mark.parametrize(
     "values",
     [{"kinds": ()}, {"kinds": ("tears",)}, {"threshold": 0.5}, {"max_size_px": 2}, {"min_length_px": 1},
-     {"polarity": "grey"}, {"dilate_px": -1}],
+     {"polarity": "grey"}, {"dilate_px": -1}, {"max_area": 0}],
 )  # fmt: skip
 def test_settings_that_cannot_be(values):
     with pytest.raises(ConfigError):
