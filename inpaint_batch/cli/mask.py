@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.settings import path_or_uri
 
 if TYPE_CHECKING:
     from inpaint_batch.errors import RowError
@@ -24,8 +25,8 @@ class _Printer:
         kinds = ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items() if share)
         typer.echo(f"{image}: {coverage:.2%} ({kinds})")
 
-    def clean(self, image: str) -> None:
-        typer.echo(f"{image}: no mask")
+    def clean(self, image: str, coverage: float) -> None:
+        typer.echo(f"{image}: no mask" + (f" ({coverage:.0%} is more than --max-area)" if coverage else ""))
 
     def failed(self, image: str, error: RowError) -> None:
         print(f"{image}: {error}", file=sys.stderr, flush=True)
@@ -34,10 +35,12 @@ class _Printer:
 @app.command()
 def mask(
     images: Annotated[
-        Path,
+        Any,  # Path, or str for a URI: Typer takes no union
         typer.Argument(
+            parser=path_or_uri,
             metavar="IMAGES",
-            help="Folder of images, CSV file with the column image (paths relative to the file), or one image.",
+            help="Folder of images, CSV file with the column image (paths relative to the file; page chooses one of a "
+            "TIFF of several), or one image. List and images may lie in a store: s3://, gs://, az://.",
             show_default=False,
         ),
     ],
@@ -87,6 +90,33 @@ def mask(
         int | None,
         typer.Option("--dilate", metavar="PX", help="Grow what is found by so many pixels, 0-64. Default: 1."),
     ] = None,
+    max_area: Annotated[
+        float | None,
+        typer.Option(
+            "--max-area",
+            metavar="PERCENT",
+            help="Write no mask where more than this part of an image would be marked, 0.01-100: that is rather what "
+            "the picture shows. Default: 20.",
+        ),
+    ] = None,
+    review: Annotated[
+        bool,
+        typer.Option(
+            "--review",
+            help="Write DIR/review.html: every image with its marks on top. Default: off.",
+            show_default=False,
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Images that are looked at at a time. Default: one per core, four at most.",
+        ),
+    ] = None,
     relist: Annotated[
         bool,
         typer.Option(
@@ -105,13 +135,15 @@ def mask(
     """Find scratches, dust and stains in IMAGES by itself; rather too little than too much.
 
     Writes a mask for each image where something was found (DIR/a/b.jpg.png for a/b.jpg, white is hole),
-    DIR/manifest.csv for `inpaint-batch run`, and the names of all other images to DIR/clean.txt. Look at the masks
-    before you run: thin lines of the picture itself, such as wires, look like scratches.
+    DIR/manifest.csv for `inpaint-batch run`, and the names of all other images to DIR/clean.txt. Called again with the
+    same settings it looks only at images that are new or changed. Look at the masks before you run: thin lines of the
+    picture itself, such as wires, look like scratches.
     """
-    from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES
+    from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RunConfig
     from inpaint_batch.errors import UsageError
     from inpaint_batch.holes.detect import DetectConfig
     from inpaint_batch.pipeline.detect import MANIFEST, find_damage
+    from inpaint_batch.pipeline.work import num_workers
 
     if relist and fresh:
         raise UsageError("--relist keeps the masks in DIR and --fresh replaces them; give one of the two")
@@ -121,6 +153,7 @@ def mask(
         "min_length_px": min_length,
         "polarity": polarity,
         "dilate_px": dilate,
+        "max_area": None if max_area is None else max_area / 100,
     }
     config = DetectConfig(
         kinds=tuple(name.strip() for name in kinds.split(",")),
@@ -128,10 +161,20 @@ def mask(
     )
     max_image_bytes = DEFAULT_MAX_IMAGE_BYTES if max_image_megabytes is None else max_image_megabytes << 20
     totals = find_damage(
-        images, output, config, _Printer(), fresh=fresh, relist=relist, max_image_bytes=max_image_bytes
+        images,
+        output,
+        config,
+        _Printer(),
+        fresh=fresh,
+        relist=relist,
+        review=review,
+        num_workers=num_workers(RunConfig(output=output, workers=workers or 0)),
+        max_image_bytes=max_image_bytes,
     )
-    mean = "" if relist or not totals.num_found else f", {totals.mean_coverage:.2%} of these on average"
+    mean = f", {totals.mean_coverage:.2%} of these on average" if totals.mean_coverage else ""
+    before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""
+    look = f"look at {output / 'review.html'}" if review else "look at the masks"
     typer.echo(
-        f"{totals.num_found} images with a mask{mean}, {totals.num_clean} without; look at the masks, then: "
+        f"{totals.num_found} images with a mask{mean}, {totals.num_clean} without{before}; {look}, then: "
         f"inpaint-batch run {output / MANIFEST} --output RESTORED"
     )

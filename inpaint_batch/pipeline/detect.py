@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import csv
-import os
+import json
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import cv2
 import numpy as np
 
-from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES
-from inpaint_batch.errors import ManifestError, RowError, RowsFailedError, StorageError
-from inpaint_batch.holes.detect import DetectConfig, detect
+from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
+from inpaint_batch.errors import RowError, RowsFailedError, StorageError
+from inpaint_batch.holes.detect import DetectConfig, detect_in
+from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.mask_pictures import open_picture
 from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.imaging.source import ImageSource, bands_of_rows, reading
-from inpaint_batch.manifest.folder import IMAGE_SUFFIXES
+from inpaint_batch.imaging.source import ImageSource, reading
+from inpaint_batch.pipeline.detect_items import CARRIED_COLUMNS, Item, items_of
+from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.paths import check_output_root, output_problem, safe_join
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.storage.objects import ObjectError, describe, fetch
+from inpaint_batch.storage.paths import check_output_root, safe_join
+from inpaint_batch.storage.scratch import scratch_file
+from inpaint_batch.storage.uris import is_uri
+from inpaint_batch.types import BoolArray, Box, FloatArray
 
 MANIFEST = "manifest.csv"
 CLEAN = "clean.txt"
-CARRIED_COLUMNS = ("id", "truth")
-"""Columns that a given manifest passes on to the one that is written, besides image and output."""
+STATE = "found.jsonl"
+"""One line of settings, then one for each image that was looked at; it makes a second call go on after the first."""
 
-_LUMA = ((0.299, 0.587, 0.114),)
 _WHITE = np.uint8(255)
 
 
@@ -40,8 +48,8 @@ class Report(Protocol):
     def found(self, image: str, coverage: float, shares: Mapping[str, float]) -> None:
         """Damage was found: the share of the image that the mask covers, and of each kind before growing, 0..1."""
 
-    def clean(self, image: str) -> None:
-        """Nothing was found."""
+    def clean(self, image: str, coverage: float) -> None:
+        """Nothing was found, or more than may be: the part of the image that looks like damage, 0..1."""
 
     def failed(self, image: str, error: RowError) -> None:
         """The image could not be looked at."""
@@ -53,107 +61,238 @@ class Totals:
 
     num_found: int
     num_clean: int
-    num_failed: int
+    num_before: int
+    """Of those found or clean, how many an earlier call had looked at."""
     mean_coverage: float
-    """Of the images in which something was found, 0..1."""
+    """Of the images in which something was found, 0..1; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    image: Path
-    output: str
-    """Relative to the output folder, as `run` will name the result; the mask adds `.png`."""
-    carried: Mapping[str, str] = field(default_factory=dict)
+class _Seen:
+    """A line of STATE: what was seen in one image."""
 
-    @property
-    def mask(self) -> str:
-        return f"{self.output}.png"
+    version: str
+    """Of the image file."""
+    coverage: float
+    shares: Mapping[str, float]
+    mask: str
+    """Version of the mask file; empty where there is none."""
 
 
 def find_damage(
-    images: Path,
+    images: Path | str,
     output: Path,
     config: DetectConfig,
     report: Report,
     *,
     fresh: bool = False,
     relist: bool = False,
+    review: bool = False,
+    num_workers: int = 1,
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
 ) -> Totals:
     """Write a mask below `output` for every image of `images` in which something is found, and `manifest.csv` there.
 
-    `images` is a folder, a CSV with an `image` column, or one image. The mask of `a/b.jpg` is `a/b.jpg.png`: white is
-    hole, in the stored layout and with the orientation tag of the image. Images without damage stand in `clean.txt`.
-    With `fresh` the masks of an earlier call are replaced; with `relist` nothing is looked for and the two lists are
-    written anew from the masks that are there, after a person edited, added or deleted some.
+    `images` is a folder, a CSV with an `image` column (and `page`, for a TIFF of several), or one image; list and
+    images may lie in a store. The mask of `a/b.jpg` is `a/b.jpg.png`: white is hole, in the stored layout and with the
+    orientation tag of the image. Images without damage stand in `clean.txt`. A call with the settings of the one before
+    looks only at images that are new or changed, and leaves masks that a person edited or deleted. With `fresh`
+    everything is looked for anew; with `relist` nothing is, and the two lists are written anew from the masks that
+    are there. `review` adds pages for looking at the result.
 
-    Raises ManifestError where `images` cannot be read; StorageError where `output` cannot be used, or holds masks of an
-    earlier call and neither flag was given; RowsFailedError in the end where an image failed.
+    Raises ManifestError where `images` cannot be read; StorageError where `output` cannot be used, or holds masks that
+    were found with other settings and neither flag was given; RowsFailedError in the end where an image failed.
     """
-    items = list(_items(images, output))
-    check_output_root(output, [])
-    if (output / MANIFEST).exists() and not (fresh or relist):
-        raise StorageError(
-            f"{output} holds masks already, which may have been edited; --relist makes a manifest of those that are "
-            "there, --fresh finds all anew"
-        )
-    kept: list[_Item] = []
-    clean: list[_Item] = []
-    coverages: list[float] = []
-    num_failed = 0
-    for item in items:
-        try:
-            coverage = _relisted(item, output) if relist else _masked(item, output, config, report, max_image_bytes)
-        except RowError as error:
-            num_failed += 1
-            report.failed(str(item.image), error)
-            continue
-        if coverage is None:
-            clean.append(item)
-            report.clean(str(item.image))
-        else:
-            kept.append(item)
-            coverages.append(coverage)
-    _write_lists(output, kept, clean)
-    totals = Totals(len(kept), len(clean), num_failed, float(np.mean(coverages)) if coverages else 0.0)
+    items = items_of(images)
+    check_output_root(output, [images] if isinstance(images, Path) and images.is_dir() else [])
+    output.mkdir(parents=True, exist_ok=True)
+    known = {} if fresh else _known(output, None if relist else config)
+    kept: list[tuple[Item, _Seen]] = []
+    clean: list[Item] = []
+    num_failed = num_before = 0
+    look = _Look(output, config, review, max_image_bytes, known, relist)
+    with ExitStack() as stack:
+        state = None if relist else stack.enter_context(_state(output, config, anew=not known))
+        for item, seen, is_new in _in_order(items, look, num_workers):
+            if isinstance(seen, RowError):
+                num_failed += 1
+                report.failed(item.image, seen)
+                continue
+            if is_new and state is not None:
+                state.write(json.dumps({"output": item.output, **asdict(seen)}) + "\n")
+                state.flush()
+            num_before += not is_new
+            if seen.mask:
+                kept.append((item, seen))
+                if is_new:
+                    report.found(item.image, seen.coverage, seen.shares)
+            else:
+                clean.append(item)
+                if is_new:
+                    report.clean(item.image, seen.coverage)
+    _write_lists(output, [item for item, _ in kept], clean)
+    if review:
+        write_review(output, [Preview(item.image, item.output, seen.coverage, seen.shares) for item, seen in kept])
     if num_failed:
         raise RowsFailedError(
             f"{num_failed} of {len(items)} images could not be looked at; {output / MANIFEST} has the others"
         )
-    return totals
+    coverages = [seen.coverage for _, seen in kept if seen.coverage]
+    return Totals(len(kept), len(clean), num_before, float(np.mean(coverages)) if coverages else 0.0)
 
 
-def grey_of(source: ImageSource) -> FloatArray:
-    """Luma (h, w), float32 0..1, of all samples of `source`, made in bands of rows."""
-    header = source.header
-    grey = np.empty((header.height_px, header.width_px), np.float32)
-    for box in bands_of_rows(header):
-        rgb = samples_to_rgb(source.read(box), header)
-        grey[box.slices] = cv2.transform(rgb, np.array(_LUMA, np.float32)).reshape(box.height, box.width)
-    return grey
+def grey_of(source: ImageSource, box: Box) -> FloatArray:
+    """Luma (h, w), float32 0..1, of the samples of `box`."""
+    rgb = samples_to_rgb(source.read(box), source.header)
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)
 
 
-def _masked(item: _Item, output: Path, config: DetectConfig, report: Report, max_image_bytes: int) -> float | None:
-    """Look at one image and write its mask; the coverage, or None and no mask where nothing is found."""
-    mask = safe_join(output, item.mask)
-    source = open_image(item.image, max_bytes=max_image_bytes)
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How to look at an image; may be called from several threads."""
+
+    output: Path
+    config: DetectConfig
+    review: bool
+    max_image_bytes: int
+    known: Mapping[str, _Seen]
+    relist: bool
+
+    def __call__(self, item: Item) -> tuple[_Seen | RowError, bool]:
+        """What is seen in the image, or why nothing can be, and whether that is new; writes or removes its mask."""
+        old = self.known.get(item.output)
+        try:
+            if self.relist:
+                return self._listed(item, old or _Seen("", 0.0, {}, "")), False
+            version = _version(item.image)
+            if old is not None and old.version == version:
+                return self._listed(item, old), False
+            with ExitStack() as stack:
+                return self._masked(item, self._opened(item, stack), version), True
+        except RowError as error:
+            return error, True
+
+    def _listed(self, item: Item, seen: _Seen) -> _Seen:
+        """`seen`, and what a person made of the mask since."""
+        mask = safe_join(self.output, item.mask)
+        version = _version(str(mask))
+        if not version:
+            return replace(seen, mask="")
+        is_edited = version != seen.mask
+        if is_edited:
+            seen = replace(seen, mask=version if _marks_anything(mask, self.max_image_bytes) else "", coverage=0.0)
+        if self.review and seen.mask and (is_edited or not preview_files(self.output, item.output)[1].exists()):
+            with ExitStack() as stack:
+                source = self._opened(item, stack)
+                picture = open_picture(mask, max_bytes=self.max_image_bytes)
+                marked = hole_map(picture, picture.orientation, source.header, RowConfig(), dense_px=1 << 62).marked
+                assert isinstance(marked, np.ndarray)
+                write_preview(source, marked, self.output, item.output)
+        return seen
+
+    def _opened(self, item: Item, stack: ExitStack) -> ImageSource:
+        path = Path(item.image)
+        if is_uri(item.image):
+            path = stack.enter_context(scratch_file(item.image))
+            try:
+                fetch(item.image, path)
+            except ObjectError as error:
+                raise error.for_row(item.image, "image") from error
+        source = open_image(path, max_bytes=self.max_image_bytes, page=item.page)
+        stack.callback(source.close)
+        return source
+
+    def _masked(self, item: Item, source: ImageSource, version: str) -> _Seen:
+        mask, header = safe_join(self.output, item.mask), source.header
+        with reading(source.path):
+            found = detect_in(lambda box: grey_of(source, box), header.height_px, header.width_px, self.config)
+        if not found.hole.any():
+            for path in (mask, *preview_files(self.output, item.output)):
+                path.unlink(missing_ok=True)
+            return _Seen(version, found.coverage, {}, "")
+        _write_mask(mask, found.hole, header.orientation)
+        if self.review:
+            write_preview(source, found.hole, self.output, item.output)
+        shares = {kind: count / found.hole.size for kind, count in found.num_px.items() if count}
+        return _Seen(version, found.coverage, shares, _version(str(mask)))
+
+
+def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, _Seen | RowError, bool]]:
+    """What became of each item, in the order of the list, some of them ahead in other threads."""
+    waiting: deque[tuple[Item, Future[tuple[_Seen | RowError, bool]]]] = deque()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="mask") as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(look, item)))
+                if len(waiting) > 2 * num_workers:
+                    done, future = waiting.popleft()
+                    yield done, *future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, *future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _version(image: str) -> str:
+    """Text that changes when the image is written anew; empty where there is none."""
+    if is_uri(image):
+        return describe(image)
     try:
-        grey = grey_of(source)
-    finally:
-        source.close()
-    with reading(item.image):
-        found = detect(grey, config)
-    if not found.hole.any():
-        mask.unlink(missing_ok=True)
-        return None
-    _write_mask(mask, found.hole, source.header.orientation)
-    shares = {kind: count / found.hole.size for kind, count in found.num_px.items()}
-    report.found(str(item.image), found.coverage, shares)
-    return found.coverage
+        about = Path(image).stat()
+    except OSError:
+        return ""
+    return f"{about.st_size} {about.st_mtime_ns}"
 
 
-def _relisted(item: _Item, output: Path) -> float | None:
-    return 0.0 if safe_join(output, item.mask).is_file() else None
+def _marks_anything(mask: Path, max_image_bytes: int) -> bool:
+    """Whether a mask is not all black, as one is whose marks were all painted over. Raises RowError (read)."""
+    threshold = RowConfig().mask_threshold
+    pieces = open_picture(mask, max_bytes=max_image_bytes).pieces()
+    return any(int(grey.max()) > threshold for _, grey in pieces)
+
+
+def _settings(config: DetectConfig) -> dict[str, object]:
+    return {**asdict(config), "kinds": list(config.kinds)}
+
+
+def _known(output: Path, config: DetectConfig | None) -> dict[str, _Seen]:
+    """What earlier calls saw, by output. Raises StorageError where they had other settings than `config`."""
+    try:
+        lines = (output / STATE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        if config is not None and (output / MANIFEST).exists():
+            raise StorageError(
+                f"{output} holds a manifest but no {STATE}; --relist makes a manifest of the masks that are there, "
+                "--fresh finds all anew"
+            ) from None
+        return {}
+    known = {}
+    for number, line in enumerate(lines):
+        try:
+            told = json.loads(line)
+        except json.JSONDecodeError:  # cut short with the call that wrote it
+            continue
+        if number == 0:
+            if config is not None and told != _settings(config):
+                other = sorted(name for name, value in _settings(config).items() if told.get(name) != value)
+                raise StorageError(
+                    f"{output} holds masks that were found with other settings ({', '.join(other)}) and may have been "
+                    "edited; --fresh finds all anew, --relist makes a manifest of those that are there"
+                )
+            continue
+        output_name = told.pop("output")
+        known[output_name] = _Seen(**told)
+    return known
+
+
+@contextmanager
+def _state(output: Path, config: DetectConfig, *, anew: bool) -> Iterator[IO[str]]:
+    path = output / STATE
+    with path.open("w" if anew else "a", encoding="utf-8") as file:
+        # A line that was cut short must not swallow the next one.
+        file.write(json.dumps(_settings(config)) + "\n" if anew else "\n")
+        yield file
 
 
 def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
@@ -165,7 +304,7 @@ def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
         temporary.write_bytes(SIGNATURE + b"".join(chunks))
 
 
-def _write_lists(output: Path, kept: Sequence[_Item], clean: Sequence[_Item]) -> None:
+def _write_lists(output: Path, kept: Sequence[Item], clean: Sequence[Item]) -> None:
     columns = ["image", "mask", "output", *(c for c in CARRIED_COLUMNS if any(c in item.carried for item in kept))]
     with atomic_write(output / MANIFEST) as path, path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -175,59 +314,3 @@ def _write_lists(output: Path, kept: Sequence[_Item], clean: Sequence[_Item]) ->
             rows.writerow([item.image, item.mask, item.output, *carried])
     with atomic_write(output / CLEAN) as path:
         path.write_text("".join(f"{item.image}\n" for item in clean), encoding="utf-8")
-
-
-def _items(images: Path, output: Path) -> Iterator[_Item]:
-    """The images in order; raises ManifestError where there are none, or their names collide."""
-    if images.is_dir():
-        found = list(_folder_items(images.absolute(), output.resolve()))
-        if not found:
-            raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    elif images.suffix.lower() in IMAGE_SUFFIXES:
-        found = [_Item(images.absolute(), images.name)]
-    else:
-        found = list(_listed_items(images))
-    seen: set[str] = set()
-    for item in found:
-        problem = output_problem(item.output) or ("is that of an earlier image" if item.output in seen else None)
-        if problem is not None:
-            raise ManifestError(f"the output {item.output!r} of {item.image} {problem}")
-        seen.add(item.output)
-    yield from found
-
-
-def _folder_items(folder: Path, output: Path) -> Iterator[_Item]:
-    def failed(error: OSError) -> None:
-        raise ManifestError(f"cannot read the folder {error.filename}: {error.strerror}") from error
-
-    for parent, folders, names in os.walk(folder, onerror=failed):
-        # The masks of an earlier call are no photographs.
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and Path(parent, name).resolve() != output
-        )
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                path = Path(parent, name)
-                yield _Item(path, path.relative_to(folder).as_posix())
-
-
-def _listed_items(manifest: Path) -> Iterator[_Item]:
-    base = manifest.absolute().parent
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, restval="", strict=True)
-            if "image" not in (rows.fieldnames or ()):
-                raise ManifestError(f"{manifest} must be a folder, an image, or a CSV file with a column image")
-            for row in rows:
-                if not row["image"].strip():
-                    raise ManifestError(f"line {rows.line_num} of {manifest} names no image")
-                image = Path(os.path.normpath(base / row["image"]))
-                mirrored = image.relative_to(base).as_posix() if image.is_relative_to(base) else image.name
-                carried = {column: row[column] for column in CARRIED_COLUMNS if row.get(column)}
-                if "truth" in carried:
-                    carried["truth"] = str(base / carried["truth"])
-                yield _Item(image, row.get("output") or mirrored, carried)
-    except OSError as error:
-        raise ManifestError(f"cannot read {manifest}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ManifestError(f"{manifest} is not a CSV file in UTF-8: {error}") from error

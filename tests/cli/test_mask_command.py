@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from inpaint_batch.cli.main import main
@@ -86,19 +87,108 @@ def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, c
     edited[5:9, 5:9] = 255
     Image.fromarray(edited).save(masks / "box" / "a.jpg.png")
     capsys.readouterr()
-    assert call(monkeypatch, "mask", photos, "--output", masks) == 7
-    assert "--relist" in capsys.readouterr().err
-    assert call(monkeypatch, "mask", photos, "--output", masks, "--relist") == 0
-    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["box/a.jpg"]
-    assert len((masks / "clean.txt").read_text().splitlines()) == 2
-    assert (samples(masks / "box" / "a.jpg.png") == edited).all()
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--polarity", "bright") == 7
+    told = capsys.readouterr().err
+    assert "--relist" in told
+    assert "(polarity)" in told
+    for flags in ((), ("--relist",)):
+        assert call(monkeypatch, "mask", photos, "--output", masks, *flags) == 0
+        assert [row["output"] for row in rows(masks / "manifest.csv")] == ["box/a.jpg"]
+        assert len((masks / "clean.txt").read_text().splitlines()) == 2
+        assert (samples(masks / "box" / "a.jpg.png") == edited).all()
     run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
     assert call(monkeypatch, *run) == 0
     assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
     assert len(rows(masks / "manifest.csv")) == 2
-    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh", "--threshold", "90") == 0
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh", "--max-area", "0.01") == 0
     assert rows(masks / "manifest.csv") == []
     assert not list(masks.rglob("*.png"))  # a mask of an image that is clean now would mislead
+
+
+def test_a_second_call_goes_on_after_the_first(monkeypatch, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    first = {path: path.stat().st_mtime_ns for path in masks.rglob("*.png")}
+    lines = (masks / "found.jsonl").read_text().splitlines(keepends=True)
+    (masks / "found.jsonl").write_text("".join(lines[:2]) + lines[2][:20])  # as if it had been killed
+    (masks / "manifest.csv").unlink()
+    (photos / "new.png").write_bytes((photos / "b.png").read_bytes())
+    capsys.readouterr()
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    told = capsys.readouterr().out
+    assert "(1 of all looked at before)" in told
+    assert "box/a.jpg" in told
+    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["b.png", "new.png", "box/a.jpg"]
+    assert (masks / "b.png.png").stat().st_mtime_ns == first[masks / "b.png.png"]
+    assert (samples(masks / "b.png.png") == samples(masks / "new.png.png")).all()
+    Image.fromarray(np.full((SIDE_PX, SIDE_PX), 90, np.uint8)).save(photos / "new.png")  # a changed image is seen anew
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    assert not (masks / "new.png.png").exists()
+    assert len(rows(masks / "manifest.csv")) == 2
+
+
+def test_threads_write_what_one_writes(monkeypatch, photos, tmp_path):
+    for number in range(5):
+        (photos / f"copy-{number}.png").write_bytes((photos / "b.png").read_bytes())
+    for workers in (1, 3):
+        assert call(monkeypatch, "mask", photos, "--output", tmp_path / f"masks{workers}", "--workers", workers) == 0
+    one, three = tmp_path / "masks1", tmp_path / "masks3"
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file() and path.name != "found.jsonl")
+    assert len(files) == 7 + 2
+    assert all((one / path).read_bytes() == (three / path).read_bytes() for path in files)
+
+
+def test_review_pages_show_every_mask(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--review") == 0
+    page = (masks / "review.html").read_text()
+    assert page.count("<figure>") == 2
+    assert 'src="review/box/a.jpg.png"' in page
+    marks = samples(masks / "review" / "b.png.png")
+    assert ((marks[..., 3] > 0) == (samples(masks / "b.png.png") > 0)).all()
+    shown = samples(masks / "review" / "b.png.jpg")
+    assert abs(float(shown.mean()) - 255 * picture(1).clip(0, 1).mean()) < 3
+    edited = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    edited[5:9, 5:9] = 255
+    Image.fromarray(edited).save(masks / "b.png.png")
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--relist", "--review") == 0
+    assert (samples(masks / "review" / "b.png.png")[..., 3] == edited).all()
+    assert "edited" in (masks / "review.html").read_text()
+    Image.fromarray(0 * edited).save(masks / "b.png.png")  # every mark was wrong
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--review") == 0
+    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["box/a.jpg"]
+    assert "b.png" in (masks / "clean.txt").read_text()
+    assert (masks / "review.html").read_text().count("<figure>") == 1
+
+
+def test_pages_of_a_scan_have_masks_of_their_own(monkeypatch, tmp_path, capsys):
+    with tifffile.TiffWriter(tmp_path / "scan.tif") as file:
+        for number in range(2):
+            page = np.rint(picture(number, scratched=number == 1).clip(0, 1) * 255).astype(np.uint8)
+            file.write(page, rowsperstrip=16, metadata=None)
+    (tmp_path / "list.csv").write_text("image,page\nscan.tif,1\nscan.tif,2\n")
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", tmp_path / "list.csv", "--output", masks) == 0
+    (row,) = rows(masks / "manifest.csv")
+    assert (row["page"], row["mask"]) == ("2", "scan-2.tif.png")
+    run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
+    assert call(monkeypatch, *run) == 0
+    (tmp_path / "list.csv").write_text("image,page\nscan.tif,none\n")
+    capsys.readouterr()
+    assert call(monkeypatch, "mask", tmp_path / "list.csv", "--output", masks) == 4
+    assert "page must count from 1" in capsys.readouterr().err
+
+
+def test_list_and_images_may_lie_in_a_store(monkeypatch, photos, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.pipe("/scans/a/b.png", (photos / "b.png").read_bytes())
+    store.pipe("/scans/list.csv", b"image\na/b.png\na/missing.png\n")
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", "memory://scans/list.csv", "--output", masks) == 8
+    (row,) = rows(masks / "manifest.csv")
+    assert (row["image"], row["mask"]) == ("memory://scans/a/b.png", "a/b.png.png")
+    assert (samples(masks / "a" / "b.png.png")[truth()] == 255).mean() > 0.9
 
 
 def test_a_list_of_images_and_a_damaged_file(monkeypatch, photos, tmp_path, capsys):
@@ -145,7 +235,10 @@ def test_wrong_settings_and_inputs(monkeypatch, photos, tmp_path):
     assert call(monkeypatch, *basics, "--kinds", "tears") == 3
     assert call(monkeypatch, *basics, "--polarity", "grey") == 3
     assert call(monkeypatch, *basics, "--threshold", "0") == 3
+    assert call(monkeypatch, *basics, "--workers", "0") == 2
     assert call(monkeypatch, "mask", tmp_path / "none.csv", "--output", masks) == 4
+    for inside in (photos, photos / "box" / "masks"):
+        assert call(monkeypatch, "mask", photos, "--output", inside) == 7
     (tmp_path / "empty").mkdir()
     assert call(monkeypatch, "mask", tmp_path / "empty", "--output", masks) == 4
     assert not masks.exists()
@@ -154,6 +247,7 @@ def test_wrong_settings_and_inputs(monkeypatch, photos, tmp_path):
 def test_help_names_every_option_with_its_default(monkeypatch, capsys):
     assert call(monkeypatch, "mask", "--help") == 0
     told = " ".join(capsys.readouterr().out.split())
-    for option in ("--kinds", "--threshold", "--max-size", "--min-length", "--polarity", "--dilate", "--relist"):
+    for option in ("--kinds", "--threshold", "--max-size", "--min-length", "--polarity", "--dilate", "--relist",
+                   "--max-area", "--review", "--workers"):  # fmt: skip
         assert option in told
-    assert told.count("Default:") >= 8
+    assert told.count("Default:") >= 12
