@@ -152,7 +152,7 @@ def _as_lossless(name: str) -> list[int]:
 
 def command(manifest: Path, output: Path, *flags: str, engine: str = ENGINE) -> list[str]:
     """The run, as a program."""
-    program = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    program = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output)]
     return [*program, "--engine", engine, *(flags or ("--executor", "local", "--workers", "2"))]
 
 

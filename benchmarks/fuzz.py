@@ -195,7 +195,7 @@ def _limit() -> None:
 
 def _run(manifest: Path, output: Path, num_rows: int) -> tuple[int, int, str]:
     """Exit code (negative for a signal), peak of resident memory in bytes, and the last line on stderr."""
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output)]
     command += ["--engine", "identity", "--workers", "1", "--executor", "local", "--shard", "1/1"]
     command += ["--max-image-megabytes", str(MAX_IMAGE_MEGABYTES)]
     with (manifest.parent / "stderr.txt").open("w+b") as stderr:

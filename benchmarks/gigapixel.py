@@ -145,7 +145,7 @@ def restore(image: Path, mask: Path, output: Path, options: list[str]) -> dict[s
     """Run the command line in a process of its own; what the system and the summary say of it."""
     manifest = image.with_suffix(".csv")
     manifest.write_text(f"image,mask,output\n{image.name},{mask.name},{image.name}\n")
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output), "--fresh"]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output), "--fresh"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run([*command, "--on-conflict", "overwrite", *options], check=True)

@@ -90,7 +90,7 @@ def main() -> None:
         manifest = everything_done(folder, arguments.rows)
         floor(folder, arguments.rows)
         out = folder / "out"
-        command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--engine", "identity"]
+        command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--engine", "identity"]
         command += ["--output", str(out)]
         report("run, all done, by the ledger", arguments.rows, command, target="400 MB")
         check_all(out, "skipped", arguments.rows)

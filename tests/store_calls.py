@@ -30,7 +30,7 @@ def using(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "inpaint_batch.cli.main", *arguments]
+    return [sys.executable, "-m", "inpaint_batch", *arguments]
 
 
 def restore(manifest: str, output: str, *flags: str, engine: str = "identity") -> list[str]:

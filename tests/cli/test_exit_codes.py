@@ -184,7 +184,7 @@ def test_json_lines_on_stdout_and_nothing_on_stderr(monkeypatch, gallery, tmp_pa
 def test_a_reader_that_leaves_does_not_end_the_run(gallery, tmp_path):
     for number in range(3):
         gallery.add(f"{number}.png")
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest()), "--output"]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(gallery.manifest()), "--output"]
     command += [str(tmp_path / "out"), "--engine", "identity", "--log-format", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

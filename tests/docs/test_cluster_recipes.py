@@ -75,7 +75,7 @@ def programs(tmp_path: Path) -> dict[str, str]:
     folder.mkdir()
     called = shlex.quote(str(tmp_path))
     scripts = {
-        "inpaint-batch": f'exec {shlex.quote(sys.executable)} -m inpaint_batch.cli.main "$@"',
+        "inpaint-batch": f'exec {shlex.quote(sys.executable)} -m inpaint_batch "$@"',
         "srun": f'echo $$ > {called}/srun.pid; exec "$@"',  # the step, to which Slurm sends the signal
         "scontrol": f'echo "$@" >> {called}/scontrol.log',
     }

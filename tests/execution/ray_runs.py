@@ -56,7 +56,7 @@ def start(
     manifest: Path, output: Path, environment: dict[str, str], *flags: str, engine: str = "identity"
 ) -> subprocess.Popen[str]:
     """`inpaint-batch run` on two actors of a cluster."""
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output)]
     return subprocess.Popen(
         [*command, "--engine", engine, "--workers", "1", "--actors", "2", *flags],
         stdout=subprocess.PIPE,

@@ -33,7 +33,7 @@ def add_plain(gallery: Gallery, name: str, colour: tuple[int, int, int]) -> None
 
 
 def start(manifest: Path, output: Path, *flags: str, engine: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output)]
     hidden = ("INPAINT_BATCH_", "RAY_")
     return subprocess.Popen(
         [*command, "--engine", engine, "--workers", "2", *flags],

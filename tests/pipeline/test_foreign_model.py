@@ -47,7 +47,7 @@ def test_it_fills_shallow_and_deep_holes_and_nothing_else(tmp_path: Path) -> Non
     Image.fromarray(source).save(gallery.add_row("a.png", mask))
     model = white_holes(tmp_path / "white.onnx")
     (tmp_path / "white.toml").write_text(ADAPTER)
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest())]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(gallery.manifest())]
     command += ["--output", str(tmp_path / "out"), "--model", str(model), "--log-format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

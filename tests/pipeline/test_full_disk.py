@@ -188,7 +188,7 @@ def test_a_limit_on_the_size_of_files(gallery: Gallery, tmp_path: Path, limit_by
         gallery.add(f"{number}.png")
     gallery.add("large.tif", side=400)
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest()), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(gallery.manifest()), "--output", str(output)]
     command += ["--engine", "identity"]
     limit = (limit_bytes, limit_bytes)
     done = subprocess.run(

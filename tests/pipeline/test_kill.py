@@ -36,7 +36,7 @@ def slow_rows(gallery: Gallery) -> Gallery:
 
 def start(manifest: Path, output: Path, engine: str = SLOW) -> subprocess.Popen[str]:
     """The same run as `run(manifest, output, engine=engine)`, as a program."""
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INPAINT_BATCH_")}
     return subprocess.Popen(
         [*command, "--engine", engine, "--workers", "2"], stderr=subprocess.PIPE, text=True, env=environment

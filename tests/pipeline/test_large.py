@@ -64,7 +64,7 @@ def test_large_photographs_with_ten_scratches_take_under_700_mb(real_data: Path,
         lines.append(f"{photo},{number}.png,{photo.name}")
         masks.append(np.asarray(mask) > 0)
     (tmp_path / "manifest.csv").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(tmp_path / "manifest.csv"), "--output"]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(tmp_path / "manifest.csv"), "--output"]
     subprocess.run([*command, str(tmp_path / "out"), "--engine", "identity"], check=True, capture_output=True)
     summary = json.loads((tmp_path / "out" / ".inpaint-batch" / "summary.json").read_text())
     assert summary["peak_memory_bytes"] < MAX_BYTES

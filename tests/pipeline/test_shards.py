@@ -30,7 +30,7 @@ PATIENCE_S = 120
 
 
 def start(manifest: Path, output: Path, *flags: str, **variables: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(manifest), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(manifest), "--output", str(output)]
     hidden = ("INPAINT_BATCH_", "SLURM_", "JOB_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | variables
     return subprocess.Popen(
@@ -180,7 +180,7 @@ def test_status_and_merge_as_commands(rows, tmp_path):
     manifest, output = rows.manifest(), tmp_path / "out"
     for index in (1, 2):
         run_shard(manifest, output, f"{index}/2")
-    program = [sys.executable, "-m", "inpaint_batch.cli.main"]
+    program = [sys.executable, "-m", "inpaint_batch"]
     told = subprocess.run([*program, "status", str(output)], capture_output=True, text=True, check=True).stdout
     assert "12 of 12 rows done, 0 failed" in told
     assert "shard 2/2" in told

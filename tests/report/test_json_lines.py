@@ -26,7 +26,7 @@ IDS = ("run", "shard", "worker", "row", "attempt")
 
 
 def restore(gallery: Gallery, output: Path, *flags: str, engine: str = "identity") -> tuple[int, str]:
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "run", str(gallery.manifest()), "--output", str(output)]
+    command = [sys.executable, "-m", "inpaint_batch", "run", str(gallery.manifest()), "--output", str(output)]
     done = subprocess.run(
         [*command, "--engine", engine, *flags], capture_output=True, text=True, check=False, timeout=120
     )

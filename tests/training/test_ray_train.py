@@ -44,7 +44,7 @@ def start(photographs: Path, run: Path, config: TrainConfig, *flags: str) -> sub
     hidden = ("RAY_", "WORLD_SIZE", "RANK", "LOCAL_RANK")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     environment |= {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "train", str(photographs), "--output", str(run)]
+    command = [sys.executable, "-m", "inpaint_batch", "train", str(photographs), "--output", str(run)]
     command += ["--config", str(file), "--ray-workers", "2", "--threads", "1", "--device", "cpu", *flags]
     return subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

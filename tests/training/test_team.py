@@ -43,7 +43,7 @@ def pair(photographs: Path, run: Path, config: TrainConfig) -> Iterator[subproce
     """Two processes under torchrun; whatever happens, none of them stays."""
     file = write_settings(config, run.with_suffix(".toml"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += ["-m", "inpaint_batch.cli.main", "train", str(photographs), "--output", str(run)]
+    command += ["-m", "inpaint_batch", "train", str(photographs), "--output", str(run)]
     command += ["--config", str(file), "--threads", "1", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     pipes: dict[str, Any] = {"stderr": subprocess.STDOUT, "stdout": subprocess.PIPE, "text": True}

@@ -166,7 +166,7 @@ def test_sigterm_saves_and_exits_75(photographs: Path, tmp_path: Path) -> None:
     sizes = "width = 8\nbottleneck_hidden = 8\nstage_widths = [8, 8, 8]\nvalue_channels = [8, 4, 4]\n"
     settings = "steps = 100000\nbatch_size = 1\nnum_validation = 2\ncheckpoint_every = 1\nsides_px = [64]\n"
     config.write_text(f"{settings}side_shares = [1.0]\n[model]\n{sizes}")
-    command = [sys.executable, "-m", "inpaint_batch.cli.main", "train", str(photographs), "--output"]
+    command = [sys.executable, "-m", "inpaint_batch", "train", str(photographs), "--output"]
     command += [str(tmp_path / "run"), "--config", str(config), "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
     last = tmp_path / "run" / LAST
