@@ -6,6 +6,7 @@ It knows nothing of masks, so that what it shows is what happened and not what w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.holes.orientation import turn
 from inpaint_batch.imaging.colour import samples_to_rgb
-from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource
+from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.types import BoolArray, Box, SampleArray
+
+IndexArray = NDArray[np.intp]
 
 OVERVIEW_PX = 480
 """Longer side of the picture of the whole."""
@@ -54,7 +57,7 @@ class Comparison:
 
 
 def compare(before: ImageSource, after: ImageSource) -> Comparison:
-    """Compare samples band by band of rows, in memory of a few megabytes beside what the sources keep.
+    """Compare samples part by part, in memory of a few megabytes beside what the sources keep.
 
     Raises RowError (read) where a file is damaged or the two have no common shape.
     """
@@ -67,20 +70,26 @@ def compare(before: ImageSource, after: ImageSource) -> Comparison:
     for source in (before, after):
         source.learn_levels(np.broadcast_to(np.False_, shape[:2]))
     factor = max(1, -(-max(shape[:2]) // OVERVIEW_PX))
+    marked = np.zeros([-(-length // factor) for length in shape[:2]], np.bool_)
+    picture = np.zeros((*marked.shape, 3), np.float32)
     num_changed = 0
-    pictures, cells = [], []
-    for box in _bands(header.box, factor):
+    for box in before.parts():
         ours = after.read(box)
         changed = _differ(before.read(box), ours)
         num_changed += int(changed.sum())
-        cells.append(_reduced(changed, factor))
-        rgb = samples_to_rgb(ours, header)
-        pictures.append(cv2.resize(rgb, cells[-1].shape[::-1], interpolation=cv2.INTER_AREA))
-    marked = np.vstack(cells)
+        cells, starts = _cells(box, factor)
+        # Any, not most: a change of one pixel must not vanish.
+        marked[cells] |= _reduce(np.logical_or, changed, starts)
+        picture[cells] += _reduce(np.add, samples_to_rgb(ours, header), starts)
+    heights, widths = (
+        np.diff(np.minimum(np.arange(count + 1) * factor, length))
+        for count, length in zip(marked.shape, shape, strict=False)
+    )
+    picture /= np.outer(heights, widths)[..., None].astype(np.float32)
     return Comparison(
         num_pixels=header.num_pixels,
         num_changed=num_changed,
-        overview=_jpeg(np.vstack(pictures), header.orientation),
+        overview=_jpeg(picture, header.orientation),
         marks=_png(turn(marked.astype(np.uint8), header.orientation)),
         close_ups=tuple(
             CloseUp(*(_jpeg(samples_to_rgb(each.read(box), header), header.orientation) for each in (before, after)))
@@ -120,9 +129,14 @@ def _close_up(change: BoolArray, factor: int, image: Box) -> Box:
     return Box(top, left, height, width)
 
 
-def _bands(image: Box, factor: int) -> list[Box]:
-    rows = max(1, BAND_OF_ROWS_PIXELS // image.width // factor) * factor
-    return [Box(top, 0, min(rows, image.height - top), image.width) for top in range(0, image.height, rows)]
+def _cells(box: Box, factor: int) -> tuple[tuple[slice, slice], list[IndexArray]]:
+    """The cells that `box` touches, and where in it each row and each column of them begins."""
+    cells, starts = [], []
+    for first, length in ((box.top, box.height), (box.left, box.width)):
+        touched = range(first // factor, -(-(first + length) // factor))
+        cells.append(slice(touched.start, touched.stop))
+        starts.append(np.maximum(np.array(touched) * factor - first, 0))
+    return (cells[0], cells[1]), starts
 
 
 def _differ(first: SampleArray, second: SampleArray) -> BoolArray:
@@ -133,10 +147,9 @@ def _differ(first: SampleArray, second: SampleArray) -> BoolArray:
     return np.asarray(different.any(axis=2))
 
 
-def _reduced(changed: BoolArray, factor: int) -> BoolArray:
-    """One cell for `factor` × `factor` pixels, true where any of them is: a change of one pixel must not vanish."""
-    rows = np.logical_or.reduceat(changed, np.arange(0, changed.shape[0], factor), axis=0)
-    return np.asarray(np.logical_or.reduceat(rows, np.arange(0, changed.shape[1], factor), axis=1))
+def _reduce(operation: np.ufunc, pixels: NDArray[Any], starts: list[IndexArray]) -> NDArray[Any]:
+    """The pixels of each cell taken together; `starts` as `_cells` gives them."""
+    return np.asarray(operation.reduceat(operation.reduceat(pixels, starts[0], axis=0), starts[1], axis=1))
 
 
 def _jpeg(rgb: NDArray[np.float32], orientation: int) -> bytes:

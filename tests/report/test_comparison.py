@@ -86,6 +86,28 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
     assert list(zip(*np.nonzero(decoded(found.marks)[..., 3]), strict=True)) == [(70, 34)]  # (x, height - 1 - y)
 
 
+@pytest.mark.parametrize("tile", [(64, 128), None])
+def test_parts_of_any_kind_make_one_picture(tmp_path: Path, tile: tuple[int, int] | None) -> None:
+    """Neither tiles nor strips begin where the cells of the small picture do."""
+    rng = np.random.default_rng(1)
+    samples = rng.integers(0, 256, (10, 15, 3), np.uint8).repeat(100, axis=0).repeat(100, axis=1)[:997, :1499]
+    changed = samples.copy()
+    places = [(0, 0), (63, 127), (64, 128), (500, 1498), (996, 3)]
+    for place in places:
+        changed[place] ^= 1
+    for name, values in (("a.tif", samples), ("b.tif", changed)):
+        layout = {"tile": tile} if tile else {"rowsperstrip": 7}
+        tifffile.imwrite(tmp_path / name, values, photometric="rgb", metadata=None, **layout)
+    found = compared(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert found.num_changed == 5
+    marks = decoded(found.marks)
+    assert marks.shape == (250, 375, 4)
+    assert set(zip(*np.nonzero(marks[..., 3]), strict=True)) == {(row // 4, column // 4) for row, column in places}
+    small = samples[:996, :1496].reshape(249, 4, 374, 4, 3).mean(axis=(1, 3))
+    difference = np.abs(decoded(found.overview)[:249, :374, ::-1] - small)
+    assert np.median(difference) <= 2  # JPEG
+
+
 def test_images_of_different_sizes_are_not_compared(tmp_path: Path) -> None:
     first = saved(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     second = saved(tmp_path / "b.png", np.zeros((8, 9, 3), np.uint8))
