@@ -4,9 +4,10 @@ Usage: python benchmarks/overhead.py [--rows N] [--side PX] [--rounds N] [--engi
 
 Every round runs all executors on the same made-up pictures, in turn forwards and backwards, so that a machine that is
 busy with other things is busy for all of them. Each has one worker with as many threads as there are cores. *Working*
-is the time from the first row begun to the last one done, *start-up* and end are the rest of the process's life. The
-driver's cost of a row is its processor time for all rows less that for one row. The results must be the same bytes.
-Prints Markdown: medians over the rounds. Ray's cluster is started once, outside the clock.
+is the time from the first row begun to the last one done, *start-up and end* the rest of the process's life. *CPU* is
+what all processes took for all rows less what they took for one row; Ray's own processes are in it. The driver's part
+of that is told for itself. The results must be the same bytes. Prints Markdown: medians over the rounds. Ray's cluster
+is started once, outside the clock.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from chaos import command, digests, environment, ledger_lines, make_gallery
 
 EXECUTORS = ("local", "process", "ray")
@@ -35,6 +37,17 @@ sys.stdin.read()
 """
 
 
+DRIVER = """
+import resource, sys
+from inpaint_batch.cli.main import main
+try:
+    main()
+finally:
+    own, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(own.ru_utime + own.ru_stime, workers.ru_utime + workers.ru_stime)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One run."""
@@ -43,6 +56,8 @@ class Measured:
     around_s: float
     """Start-up and end."""
     driver_cpu_s: float
+    cpu_s: float
+    """Of all processes."""
     bytes: Mapping[str, str]
     """Digest by name of every result."""
 
@@ -76,37 +91,53 @@ def main() -> None:
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; {arguments.engine}, ", end=""
     )
     print(f"{arguments.rows} rows of {arguments.side} px, medians of {arguments.rounds} rounds\n")
-    print("| executor | working | of local | start-up and end | driver's CPU, µs a row |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| executor | working | of local | CPU | of local | start-up and end | driver's CPU, µs a row |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for executor, measured in runs.items():
-        print(line(executor, measured, bases[executor], runs.get("local", measured)))
+        reference = "local" if "local" in runs else executor
+        print(line(measured, bases[executor], runs[reference], bases[reference], executor))
 
 
-def line(executor: str, runs: list[Measured], bases: list[Measured], local: list[Measured]) -> str:
-    """One line of the table; the ratio is the median of those within a round."""
-    ratios = [run.working_s / other.working_s for run, other in zip(runs, local, strict=True)]
-    costs = [run.driver_cpu_s - base.driver_cpu_s for run, base in zip(runs, bases, strict=True)]
-    cost = f"{statistics.median(costs) / len(runs[0].bytes) * 1e6:.0f}" if executor != "local" else ""
-    working = statistics.median(run.working_s for run in runs)
-    around = statistics.median(run.around_s for run in runs)
-    return f"| {executor} | {working:.1f} s | {statistics.median(ratios):.3f} | {around:.1f} s | {cost} |"
+def line(
+    runs: list[Measured], bases: list[Measured], local: list[Measured], local_bases: list[Measured], executor: str
+) -> str:
+    """One line of the table; ratios are medians of those within a round."""
+    median = statistics.median
+    working = median(run.working_s / other.working_s for run, other in zip(runs, local, strict=True))
+    cpu = [run.cpu_s - base.cpu_s for run, base in zip(runs, bases, strict=True)]
+    local_cpu = [run.cpu_s - base.cpu_s for run, base in zip(local, local_bases, strict=True)]
+    of_local = median(mine / other for mine, other in zip(cpu, local_cpu, strict=True))
+    driver = [run.driver_cpu_s - base.driver_cpu_s for run, base in zip(runs, bases, strict=True)]
+    cost = f"{median(driver) / len(runs[0].bytes) * 1e6:.0f}" if executor != "local" else "all of it"
+    return (
+        f"| {executor} | {median(run.working_s for run in runs):.1f} s | {working:.3f} | {median(cpu):.1f} s | "
+        f"{of_local:.3f} | {median(run.around_s for run in runs):.1f} s | {cost} |"
+    )
 
 
 def measure(manifest: Path, output: Path, executor: str, engine: str, env: Mapping[str, str]) -> Measured:
     """Run it once."""
     flags = ["--executor", executor, "--workers", "2", *(["--actors", "1"] if executor != "local" else [])]
-    started = time.perf_counter()
-    with subprocess.Popen(command(manifest, output, *flags, engine=engine), env=env, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        told = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    program = [sys.executable, "-c", DRIVER, *command(manifest, output, *flags, engine=engine)[3:]]
+    cluster_before_s, started = cluster_cpu_s(), time.perf_counter()
+    done = subprocess.run(program, env=env, capture_output=True, text=True)
     wall_s = time.perf_counter() - started
-    if process.returncode:
-        raise SystemExit(told.decode())
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    driver_s, children_s = (float(number) for number in done.stdout.splitlines()[-1].split())
+    cluster_s = cluster_cpu_s() - cluster_before_s if executor == "ray" else 0.0
     lines = list(ledger_lines(output))
     working_s = max(line["at"] for line in lines) - min(line["at"] for line in lines)
-    return Measured(working_s, wall_s - working_s, usage.ru_utime + usage.ru_stime, digests(output))
+    return Measured(working_s, wall_s - working_s, driver_s, driver_s + children_s + cluster_s, digests(output))
+
+
+def cluster_cpu_s() -> float:
+    """Processor time of all processes below this one, those that have ended included."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])  # own and of children that ended, user and system
+    return total
 
 
 @contextmanager

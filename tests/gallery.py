@@ -6,6 +6,8 @@ import contextlib
 import csv
 import hashlib
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,12 @@ def run(
         run_manifest(config, manifest, masks=masks, progress=progress, stop=stop or Stop())
     summary: dict[str, Any] = json.loads((output / ".inpaint-batch" / "summary.json").read_text())
     return summary
+
+
+def wait_until_done(process: subprocess.Popen[str], output: Path, num_rows: int, patience_s: float = 150) -> None:
+    """Until so many rows of a run are done, or it has ended, or patience has."""
+    until_s = time.monotonic() + patience_s
+    while time.monotonic() < until_s and process.poll() is None:
+        if sum(line["status"] == "done" for line in ledger_lines(output)) >= num_rows:
+            return
+        time.sleep(0.01)

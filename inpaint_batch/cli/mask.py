@@ -143,7 +143,7 @@ def mask(
     from inpaint_batch.errors import UsageError
     from inpaint_batch.holes.detect import DetectConfig
     from inpaint_batch.pipeline.detect import MANIFEST, find_damage
-    from inpaint_batch.pipeline.work import num_workers
+    from inpaint_batch.pipeline.executors import num_workers
 
     if relist and fresh:
         raise UsageError("--relist keeps the masks in DIR and --fresh replaces them; give one of the two")

@@ -88,7 +88,11 @@ Passes = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", help="Decode and encode threads; 0: one per core, 4 at most. Default: 0."),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Threads of a process that decode, and as many that encode; 0: one per core, 4 at most. Default: 0.",
+    ),
 ]
 MaskPolarity = Annotated[
     str | None,

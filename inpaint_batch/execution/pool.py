@@ -9,101 +9,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from inpaint_batch.errors import EngineError, WorkerLostError
+from inpaint_batch.execution.member import Member
 from inpaint_batch.execution.requeue import Chunk
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome
+from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, Transport, WorkerGoneError
 from inpaint_batch.execution.worker import ChunkResult
 from inpaint_batch.logids import about
 
 log = logging.getLogger(__name__)
 
-CHUNKS_IN_FLIGHT = 2
 SILENCE_S = 30.0
 """How long a worker may take to say that it lives, at least; long, since a busy machine is no hung row."""
-BACK_OFF_S = (0.5, 15.0)
-"""First and longest pause before a worker that was lost is asked again."""
 GIVE_UP_S = 300.0
 """With no worker at all for so long, the run ends."""
 CENSUS_S = 10.0
 """How often it is looked whether there is room for more workers."""
-
-
-class WorkerGoneError(Exception):
-    """A worker died, or cannot be reached, before it answered. Never leaves this package's executors."""
-
-    def __init__(self, reason: str = "", *, of_memory: bool = False, for_good: bool = False) -> None:
-        """`for_good`: it will not be started again, for that reason."""
-        super().__init__(reason)
-        self.reason = reason
-        self.of_memory = of_memory
-        self.for_good = for_good
-
-
-class Transport(Protocol):
-    """Where workers live and how one speaks with them. A worker is a `worker.RowWorker`, a handle stands for it.
-
-    A worker that dies is started again under its handle, unless it is gone for good.
-    """
-
-    def num_wanted(self) -> int:
-        """How many workers there shall be; may grow while a run lasts."""
-        ...
-
-    def hire(self) -> Any:
-        """A handle for one more worker. Returns at once."""
-        ...
-
-    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
-        """Have a worker do something; returns at once with a token that `wait` and `answer` take."""
-        ...
-
-    def wait(self, tokens: Sequence[Any], timeout_s: float) -> set[Any]:
-        """The calls that have an answer; waits for a first one for so long at most."""
-        ...
-
-    def answer(self, token: Any) -> Any:
-        """What the worker returned; raises what it raised, or WorkerGoneError."""
-        ...
-
-    def take_away(self, handle: Any) -> None:
-        """End a worker that hangs; another takes its place."""
-        ...
-
-    def close(self) -> None:
-        """Dismiss all workers at once, whatever they do."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """A worker as it is known here."""
-
-    handle: Any
-    ready: bool = False
-    question: Any = None
-    """The call that it must answer before it gets rows."""
-    ask_at_s: float = 0.0
-    pause_s: float = field(default_factory=lambda: BACK_OFF_S[0])
-    chunks: dict[Any, Chunk] = field(default_factory=dict)
-    """In flight, by the call that brings them to their end."""
-    since_s: float = 0.0
-    """When it was last known to bring a row to its end, or began with the first chunk."""
-    num_rows: int = 0
-    """How many rows it had brought to their end then, since it was started."""
-    num_collected: int = 0
-    """How many of these have come here."""
-    pulse: Any = None
-    """The call that asks for that number, where it has been silent for too long."""
-    pulse_at_s: float = 0.0
-
-    def has_room(self, num_in_flight: int) -> bool:
-        """Whether it may get a chunk while it has so many."""
-        alone = any(chunk.alone for chunk in self.chunks.values())
-        return self.ready and not alone and len(self.chunks) <= num_in_flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +79,7 @@ class Pool:
 
     def send(self, member: Member, chunk: Chunk, round_number: int) -> None:
         """Give a chunk to a worker."""
-        if not member.chunks:
-            member.since_s = time.monotonic()
-        member.chunks[self.transport.call(member.handle, "do", round_number, chunk.tasks)] = chunk
+        member.sent(self.transport.call(member.handle, "do", round_number, chunk.tasks), chunk)
 
     def leave(self, round_number: int) -> None:
         """Have nobody begin a row of that round any more."""
@@ -222,7 +145,7 @@ class Pool:
             if gone.for_good:
                 self._strike_off(member, gone.reason)
             else:
-                self._pause(member)
+                member.went()
             return
         if self.facts is None:
             self.facts = facts
@@ -231,8 +154,7 @@ class Pool:
                 f"workers do not run the same engine: {facts.identity} here, {self.facts.identity} there; install the "
                 "same package and model on all nodes"
             )
-        member.ready = True
-        member.num_rows = member.num_collected = 0
+        member.came()
 
     def _strike_off(self, member: Member, reason: str) -> None:
         self.members.remove(member)
@@ -244,6 +166,7 @@ class Pool:
     def _collect(self, member: Member, arrived: set[Any], outcomes: list[RowOutcome]) -> Loss | None:
         """Take the results of a worker; what it had if it was lost."""
         lost: WorkerGoneError | None = None
+        num_rows = 0
         for token in [token for token in member.chunks if token in arrived]:
             try:
                 result: ChunkResult = self.transport.answer(token)
@@ -251,14 +174,14 @@ class Pool:
                 lost = gone
                 continue
             del member.chunks[token]
-            member.since_s, member.pause_s = time.monotonic(), BACK_OFF_S[0]
-            member.num_collected += len(result.outcomes)
-            member.num_rows = member.num_collected
+            num_rows += len(result.outcomes)
             outcomes += result.outcomes
             self.num_batches += result.num_batches
             for line in result.log:
                 with about(line.subject):
                     log.log(line.level, "%s", line.text)
+        if num_rows:
+            member.handed_over(num_rows)
         return None if lost is None else self._lost(member, of_memory=lost.of_memory)
 
     def _silent(self) -> Iterator[Loss]:
@@ -296,16 +219,7 @@ class Pool:
 
     def _lost(self, member: Member, *, hung: bool = False, of_memory: bool = False) -> Loss:
         self.num_lost += 1
-        chunks = list(member.chunks.values())
-        member.chunks.clear()
-        member.pulse = None
-        self._pause(member)
-        return Loss(member, chunks, hung=hung, of_memory=of_memory)
-
-    def _pause(self, member: Member) -> None:
-        member.ready = False
-        member.ask_at_s = time.monotonic() + member.pause_s
-        member.pause_s = min(2 * member.pause_s, BACK_OFF_S[1])
+        return Loss(member, member.went(), hung=hung, of_memory=of_memory)
 
     def close(self) -> None:
         """Dismiss everybody; what is in flight counts as lost."""

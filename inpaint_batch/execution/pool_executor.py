@@ -1,8 +1,8 @@
 """The executor whose workers are other processes: of this machine, or the actors of a Ray cluster.
 
-Rows travel as paths in small chunks, two of them in flight for each worker, so that one is ready when the other is
-done. Results are awaited here, in the driver, which alone knows the ledger. Who works is the affair of `pool`, what
-becomes of the rows of a lost worker that of `requeue`; this is the loop between them.
+Rows travel as paths in chunks of about a second's work, two of them in flight for each worker, so that one is ready
+when the other is done. Results are awaited here, in the driver, which alone knows the ledger. Who works is the affair
+of `pool`, what becomes of the rows of a lost worker that of `requeue`; this is the loop between them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import dataclasses
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 
 from inpaint_batch.errors import StopRequestedError
-from inpaint_batch.execution.pool import Loss, Pool, Transport
+from inpaint_batch.execution.pool import Loss, Pool
 from inpaint_batch.execution.requeue import Chunk, Requeue
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask, never
+from inpaint_batch.execution.transport import Transport
 
 log = logging.getLogger(__name__)
 
-CHUNK_ROWS = 8
-"""Rows that travel together: enough that a call costs nothing beside them, few enough to share the last ones out."""
 POLL_S = 0.2
 
 
@@ -76,7 +76,7 @@ class PoolExecutor:
         self._round += 1
         pool, again = self._pool, Requeue(self._row_timeout_s)
         pool.begin()
-        fresh = _chunks(tasks)
+        fresh = _travelling(tasks)
         outcomes: list[RowOutcome] = []
         exhausted = leaving = False
         while True:
@@ -89,9 +89,11 @@ class PoolExecutor:
                     self.abandoned = pool.busy
                     return
             for member in pool.least_busy():
-                chunk = again.next() or (None if exhausted else next(fresh, None))
-                if chunk is None:
-                    exhausted = True
+                chunk = again.next()
+                if chunk is None and not exhausted:
+                    chunk = Chunk(list(islice(fresh, member.chunk_rows(pool.transport.rows_at_once))))
+                    exhausted = not chunk.tasks
+                if chunk is None or not chunk.tasks:
                     break
                 if chunk.alone and member.chunks:
                     again.unblamed([chunk])  # it waits for somebody who has nothing else
@@ -113,8 +115,10 @@ class PoolExecutor:
         return again.died(loss.chunks, of_memory=loss.of_memory)
 
 
-def _chunks(tasks: Iterable[RowTask]) -> Iterator[Chunk]:
-    # Paths are absolute, since a worker has a working folder of its own.
-    travelling = (dataclasses.replace(task, destination=task.destination.absolute()) for task in tasks)
-    while batch := list(islice(travelling, CHUNK_ROWS)):
-        yield Chunk(batch)
+def _travelling(tasks: Iterable[RowTask]) -> Iterator[RowTask]:
+    """Tasks as they can be sent: a worker has a working folder of its own."""
+    here = Path.cwd()
+    for task in tasks:
+        if not task.destination.is_absolute():
+            task = dataclasses.replace(task, destination=here / task.destination)
+        yield task

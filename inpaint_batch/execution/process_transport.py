@@ -18,7 +18,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
-from inpaint_batch.execution.pool import WorkerGoneError
+from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import WorkerSettings
 
 _OOM_KILLS = Path("/proc/vmstat")
@@ -115,30 +115,30 @@ class _Child:
 
 
 class ProcessTransport:
-    """See `pool.Transport`; a handle is a child, which may die and come again."""
+    """See `transport.Transport`; a handle is a child, which may die and come again."""
 
     def __init__(self, settings: WorkerSettings, *, num_processes: int = 0, num_cores: int) -> None:
-        """`num_processes`: 0 for one. The threads of `settings` are shared out among them, `num_cores` in all."""
+        """`num_processes`: 0 for one. They share `num_cores`."""
         self._number = num_processes or 1
-        share = max(1, num_cores // self._number)
-        self._settings = dataclasses.replace(settings, threads=settings.threads or share)
+        self._settings = settings.on(max(1, num_cores // self._number))
+        self.rows_at_once = self._settings.workers
         self._children: list[_Child] = []
 
     def num_wanted(self) -> int:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         return self._number
 
     def hire(self) -> Any:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         self._children.append(_Child(self._settings))
         return self._children[-1]
 
     def call(self, handle: Any, method: str, *arguments: Any) -> Any:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         return handle.call(method, arguments)
 
     def wait(self, tokens: Sequence[Any], timeout_s: float) -> set[Any]:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         if any(token.answered for token in tokens):
             timeout_s = 0.0
         by_connection = {child.connection: child for child in self._children if child.connection is not None}
@@ -147,17 +147,17 @@ class ProcessTransport:
         return {token for token in tokens if token.answered}
 
     def answer(self, token: Any) -> Any:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         if token.error is not None:
             raise token.error
         return token.value
 
     def take_away(self, handle: Any) -> None:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         handle.kill()
 
     def close(self) -> None:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         for child in self._children:
             child.kill()
         self._children = []

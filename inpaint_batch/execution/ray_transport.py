@@ -6,7 +6,6 @@ never runs a row twice by itself. This module is the only one that imports Ray, 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 
 from inpaint_batch.errors import InpaintBatchError, MissingDependencyError, WorkerLostError
-from inpaint_batch.execution.pool import CHUNKS_IN_FLIGHT, WorkerGoneError
+from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, WorkerGoneError
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 
 OBJECT_STORE_BYTES = 80 << 20
@@ -28,27 +27,30 @@ _GROUPS = {"do": "rows", "pulse": "control", "leave": "control"}
 
 
 class RayTransport:
-    """See `pool.Transport`; a handle is a Ray actor, a token a reference to the result of a call."""
+    """See `transport.Transport`; a handle is a Ray actor, a token a reference to the result of a call."""
 
     def __init__(self, settings: WorkerSettings, *, num_actors: int = 0) -> None:
         """Join the cluster that RAY_ADDRESS names, or start one on this machine.
 
-        `num_actors`: 0 for one per GPU where there are any, else one per node, also per node that joins later. The
-        threads of `settings` are for one machine; they are cut down to what an actor gets of it.
+        `num_actors`: 0 for one per GPU where there are any, else one per node, also per node that joins later.
 
         Raises MissingDependencyError without Ray, and WorkerLostError where no cluster can be reached or started.
         """
-        self._life = ExitStack()
-        self._ray = self._life.enter_context(_cluster(num_actors))
         self._num_actors = num_actors
         self._for_cpus = _is_for_cpus(settings.engine)
         self._actors: list[Any] = []
+        with ExitStack() as life:
+            self._ray = life.enter_context(_cluster(num_actors))
+            self._prepare(settings)
+            self._life = life.pop_all()
+
+    def _prepare(self, settings: WorkerSettings) -> None:
+        """Settle what an actor gets of a machine."""
         num_gpus, cpus = self._resources()
         number = self.num_wanted()
         share = max(1, min(sum(cpus) // number, min(cpus)))
-        self._settings = dataclasses.replace(
-            settings, threads=min(settings.threads or share, share), workers=min(settings.workers, max(2, share))
-        )
+        self._settings = settings.on(share)
+        self.rows_at_once = self._settings.workers
         self._worker = self._ray.remote(concurrency_groups={"control": 1, "rows": CHUNKS_IN_FLIGHT})(RowWorker).options(
             num_cpus=share,
             num_gpus=1 if num_gpus else 0,
@@ -64,33 +66,33 @@ class RayTransport:
         return num_gpus, [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1] or [1]
 
     def num_wanted(self) -> int:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         if self._num_actors:
             return self._num_actors
         num_gpus, cpus = self._resources()
         return num_gpus or len(cpus)
 
     def hire(self) -> Any:
-        """See `pool.Transport`. Where the cluster has no room yet the actor waits for it."""
+        """See `transport.Transport`. Where the cluster has no room yet the actor waits for it."""
         self._actors.append(self._worker.remote(self._settings))
         return self._actors[-1]
 
     def call(self, handle: Any, method: str, *arguments: Any) -> Any:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         bound = getattr(handle, method)
         if method in _GROUPS:
             bound = bound.options(concurrency_group=_GROUPS[method])
         return bound.remote(*arguments)
 
     def wait(self, tokens: Sequence[Any], timeout_s: float) -> set[Any]:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         arrived, rest = self._ray.wait(list(tokens), num_returns=1, timeout=timeout_s)
         if arrived and rest:
             arrived += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         return set(arrived)
 
     def answer(self, token: Any) -> Any:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(token)
@@ -102,19 +104,21 @@ class RayTransport:
         except errors.OutOfMemoryError as error:
             raise WorkerGoneError(_in_one_line(error), of_memory=True) from error
         except errors.RayActorError as error:
-            for_good = bool(getattr(error, "actor_init_failed", False)) or "creation task" in str(error)
-            raise WorkerGoneError(_why_not_made(error), for_good=for_good) from error
+            of_memory = "low on memory" in str(error)  # Ray's own guard, before the kernel's
+            raise WorkerGoneError(
+                _why_not_made(error), of_memory=of_memory, for_good=error.actor_init_failed
+            ) from error
         except (errors.NodeDiedError, errors.ObjectLostError, errors.WorkerCrashedError) as error:
             raise WorkerGoneError(_in_one_line(error)) from error
         except errors.ActorUnschedulableError as error:
             raise WorkerGoneError(_in_one_line(error), for_good=True) from error
 
     def take_away(self, handle: Any) -> None:
-        """See `pool.Transport`."""
+        """See `transport.Transport`."""
         self._ray.kill(handle, no_restart=False)
 
     def close(self) -> None:
-        """See `pool.Transport`; leaves the cluster, or ends it if it was started here."""
+        """See `transport.Transport`; leaves the cluster, or ends it if it was started here."""
         for actor in self._actors:
             self._ray.kill(actor)
         self._actors = []

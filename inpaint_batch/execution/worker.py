@@ -6,6 +6,7 @@ data.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import signing_as
 
+MAX_AUTOMATIC_WORKERS = 4
+
+
+def automatic_workers(num_cores: int) -> int:
+    """Threads that read, and as many that write, where nobody says how many."""
+    return min(num_cores, MAX_AUTOMATIC_WORKERS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
@@ -34,14 +42,20 @@ class WorkerSettings:
     passes: int
     tiling: TilingConfig
     threads: int
-    """Tiles that the engine fills at a time."""
+    """Tiles that the engine fills at a time; 0 for one per core that the worker gets."""
     workers: int
-    """Threads that read, and as many that write."""
+    """Threads that read, and as many that write; 0 for as many as suit those cores."""
     max_image_bytes: int
     max_memory_bytes: int
     """What the process of the worker may take; 0: a quarter of its machine's."""
     signature: str
     """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
+
+    def on(self, num_cores: int) -> WorkerSettings:
+        """What was left open settled for a worker that gets so many cores."""
+        return dataclasses.replace(
+            self, threads=self.threads or num_cores, workers=self.workers or automatic_workers(num_cores)
+        )
 
 
 class LogLine(NamedTuple):
@@ -67,7 +81,7 @@ class ChunkResult:
 
 
 class RowWorker:
-    """One worker, see `pool.Transport`. Its making does nothing that can fail; `start` loads the engine."""
+    """One worker, see `transport.Transport`. Its making does nothing that can fail; `start` loads the engine."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings

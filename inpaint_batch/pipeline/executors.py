@@ -14,13 +14,13 @@ from inpaint_batch.errors import UsageError
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.execution.worker import WorkerSettings, automatic_workers
 from inpaint_batch.runtime.onnx_engine import num_cores
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
 
 if TYPE_CHECKING:
-    from inpaint_batch.execution.pool import Transport
-    from inpaint_batch.execution.worker import WorkerSettings
+    from inpaint_batch.execution.transport import Transport
 
 NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")
 
@@ -54,23 +54,27 @@ def num_visible_gpus() -> int:
     return sum(1 for _ in NVIDIA_DEVICES.iterdir()) if NVIDIA_DEVICES.is_dir() else 0
 
 
+def num_workers(config: RunConfig) -> int:
+    """Threads of this process that read, and as many that write."""
+    return config.workers or automatic_workers(num_cores())
+
+
 @contextmanager
 def open_executor(
-    config: RunConfig, *, workers: int, signature: str, writer: str, stopping: Callable[[], bool] = never
+    config: RunConfig, *, signature: str, writer: str, stopping: Callable[[], bool] = never
 ) -> Iterator[tuple[EngineFacts, Executor]]:
     """The engine's facts and an executor that runs it.
 
-    `workers` threads read, and as many write. Temporary files of workers elsewhere carry `signature`; what lost ones
-    left is removed at the end, in the name of `writer` (see `storage.atomic`). Raises StopRequestedError where
-    `stopping()` becomes true while a first worker is waited for.
+    Temporary files of workers elsewhere carry `signature`; what lost ones left is removed at the end, in the name of
+    `writer` (see `storage.atomic`). Raises StopRequestedError where `stopping()` becomes true while a first worker is
+    waited for.
     """
     chosen = choose_executor(config)
     if chosen == "local":
-        with _local(config, workers) as opened:
+        with _local(config) as opened:
             yield opened
         return
     from inpaint_batch.execution.pool_executor import PoolExecutor
-    from inpaint_batch.execution.worker import WorkerSettings
 
     model = config.model if config.model == "default" else str(Path(config.model).expanduser().absolute())
     settings = WorkerSettings(
@@ -80,7 +84,7 @@ def open_executor(
         passes=config.passes,
         tiling=config.tiling,
         threads=0,
-        workers=workers,
+        workers=config.workers,
         max_image_bytes=config.max_image_bytes,
         max_memory_bytes=config.max_memory_bytes,
         signature=signature,
@@ -98,12 +102,12 @@ def open_executor(
 
 
 @contextmanager
-def _local(config: RunConfig, workers: int) -> Iterator[tuple[EngineFacts, Executor]]:
+def _local(config: RunConfig) -> Iterator[tuple[EngineFacts, Executor]]:
     engine = select_engine(config.engine, model=config.model, precision=config.precision, passes=config.passes)
     executor = LocalExecutor(
         EngineRunner(engine),
         config.tiling,
-        workers=workers,
+        workers=num_workers(config),
         max_image_bytes=config.max_image_bytes,
         max_memory_bytes=config.max_memory_bytes,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -27,7 +26,6 @@ from inpaint_batch.report.tally import FailedRow, RowReport
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.types import Row
 
-MAX_AUTOMATIC_WORKERS = 4
 SKIPPED_TOLD = 1000
 """Rows done before after which the progress is told of them."""
 _CAUSES = {
@@ -40,14 +38,6 @@ _CAUSES = {
     "missing": "result missing",
     "failed": "had failed",
 }
-
-
-def num_workers(config: RunConfig) -> int:
-    """Threads that read, and as many that write: what was asked for, or one per core that we may use, four at most."""
-    if config.workers:
-        return config.workers
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, MAX_AUTOMATIC_WORKERS)
 
 
 class ManifestRows:
@@ -103,9 +93,7 @@ class Work:
         """Do all rows that are left; raises what the run shall end with where that is not success."""
         config = self._config
         writer = config.part.name if config.part else ""
-        with open_executor(
-            config, workers=num_workers(config), signature=self._signature, writer=writer, stopping=self._stop
-        ) as (
+        with open_executor(config, signature=self._signature, writer=writer, stopping=self._stop) as (
             engine,
             executor,
         ):

@@ -7,6 +7,7 @@ fails on schedule; it is how the package shows that it survives a bad engine.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import time
@@ -18,6 +19,8 @@ from inpaint_batch.errors import EngineError, FailureCode, RowError
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import checked
 from inpaint_batch.types import FloatArray
+
+log = logging.getLogger(__name__)
 
 
 class IdentityEngine:
@@ -108,6 +111,7 @@ class FaultyEngine(IdentityEngine):
     def _look_at(self, batch: TileBatch) -> None:
         """Be particular about plain pictures."""
         if _has_plain(batch, (0, 0, 0)):
+            log.warning("the faulty engine sleeps for %g s as it was told to", self._sleep_s)
             time.sleep(self._sleep_s)
         if _has_plain(batch, (0, 1, 0)):
             _find_no_memory()

@@ -12,10 +12,11 @@ import pytest
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import EngineError, FailureCode, StopRequestedError, WorkerLostError
-from inpaint_batch.execution import pool, pool_executor
-from inpaint_batch.execution.pool import WorkerGoneError
+from inpaint_batch.execution import member, pool, pool_executor
 from inpaint_batch.execution.pool_executor import PoolExecutor
+from inpaint_batch.execution.requeue import Chunk
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
+from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import ChunkResult
 from inpaint_batch.types import Row
 
@@ -42,6 +43,8 @@ class Call:
 
 class Transport:
     """Workers that are hired in order; `wanted` may be changed while a run lasts."""
+
+    rows_at_once = 4
 
     def __init__(self, *workers: Worker, wanted: int | None = None) -> None:
         self.workers = list(workers)
@@ -98,7 +101,7 @@ class Transport:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(pool, "BACK_OFF_S", (0.0, 0.0))
+    monkeypatch.setattr(member, "BACK_OFF_S", (0.0, 0.0))
     monkeypatch.setattr(pool, "CENSUS_S", 0.0)
     monkeypatch.setattr(pool_executor, "POLL_S", 0.0)
 
@@ -125,8 +128,24 @@ def test_all_rows_are_shared_out_and_paths_are_absolute():
     assert Counter(ends(executor, 100).values()) == {"done": 100}
     assert all(worker.rows for worker in workers)
     assert all(path.is_absolute() for path in seen)
-    assert executor.num_batches == 13
+    assert executor.num_batches >= 100 / member.MAX_CHUNK_ROWS
     assert executor.queues() == {"workers": 0}
+
+
+def test_chunks_are_as_long_as_a_second_of_work(monkeypatch):
+    one, now_s = member.Member(None), 100.0
+    monkeypatch.setattr(member.time, "monotonic", lambda: now_s)
+    assert one.chunk_rows(3) == 3
+    one.sent("token", Chunk(tasks(4)))
+    for num_rows, seconds, expected in ((4, 1.0, 4), (4, 0.2, 12), (12, 0.1, 64), (64, 640.0, 33), (33, 3300.0, 17)):
+        now_s += seconds
+        one.handed_over(num_rows)
+        assert one.chunk_rows(3) == expected
+    for _ in range(9):
+        now_s += 60
+        one.handed_over(1)
+    assert one.chunk_rows(3) == 3  # slow rows are read at the same time all the same
+    assert one.chunk_rows(1) == 1
 
 
 def test_one_worker_that_is_left_finishes_the_run():

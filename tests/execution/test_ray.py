@@ -8,16 +8,15 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery import Gallery, ledger_lines, run, tree
+from gallery import Gallery, ledger_lines, run, tree, wait_until_done
 from PIL import Image
-from ray_runs import PATIENCE_S, cluster, finish, start
+from ray_runs import cluster, finish, start
 
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import EngineError, FailureCode, UsageError
@@ -82,9 +81,7 @@ def test_a_signal_drains_the_workers(gallery, tmp_path, ray_environment):
         gallery.add(f"slow/{number}.png", side=260, hole=(60, 50, 40, 150))
     manifest, output = gallery.manifest(), tmp_path / "out"
     with start(manifest, output, ray_environment, engine="faulty:s@0.5") as process:
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until and not any(line["status"] == "done" for line in ledger_lines(output)):
-            time.sleep(0.02)
+        wait_until_done(process, output, 1)
         process.send_signal(signal.SIGTERM)
         summary, _, stderr = finish(process, output)
     assert process.returncode == summary["exit_code"] == 75
@@ -96,6 +93,23 @@ def test_a_signal_drains_the_workers(gallery, tmp_path, ray_environment):
     assert (rest["exit_code"], rest["rows"]["skipped"]) == (0, num_done)
     run(manifest, tmp_path / "whole")
     assert tree(output) == tree(tmp_path / "whole")
+
+
+@needs_ray
+def test_a_hanging_row_does_not_hold_up_the_end_for_longer_than_the_grace(gallery, tmp_path, ray_environment):
+    add_plain(gallery, "hangs.png", 0)
+    for number in range(12):
+        gallery.add(f"{number}.png")
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    with start(manifest, output, ray_environment, "--grace", "1", engine="faulty:p@3000") as process:
+        wait_until_done(process, output, 13 - 2)  # all but the two chunks of the worker that hangs since long
+        process.send_signal(signal.SIGTERM)
+        summary, _, stderr = finish(process, output)
+    assert process.returncode == summary["exit_code"] == 75
+    assert "did not end within --grace 1 s" in stderr
+    assert not [name for name in tree(output) if name.endswith(".tmp")]
+    assert run(manifest, output)["exit_code"] == 0
+    assert len(tree(output)) == len(gallery.rows)
 
 
 def settings(**changes: object) -> WorkerSettings:
