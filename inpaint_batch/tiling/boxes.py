@@ -51,8 +51,9 @@ def tight_box(hole: BoolMap, box: Box) -> Box | None:
     found: Box | None = None
     for part in hole.blocks(box):
         if found is None or not found.contains(part):
-            tight = _tight(hole[part.slices], part)
-            found = tight if found is None or tight is None else found.union(tight)
+            tight = _tight(hole[part.slices], part)  # None where the block's pixels lie outside `box`
+            if tight is not None:
+                found = tight if found is None else found.union(tight)
     return found
 
 

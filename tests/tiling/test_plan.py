@@ -9,6 +9,7 @@ from tiling_cases import hole_maps
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.components import Hole, find_holes
+from inpaint_batch.holes.sparse import SparseMap
 from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.types import BoolArray, Box
@@ -73,6 +74,14 @@ def test_every_hole_sample_lies_in_exactly_one_core_and_every_tile_has_a_hole(
 def test_the_plan_does_not_depend_on_the_order_of_the_holes(hole: BoolArray) -> None:
     holes = find_holes(hole)
     assert plan_windows(hole, holes[::-1], CONFIG) == plan_windows(hole, holes, CONFIG)
+
+
+@settings(max_examples=30, deadline=None)
+@given(hole=hole_maps())
+def test_a_map_of_blocks_has_the_same_plan(hole: BoolArray) -> None:
+    blocks = SparseMap((hole.shape[0], hole.shape[1]))
+    blocks.add(Box(0, 0, *hole.shape), hole)
+    assert plan_windows(blocks, find_holes(blocks), CONFIG) == plan(hole)
 
 
 def test_holes_all_over_a_256_px_image_are_one_tile() -> None:
