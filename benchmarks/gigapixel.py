@@ -71,8 +71,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--holes", choices=("scratches", "diagonal"), default="scratches", help="default: scratches")
     parser.add_argument("--mask", choices=("tiff", "png"), default="tiff", help="kind of mask file (default: tiff)")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
-    parser.add_argument("run_options", nargs="*", metavar="RUN OPTIONS", help="after --: for `inpaint-batch run`")
-    return parser.parse_args()
+    parser.epilog = "What follows -- is for `inpaint-batch run`."
+    arguments = sys.argv[1:]
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return parser.parse_args(arguments[:at], argparse.Namespace(run_options=arguments[at + 1 :]))
 
 
 def write_image(path: Path, side_px: int, num_bands: int) -> None:

@@ -25,7 +25,7 @@ from inpaint_batch.execution.stages import PreparedRow, as_failure, prepare_row,
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask, never
 from inpaint_batch.logids import on_row, worker_id
 from inpaint_batch.tiling.fill import TileRequest
-from inpaint_batch.types import FloatArray, Patch
+from inpaint_batch.types import FloatArray
 
 MAX_ROWS_IN_FLIGHT = 64
 """Enough small images to fill a batch; large ones are limited by memory long before."""
@@ -50,7 +50,7 @@ class TileRunner(Protocol):
 
 
 _END = object()
-_PatchBatcher = Batcher[TileRequest, list[Patch]]
+_RowBatcher = Batcher[TileRequest, None]
 
 
 class LocalExecutor:
@@ -87,7 +87,7 @@ class LocalExecutor:
     def _begin(self) -> None:
         self._tasks: queue.SimpleQueue[RowTask | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[PreparedRow | None] = queue.SimpleQueue()
-        self._filled: queue.SimpleQueue[Filled[list[Patch]] | None] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[Filled[None] | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[RowOutcome | None] = queue.SimpleQueue()  # None: dropped, not done
         self._budget = MemoryBudget(self._budget_bytes)
         self._leaving = threading.Event()  # begin no row any more
@@ -228,7 +228,7 @@ class LocalExecutor:
     # ── inference ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _infer(self) -> None:
-        batcher: _PatchBatcher = Batcher(self._runner.fill, self._runner.batch_size)
+        batcher: _RowBatcher = Batcher(self._runner.fill, self._runner.batch_size)
         num_batches_before = self.num_batches
         open_for_more = True
         while not self._aborted.is_set():
@@ -250,7 +250,7 @@ class LocalExecutor:
                 self._filled.put(filled)
             self.num_batches = num_batches_before + batcher.num_batches
 
-    def _next_ready(self, batcher: _PatchBatcher) -> PreparedRow | None:
+    def _next_ready(self, batcher: _RowBatcher) -> PreparedRow | None:
         if not batcher.num_jobs:
             return self._ready.get()
         if self._unread.acquire(blocking=False):  # only a look: whether anything is being read
@@ -271,7 +271,7 @@ class LocalExecutor:
                 self._let_go(prepared)
             self._outcomes.put(outcome)
 
-    def _written(self, prepared: PreparedRow, filled: Filled[list[Patch]]) -> RowOutcome:
+    def _written(self, prepared: PreparedRow, filled: Filled[None]) -> RowOutcome:
         task = prepared.task
         prepared.watch.add("infer", filled.seconds)
         prepared.watch.add("blend", filled.own_seconds)
@@ -280,8 +280,7 @@ class LocalExecutor:
             if filled.error is not None:
                 failure = as_failure(filled.error, task, "infer", filled.cause)
             else:
-                patches = [patch for patches in filled.results for patch in patches]
-                write_row(prepared, patches, filled.num_tiles)
+                write_row(prepared, filled.num_tiles)
                 if task.tiling is not None:
                     prepared.warnings.append(in_smaller_tiles(task.tiling))
         except Exception as error:

@@ -28,6 +28,7 @@ _SEGMENT_COPIES = 5
 _DENSE_BYTES_PER_PX = 8
 """Of an image with plain maps: hole, marked, labels and distances. What sparse maps take is seen once they are there.
 """
+_PATCHES_BYTES = 64 << 20
 _TO_TIFF = "convert it to a tiled TIFF, which is restored region by region"
 _RAISE = "raise --max-memory, or use a machine with more"
 
@@ -50,13 +51,15 @@ def dense_px(limit_bytes: int) -> int:
 def needed_bytes(source: ImageSource, limit_bytes: int) -> int:
     """Estimate of the memory that one row takes at its worst moment, without the tiles.
 
-    Of a TIFF, some decoded segments; of all others the samples, once as source, once in the writer and once more while
-    the output is compared.
+    Of a TIFF, some decoded segments and patches; of all others the samples, once as source, once in the writer and
+    once more while the output is compared.
     """
     header = source.header
     maps_bytes = header.num_pixels * _DENSE_BYTES_PER_PX if header.num_pixels <= dense_px(limit_bytes) else 0
     if isinstance(source, TiffSource):
-        return min(cache_bytes(source, limit_bytes), header.decoded_bytes) + _segment_bytes(source) + maps_bytes
+        kept_bytes = min(cache_bytes(source, limit_bytes), header.decoded_bytes)
+        patch_bytes = min(patches_bytes(limit_bytes), header.decoded_bytes + header.num_pixels)
+        return kept_bytes + patch_bytes + _segment_bytes(source) + maps_bytes
     return 3 * header.decoded_bytes + maps_bytes
 
 
@@ -66,6 +69,11 @@ def cache_bytes(source: TiffSource, limit_bytes: int) -> int:
     pixel_bytes = header.num_bands * np.dtype(header.dtype).itemsize
     row_of_segments_bytes = (source.layout.segment_px[0] + 1) * header.width_px * pixel_bytes
     return min(max(DEFAULT_CACHE_BYTES, row_of_segments_bytes), limit_bytes // 4)
+
+
+def patches_bytes(limit_bytes: int) -> int:
+    """How many bytes of patches to keep in memory; the others go to a file (see `patch_store`)."""
+    return min(_PATCHES_BYTES, limit_bytes // 8)
 
 
 def check_source(image: str, source: ImageSource, limit_bytes: int) -> None:

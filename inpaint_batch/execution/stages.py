@@ -16,7 +16,16 @@ import numpy as np
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.execution.identity import fingerprint
-from inpaint_batch.execution.needs import cache_bytes, check_mask, check_plan, check_source, dense_px, needed_bytes
+from inpaint_batch.execution.needs import (
+    cache_bytes,
+    check_mask,
+    check_plan,
+    check_source,
+    dense_px,
+    needed_bytes,
+    patches_bytes,
+)
+from inpaint_batch.execution.patch_store import PatchStore
 from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.execution.sidecar import checksum, paths_beside, write_beside, written_format, xmp_mark
 from inpaint_batch.execution.stopwatch import Stopwatch
@@ -56,7 +65,7 @@ FORMAT_SUFFIXES: dict[str, ImageFormat] = {
 
 _USUAL_SUFFIX: dict[ImageFormat, str] = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp"}
 
-RowFill = Generator[Sequence[TileRequest], Sequence[FloatArray], list[Patch]]
+RowFill = Generator[Sequence[TileRequest], Sequence[FloatArray], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +86,8 @@ class PreparedRow:
     """Sizes and SHA-256 as far as they are known (see `checksum`)."""
     needed_bytes: int
     """Memory that was reserved for it."""
+    patches: PatchStore
+    """What was filled of it."""
 
     def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
         """Size and SHA-256 of a file that the result is made of; read once."""
@@ -86,6 +97,7 @@ class PreparedRow:
 
     def close(self) -> None:
         """Let go of the samples and of copies of its files."""
+        self.patches.close()
         self.source.close()
         self.files.close()
 
@@ -153,7 +165,8 @@ def _prepared(
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
     warnings = hole_warnings(holes)
-    return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed)
+    patches = PatchStore(patches_bytes(limit_bytes))
+    return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches)
 
 
 def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
@@ -193,11 +206,11 @@ def check_output_name(image: str, output: str, header: Header, *, lossless: bool
 
 
 def row_fills(prepared: PreparedRow, tiling: TilingConfig) -> Iterator[RowFill]:
-    """One fill for each window of the row; each returns patches at the depth of the source."""
-    return (_fill(prepared, window, tiling) for window in prepared.windows)
+    """One fill for each window of the row; each leaves its patches, at the depth of the source, with the row."""
+    return (_fill(prepared, number, window, tiling) for number, window in enumerate(prepared.windows))
 
 
-def _fill(prepared: PreparedRow, window: Window, tiling: TilingConfig) -> RowFill:
+def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConfig) -> RowFill:
     source, holes = prepared.source, prepared.holes
 
     def read_rgb(box: Box) -> FloatArray:
@@ -206,7 +219,9 @@ def _fill(prepared: PreparedRow, window: Window, tiling: TilingConfig) -> RowFil
     pieces = yield from fill_window(read_rgb, holes.hole, window, tiling)
     step = rgb_step(source.header) if prepared.task.config.grain else None
     grain = surrounding_grain(read_rgb, holes.hole, pieces, step) if step is not None else None
-    return [_patch(piece, prepared, grain) for piece in pieces if piece.hole.any()]
+    for piece in pieces:
+        if piece.hole.any():
+            prepared.patches.add(number, _patch(piece, prepared, grain))
 
 
 def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patch:
@@ -225,7 +240,7 @@ def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patc
     return Patch(piece.box, samples, piece.hole, with_alpha=opaque)
 
 
-def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mapping[int, int]) -> None:
+def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
     """Write the result under a temporary name, compare it with the source, and only then give it its own name.
 
     What is wanted beside it comes first; `num_tiles` by side in pixels is what it says of the work.
@@ -233,7 +248,7 @@ def write_row(prepared: PreparedRow, patches: Sequence[Patch], num_tiles: Mappin
     With a store it is then sent there. Raises RowError(WRITE), and StorageError where nothing at all can be written any
     more.
     """
-    task, watch = prepared.task, prepared.watch
+    task, watch, patches = prepared.task, prepared.watch, prepared.patches
     watch.lap("")
     with prepared.files.by_name():
         with atomic_write(task.destination) as temporary:

@@ -206,8 +206,8 @@ def _deepest(depths: FloatArray, depth_px: FloatArray, own: BoolArray, labels: I
 
 def _any_in_cells(values: BoolArray, side_px: int) -> BoolArray:
     """Whether anything is true in each square of `side_px`; ragged at the far edges."""
-    rows = np.logical_or.reduceat(values, np.arange(0, values.shape[0], side_px), axis=0)
-    return np.asarray(np.logical_or.reduceat(rows, np.arange(0, values.shape[1], side_px), axis=1), np.bool_)
+    rows = [values[top : top + side_px].any(axis=0) for top in range(0, values.shape[0], side_px)]
+    return np.logical_or.reduceat(np.array(rows), np.arange(0, values.shape[1], side_px), axis=1)
 
 
 def _box(stats: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> Box:
