@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -51,14 +51,14 @@ def read_coefficients(data: bytes, stream: JpegStream, wanted: Sequence[int]) ->
     return [planes[index] for index in wanted]
 
 
-def replace_coefficients(data: bytes, stream: JpegStream, planes: Sequence[Coefficients]) -> bytes:
-    """`data` with all coefficients replaced: same frame, tables and components; optimal Huffman tables. Restart
-    markers are kept where the system lets libjpeg be called directly.
+def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coefficients]], None]) -> bytes:
+    """`data` with its coefficients as `edit` leaves them: same frame, tables and components; optimal Huffman tables.
+    Restart markers are kept where the system lets libjpeg be called directly.
 
-    `planes` holds one contiguous array per component. What the result says in APPn and COM segments is libjpeg's, not
-    the source's. Raises `ValueError` if libjpeg gives up, or where CMYK cannot be written on this system.
+    `edit` is given one array per component, and must leave what `LARGEST_AC` and `DC_RANGE` allow. What the result says
+    in APPn and COM segments is libjpeg's, not the source's. Raises what `edit` raises, and `ValueError` if libjpeg
+    gives up, or where CMYK cannot be written on this system.
     """
-    arrays = {index: np.ascontiguousarray(plane, np.int16) for index, plane in enumerate(planes)}
     build = _build(_BUILD)
     num_components = len(stream.components)
     is_special = stream.is_progressive or stream.restart_interval or num_components == _MAX_COMPONENTS
@@ -67,7 +67,8 @@ def replace_coefficients(data: bytes, stream: JpegStream, planes: Sequence[Coeff
             return jpeg_transcode.write(
                 build,
                 data,
-                list(arrays.values()),
+                [stream.blocks(index) for index in range(num_components)],
+                edit,
                 is_progressive=stream.is_progressive,
                 restart_interval=stream.restart_interval,
                 restart_rows=stream.restart_rows,
@@ -79,13 +80,15 @@ def replace_coefficients(data: bytes, stream: JpegStream, planes: Sequence[Coeff
         raise ValueError("the jpeglib of this system cannot write CMYK")  # jpeglib forgets the fourth component
     if stream.is_progressive:
         build = _build(_SLOW_PROGRESSIVE_BUILD)
+    planes = read_coefficients(data, stream, range(num_components))
+    edit(planes)
     size = (ctypes.c_int * 2)(stream.height_px, stream.width_px)
     keep = ctypes.c_short(-1)
     with _as_path(data) as source, _as_path(b"") as destination:
         done = build.write_jpeg_dct(
             source,
             destination,
-            *_pointers(arrays),
+            *_pointers(dict(enumerate(planes))),
             size,
             None,  # block counts: those of the source
             None,  # sampling factors: those of the source

@@ -8,6 +8,7 @@ beside a hole move by quantisation only, and chroma is never re-sampled where no
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from inpaint_batch.imaging.jpeg_coefficients import (
     DC_RANGE,
     LARGEST_AC,
     Coefficients,
+    edit_coefficients,
     read_coefficients,
-    replace_coefficients,
 )
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
@@ -64,15 +65,17 @@ def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) 
         raise RowError(
             FailureCode.WRITE, f"{source.path} has unusual sampling or tables and cannot be patched; {advice}"
         )
-    planes = read_coefficients(data, stream, range(len(stream.components)))
-    if not all(_is_encodable(plane) for plane in planes):
-        raise RowError(
-            FailureCode.WRITE, f"{source.path} holds coefficients out of range and cannot be patched; {advice}"
-        )
-    for index, plane in enumerate(planes):
-        for patch in patches:
-            patch_plane(plane, stream, index, patch)
-    fresh = replace_coefficients(data[: stream.end], stream, planes)
+
+    def edit(planes: list[Coefficients]) -> None:
+        if not all(_is_encodable(plane) for plane in planes):
+            raise RowError(
+                FailureCode.WRITE, f"{source.path} holds coefficients out of range and cannot be patched; {advice}"
+            )
+        for index, plane in enumerate(planes):
+            for patch in patches:
+                patch_plane(plane, stream, index, patch)
+
+    fresh = edit_coefficients(data[: stream.end], stream, edit)
     pixels = jpeg_stream.split_pixels(fresh)
     end = len(SOI) + sum(map(len, stream.metadata)) + len(pixels)
     with destination.open("wb") as file:
@@ -216,8 +219,10 @@ def _verify_planes(
     """Compare the components `group`: first blocks without a hole sample with the source, then all with what was
     meant.
     """
-    before = read_coefficients(data, stream, group)
-    after = read_coefficients(written_data, stream, group)
+    with ThreadPoolExecutor(1) as beside:  # libjpeg takes most of the time, and lets others run meanwhile
+        reading = beside.submit(read_coefficients, data, stream, group)
+        after = read_coefficients(written_data, stream, group)
+        before = reading.result()
     for index, old, new in zip(group, before, after, strict=True):
         touched = touched_blocks(stream, index, patches)
         for row, is_touched in enumerate(touched):

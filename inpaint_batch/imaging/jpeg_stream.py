@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ _DQT, _DRI, _SOS, _EOI, _COM, _DHT, _DAC, _DNL = 0xDB, 0xDD, 0xDA, 0xD9, 0xFE, 0
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _RESTARTS = range(0xD0, 0xD8)
 _TEM = 0x01
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""Among entropy-coded bytes a marker is none of: an escaped 0xFF, TEM, a restart, a fill byte."""
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _MAX_MCU_BLOCKS = 10
 _MAX_SIDE_PX = 65500
@@ -236,6 +239,11 @@ def split_pixels(data: bytes) -> bytes:
 
 def _next_marker(data: bytes, position: int, *, in_scan: bool) -> tuple[int, int]:
     """(marker, offset behind it) of the next marker that is not a restart, skipping entropy-coded bytes."""
+    if in_scan:
+        found = _MARKER_IN_SCAN.search(data, position)
+        if found is None:
+            raise TruncatedError
+        return data[found.end() - 1], found.end()
     while True:
         position = data.find(b"\xff", position)
         if position < 0 or position + 1 >= len(data):
@@ -243,9 +251,9 @@ def _next_marker(data: bytes, position: int, *, in_scan: bool) -> tuple[int, int
         code = data[position + 1]
         if code == 0xFF:  # fill byte
             position += 1
-        elif code == 0 or code == _TEM or code in _RESTARTS:
-            if code == 0 and not in_scan:
-                raise ValueError("its segments do not hold together")
+        elif code == 0:
+            raise ValueError("its segments do not hold together")
+        elif code == _TEM or code in _RESTARTS:
             position += 2
         else:
             return code, position + 2

@@ -97,18 +97,20 @@ def is_available(library: ctypes.CDLL) -> bool:
 def write(
     library: ctypes.CDLL,
     data: bytes,
-    planes: Sequence[NDArray[np.int16]],
+    num_blocks: Sequence[tuple[int, int]],
+    edit: Callable[[list[NDArray[np.int16]]], None],
     *,
     is_progressive: bool,
     restart_interval: int,
     restart_rows: int = 0,
 ) -> bytes:
-    """`data` with all coefficients replaced by `planes`: in libjpeg's standard progressive scans, or in one scan with
-    optimal Huffman tables; a restart marker every `restart_interval` MCUs, or every
-    `restart_rows` rows of them, unless that is 0.
+    """`data` with its coefficients as `edit` leaves them: in libjpeg's standard progressive scans, or in one scan with
+    optimal Huffman tables; a restart marker every `restart_interval` MCUs, or every `restart_rows` rows of them,
+    unless that is 0.
 
-    `planes` holds one contiguous (block rows, block columns, 8, 8) int16 array per component. Frame, tables and
-    components are those of `data`, a sound JPEG. Raises `ValueError` where the library only writes progressive files.
+    `edit` is given one (block rows, block columns, 8, 8) int16 array per component, of as many as `num_blocks` says.
+    Frame, tables and components are those of `data`, a sound JPEG. Raises what `edit` raises, and before it is called
+    `ValueError` where the library only writes progressive files.
     """
     errors = _Errors()
     library.jpeg_std_error(ctypes.byref(errors))
@@ -133,8 +135,13 @@ def write(
                 settings.num_scans, settings.scans = 0, None
         elif not is_progressive:
             raise ValueError("the libjpeg of this system cannot write it in one scan")
-        for array, plane in zip(arrays[: len(planes)], planes, strict=True):
-            _replace_rows(reader, array, plane)
+        planes = [np.empty((*shape, 8, 8), np.int16) for shape in num_blocks]
+        held = list(zip(arrays[: len(planes)], planes, strict=True))
+        for array, plane in held:
+            _copy_rows(reader, array, plane, to_codec=False)
+        edit(planes)
+        for array, plane in held:
+            _copy_rows(reader, array, plane, to_codec=True)
         library.jpeg_mem_dest_tj(sink, ctypes.byref(target), ctypes.byref(target_bytes), _TRUE)
         library.jpeg_write_coefficients(sink, arrays)
         library.jpeg_finish_compress(sink)
@@ -165,14 +172,15 @@ def _progression(library: ctypes.CDLL, writer: _Codec) -> _Settings | None:
     return None
 
 
-def _replace_rows(codec: _Codec, array: int, plane: NDArray[np.int16]) -> None:
-    """Copy `plane` over one virtual array of the codec's memory manager."""
+def _copy_rows(codec: _Codec, array: int, plane: NDArray[np.int16], *, to_codec: bool) -> None:
+    """Copy a contiguous `plane` to one virtual array of the codec's memory manager, or from there."""
     access = _AccessRows(codec.memory[_ACCESS_VIRT_BARRAY])
     for row, blocks in enumerate(plane):
-        rows = access(ctypes.addressof(codec), array, row, 1, _TRUE)
+        rows = access(ctypes.addressof(codec), array, row, 1, to_codec)
         assert rows is not None
         (first_block,) = ctypes.cast(rows, ctypes.POINTER(ctypes.c_void_p))[:1]
-        ctypes.memmove(first_block, blocks.ctypes.data, len(blocks) * _BLOCK_BYTES)
+        target, source = (first_block, blocks.ctypes.data) if to_codec else (blocks.ctypes.data, first_block)
+        ctypes.memmove(target, source, len(blocks) * _BLOCK_BYTES)
 
 
 @cache

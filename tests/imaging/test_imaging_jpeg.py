@@ -16,7 +16,7 @@ from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jpeg_stream, jpeg_transcode
-from inpaint_batch.imaging.jpeg_coefficients import replace_coefficients
+from inpaint_batch.imaging.jpeg_coefficients import edit_coefficients
 from inpaint_batch.imaging.jpeg_patch import quant_table
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
@@ -95,9 +95,15 @@ def test_both_progressive_writers_keep_every_coefficient(
     stream = jpeg_stream.parse(data)
     planes = [plane[:, ::-1].copy() for plane in coefficients(path)]  # turned around: not what the file holds
     num_scans = []
+
+    def turn(held: list[np.ndarray]) -> None:
+        for plane, wanted in zip(held, planes, strict=True):
+            assert not np.array_equal(plane, wanted)
+            plane[...] = wanted
+
     for is_available in (jpeg_transcode.is_available, lambda _: False):
         monkeypatch.setattr(jpeg_transcode, "is_available", is_available)
-        out.write_bytes(replace_coefficients(data, stream, planes))
+        out.write_bytes(edit_coefficients(data, stream, turn))
         assert all(np.array_equal(old, new) for old, new in zip(planes, coefficients(out), strict=True))
         assert jpeg_stream.parse(out.read_bytes()).is_progressive
         num_scans.append(out.read_bytes().count(b"\xff\xda"))
