@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PAUSES_S = (0.2, 0.6, 1.8, 5.4)
 """Pauses between the attempts of one request, each made longer or shorter by up to a half."""
+_PATIENT = ("gs", "az")
+"""Stores whose clients try again by themselves, for half a minute and more, and cannot be told otherwise."""
 
 PART_BYTES = 16 << 20
 """Files of twice this size and more go to a store in parts. The clients' own parts of 50 MiB, ten at a time, would hold
@@ -48,6 +50,11 @@ _BAD_CREDENTIALS = frozenset(
         "InvalidToken",
         "TokenRefreshRequired",
         "RequestTimeTooSkewed",
+        "AuthenticationFailed",  # Azure's
+        "AuthorizationFailure",
+        "InvalidAuthenticationInfo",
+        "NoAuthenticationInformation",
+        "401",
     )
 )
 _clients: dict[tuple[int, str], Any] = {}
@@ -166,9 +173,10 @@ def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT
     """The answer to a request, tried again after PAUSES_S while the store is only busy."""
     if (problem := uri_problem(uri)) is not None:
         raise ObjectError("refused", f"{redacted(uri)} {problem}")
-    client = _client(uri.partition("://")[0])
+    scheme = uri.partition("://")[0]
+    client = _client(scheme)
     started_s = time.monotonic()
-    for attempt, pause_s in enumerate((*PAUSES_S, None), start=1):
+    for attempt, pause_s in enumerate((*(PAUSES_S if scheme not in _PATIENT else ()), None), start=1):
         try:
             key: str = client._strip_protocol(uri)
             return request(client, key)
@@ -178,7 +186,8 @@ def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT
             if trouble != "busy":
                 raise ObjectError(trouble, f"{uri}: {reason}") from error
             if pause_s is None:
-                waited = f"after {attempt} attempts in {time.monotonic() - started_s:.0f} s"
+                number = f"{attempt} attempts in " if attempt > 1 else ""
+                waited = f"after {number}{time.monotonic() - started_s:.0f} s"
                 raise ObjectError("busy", f"{uri}, {waited}: {reason}; run again when the store answers") from error
             log.warning("attempt %d to %s failed (%s); it is tried again", attempt, what, reason)
             time.sleep(pause_s * random.uniform(0.5, 1.5))
@@ -205,6 +214,7 @@ def _client(scheme: str) -> Any:
                 raise ObjectError("refused", f"the client for {scheme}:// cannot start: {_reason(error)}") from error
             if scheme == "s3":
                 client.retries = 1  # attempts are counted here
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints traces of what is told here
             _clients[os.getpid(), scheme] = client
         return client
 
@@ -227,19 +237,27 @@ def _trouble(error: Exception) -> Trouble:
     name = type(error).__name__
     if _code(error) in _BAD_CREDENTIALS or "Credential" in name or "ProfileNotFound" in name:
         return "refused"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or _is_forbidden(error):
         return "denied"
     if isinstance(error, ValueError | TypeError | AttributeError | NotImplementedError):
         return "refused"
     return "busy"
 
 
+def _is_forbidden(error: Exception) -> bool:
+    """As the clients for Azure and Google put it."""
+    return getattr(error, "status_code", 0) == 403 or str(error).startswith("Forbidden: ")
+
+
 def _code(error: Exception) -> str:
-    """The store's own word for what is wrong, such as `SlowDown`."""
+    """The store's own word for what is wrong, such as `SlowDown`, or the number of its answer; empty without either."""
     for link in (error, error.__cause__):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
+        for name in ("error_code", "status_code", "code"):  # the first two are Azure's, the last is Google's
+            if code := getattr(link, name, None):
+                return str(getattr(code, "value", code))
     return ""
 
 

@@ -75,6 +75,13 @@ def test_a_busy_store_is_asked_again(moody):
     assert client.num_requests == 3
 
 
+def _answer(**attributes: object) -> Exception:
+    error = Exception("the server did not like it")
+    for name, value in attributes.items():
+        setattr(error, name, value)
+    return error
+
+
 def test_patience_ends_and_says_so(moody):
     client = moody(*[OSError("Please reduce your request rate")] * 9)
     with pytest.raises(ObjectError, match="after 3 attempts in 0 s: Please reduce") as caught:
@@ -87,7 +94,16 @@ def test_patience_ends_and_says_so(moody):
 
 @pytest.mark.parametrize(
     ("error", "trouble"),
-    [(PermissionError("Forbidden"), "denied"), (FileNotFoundError(), "missing"), (ValueError("no account"), "refused")],
+    [
+        (PermissionError("Forbidden"), "denied"),
+        (FileNotFoundError(), "missing"),
+        (ValueError("no account"), "refused"),
+        (_answer(error_code="AuthenticationFailed", status_code=403), "refused"),  # as Azure's client has it
+        (_answer(error_code="AuthorizationPermissionMismatch", status_code=403), "denied"),
+        (_answer(error_code=None, status_code=403), "denied"),
+        (_answer(code=401), "refused"),  # and Google's
+        (OSError("Forbidden: https://host/b/o\nno permission"), "denied"),
+    ],
 )
 def test_what_will_not_change_is_not_tried_again(moody, error, trouble):
     client = moody(error)
@@ -113,6 +129,7 @@ def test_errors_of_clients_are_told_without_secrets(moody):
 
 
 def test_a_missing_client_is_named_with_its_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)  # of tests before
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     monkeypatch.setattr(objects, "_clients", {})
     with pytest.raises(MissingDependencyError, match=r"pip install 'inpaint-batch\[gs\]'"):
