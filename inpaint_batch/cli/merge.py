@@ -18,7 +18,7 @@ def merge(
     Ends with the exit code that one run of everything would have ended with; 75 where a shard is missing.
     """
     if isinstance(output, str):
-        from inpaint_batch.pipeline.store_state import merge_in_store
+        from inpaint_batch.pipeline.store_copy import merge_in_store
 
         merged = merge_in_store(output)
     else:

@@ -24,7 +24,7 @@ def status(
 ) -> None:
     """Show how far the runs in DIR are, from any machine that sees it, without disturbing them."""
     if isinstance(output, str):
-        from inpaint_batch.pipeline.store_state import store_status
+        from inpaint_batch.pipeline.store_copy import store_status
 
         shards = store_status(output)
     else:

@@ -20,7 +20,7 @@ from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.pipeline.executors import num_workers
 from inpaint_batch.pipeline.rows import OutputNames, output_name
-from inpaint_batch.pipeline.store_state import state_copy
+from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.tiling.budget import Budget, estimate

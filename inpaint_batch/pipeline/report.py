@@ -16,7 +16,7 @@ from inpaint_batch.errors import RowError, UsageError
 from inpaint_batch.execution.ledger_lines import Line, read_texts
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
-from inpaint_batch.pipeline.store_state import state_copy
+from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.comparison import Comparison, compare
 from inpaint_batch.report.page import Failed, Head, Shown, page
 from inpaint_batch.storage.atomic import atomic_write

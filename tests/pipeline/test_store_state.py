@@ -13,12 +13,13 @@ from gallery import Gallery
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
-from inpaint_batch.pipeline import store_state
+from inpaint_batch.pipeline import store_lock, store_state
 from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
-from inpaint_batch.pipeline.store_state import merge_in_store, open_place, state_copy, store_status
+from inpaint_batch.pipeline.store_copy import merge_in_store, state_copy, store_status
+from inpaint_batch.pipeline.store_state import open_place
 from inpaint_batch.report.progress import make_progress
 from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
 from inpaint_batch.types import Row
@@ -67,7 +68,7 @@ def test_parts_are_put_together_and_read_back(store, monkeypatch):
 def test_a_second_run_is_kept_out_and_a_dead_one_is_not(store, monkeypatch):
     lock = f"{store}/.inpaint-batch/lock.json"
     with open_place(config(store)):
-        monkeypatch.setattr(store_state.os, "getpid", lambda: 1)  # as another process sees it
+        monkeypatch.setattr(store_lock.os, "getpid", lambda: 1)  # as another process sees it
         second = open_place(config(store))
         with pytest.raises(StorageError, match="in use by another run"):
             second.__enter__()

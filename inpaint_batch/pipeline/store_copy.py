@@ -1,0 +1,107 @@
+"""Copies of the state of an output in a store, to look at: how far all runs have come, and what they made together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from inpaint_batch.errors import StorageError
+from inpaint_batch.pipeline.merge import merge_shards
+from inpaint_batch.pipeline.status import ShardStatus, folder_status
+from inpaint_batch.pipeline.store_lock import may_live
+from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, remove, write_bytes
+from inpaint_batch.storage.paths import STATE_FOLDER
+from inpaint_batch.storage.scratch import scratch_folder
+from inpaint_batch.storage.uris import joined
+
+LEDGER, ARCHIVE = "ledger/", "ledger-archive/"
+"""Where in the state's folder the lines of runs lie, and those of runs before `--fresh`."""
+NUM_REQUESTS = 16
+"""Requests at a time."""
+
+
+@contextmanager
+def state_copy(store: str) -> Iterator[Path]:
+    """A folder with a copy of the state of an output in a store, for as long as it is looked at.
+
+    The lock of a run that is alive is in it, as text that says who it is. Raises StorageError.
+    """
+    root = Path(mkdtemp(prefix="state-", dir=scratch_folder()))
+    folder = root / STATE_FOLDER
+    uri = joined(store, STATE_FOLDER)
+    with as_storage_error("read the state of the runs"):
+        names = sorted(names_below(uri))
+        parts = [name for name in names if name.startswith(LEDGER)]
+        bring_ledger(uri, parts, [name for name in names if name.startswith(ARCHIVE)], folder)
+        small = [name for name in names if "/" not in name and not name.endswith(".log")]
+        for name, content in zip(small, contents(uri, small), strict=True):
+            if name.startswith("lock"):
+                about = json.loads(content)
+                if may_live(about):
+                    (folder / name.removesuffix(".json")).write_text(about["process"] + "\n", "utf-8")
+            else:
+                (folder / name).write_bytes(content)
+    yield root
+
+
+def store_status(store: str) -> list[ShardStatus]:
+    """See `status.folder_status`."""
+    with state_copy(store) as root:
+        return folder_status(root, shown=store)
+
+
+def merge_in_store(store: str) -> dict[str, Any]:
+    """See `merge.merge_shards`."""
+    with state_copy(store) as root:
+        for lock in (root / STATE_FOLDER).glob("lock*"):
+            holder = lock.read_text("utf-8").strip()
+            raise StorageError(f"{store} is in use by another run ({holder}); wait for it to end, then merge again")
+        try:
+            return merge_shards(root, shown=store)
+        finally:
+            _put_back(store, root, "summary.json", "failures.csv")
+
+
+def _put_back(store: str, root: Path, *names: str) -> None:
+    """Send files of a state copy to the store. Raises StorageError."""
+    with as_storage_error():
+        for name in names:
+            if not (root / STATE_FOLDER / name).exists():
+                continue
+            write_bytes(joined(store, f"{STATE_FOLDER}/{name}"), (root / STATE_FOLDER / name).read_bytes())
+
+
+def bring_ledger(uri: str, parts: list[str], archived: list[str], folder: Path) -> None:
+    """Make a ledger in `folder` of the parts with these names below `uri`, and an archive. Raises ObjectError."""
+    for names, place in ((parts, folder / LEDGER), (archived, folder / ARCHIVE / "000001")):
+        place.mkdir(parents=True)
+        if not names:
+            continue
+        with (place / "000001.jsonl").open("wb") as file:
+            file.writelines(contents(uri, names))
+
+
+def contents(uri: str, names: list[str]) -> Iterator[bytes]:
+    """What is in the objects with these names below `uri`, in their order. Raises ObjectError."""
+    with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+        yield from pool.map(lambda name: read_bytes(joined(uri, name)), names)
+
+
+def remove_all(uri: str, names: list[str]) -> None:
+    """Delete the objects with these names below `uri`. Raises ObjectError."""
+    with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+        list(pool.map(lambda name: remove(joined(uri, name)), names))
+
+
+@contextmanager
+def as_storage_error(verb: str = "keep the state of the run") -> Iterator[None]:
+    """Turn an ObjectError into the StorageError that ends a run; `verb` is what was to be done."""
+    try:
+        yield
+    except ObjectError as error:
+        raise error.for_run(verb) from error

@@ -1,0 +1,113 @@
+"""Who is at work on an output in a store.
+
+Stores have no locks. So a run renews an object that says who it is, and one that is not renewed for STALE_S seconds
+belongs to a run that died. Runs that begin within the same second can miss each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from inpaint_batch.config import Shard
+from inpaint_batch.errors import StorageError
+from inpaint_batch.report.summary import state_ending
+from inpaint_batch.storage.objects import ObjectError, read_bytes, remove, write_bytes
+from inpaint_batch.storage.paths import STATE_FOLDER
+from inpaint_batch.storage.uris import joined
+
+BEAT_S = 15.0
+"""Seconds after which a run renews its lock."""
+STALE_S = 60.0
+"""Seconds without renewal after which a lock counts as left behind."""
+POLL_S = 2.0
+"""Seconds between two looks at somebody else's lock."""
+
+
+class StoreLock:
+    """The lock of one run."""
+
+    def __init__(self, store: str, part: Shard | None) -> None:
+        """Nothing is asked of the store yet. Shards of one count do not keep each other out."""
+        self._store, self._part = store, part
+        self._process = f"process {os.getpid()} on {socket.gethostname()}"
+        self._ending = state_ending(part)
+        self._beat_at_s = 0.0
+
+    def take(self, names: list[str]) -> None:
+        """Wait until no lock among these names, relative to the state's folder, is alive; then show our own.
+
+        Raises StorageError where another run is at work, and ObjectError.
+        """
+        for name in names:
+            if name.startswith("lock") and name.endswith(".json"):
+                self._wait_for(name)
+        self._beat()
+
+    def keep(self) -> None:
+        """Renew it where that is due. Raises ObjectError."""
+        if time.monotonic() - self._beat_at_s >= BEAT_S:
+            self._beat()
+
+    def give_back(self) -> None:
+        """Remove it. Raises ObjectError."""
+        remove(self._uri(f"lock{self._ending}.json"))
+
+    def _uri(self, name: str) -> str:
+        return joined(self._store, f"{STATE_FOLDER}/{name}")
+
+    def _beat(self) -> None:
+        self._beat_at_s = time.monotonic()
+        about = {"process": self._process, "at": time.time()}
+        write_bytes(self._uri(f"lock{self._ending}.json"), json.dumps(about).encode())
+
+    def _wait_for(self, name: str) -> None:
+        ending = name.removeprefix("lock").removesuffix(".json")
+        if self._part is not None and ending.endswith(f"-of-{self._part.count}") and ending != self._ending:
+            return  # another shard of the same n
+        about = _read_json(self._uri(name))
+        until_s = time.monotonic() + STALE_S
+        while about is not None and may_live(about) and time.monotonic() < until_s:
+            again = about if _is_here(about) else _read_json(self._uri(name))
+            if _is_here(about) or (again is not None and again != about):
+                raise StorageError(
+                    f"{self._store} is in use by another run ({about.get('process')}); wait for it to end, or choose "
+                    "another --output"
+                )
+            about = again
+            time.sleep(POLL_S)
+
+
+def _read_json(uri: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(read_bytes(uri))
+    except ObjectError as error:
+        if error.trouble == "missing":
+            return None
+        raise
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_here(about: dict[str, Any]) -> bool:
+    return str(about.get("process", "")).endswith(f" on {socket.gethostname()}")
+
+
+def may_live(about: dict[str, Any]) -> bool:
+    """Whether the holder of a lock is alive, as far as this machine and its clock can tell."""
+    words = str(about.get("process", "")).split()
+    if _is_here(about) and words[1:2] and words[1].isdigit():
+        if int(words[1]) == os.getpid():
+            return False
+        try:
+            os.kill(int(words[1]), 0)
+        except ProcessLookupError:
+            return False
+        except OSError:  # alive, under another user
+            return True
+        return True
+    return time.time() - float(about.get("at", 0)) < STALE_S
