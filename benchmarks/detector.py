@@ -1,11 +1,13 @@
 """How well does `inpaint-batch mask` find damage? Real elements of it drawn over photographs, and clean ones.
 
-Usage: python benchmarks/detector.py --data FOLDER --damage FOLDER [--limit N] [--contrast C...] [--threshold T]
+Usage: python benchmarks/detector.py --data FOLDER --damage FOLDER [--limit N] [--crop PX] [--elements N]
+       [--contrast C...] [--threshold T]
 
-Every photograph gets one element of each kind that training did not see, which moves samples by up to the contrast
-(0..1 of the full range) towards white or black, with soft rims. Truth is what was changed by at least a quarter of the
-contrast. A found pixel is right if truth lies within 2 px; a pixel of truth is found if the mask covers it. A mark is
-found, or right, if half of it is. Prints Markdown; runs at low priority.
+Every photograph, or every piece cut from one, gets elements of each kind, which move samples by up to the contrast
+(0..1 of the full range) towards white or black, all in one direction, with soft rims. They are a quarter of those in
+the folder; the others are for tuning. Truth is what was changed by at least a quarter of the contrast. A found pixel is
+right if truth lies within 2 px; a pixel of truth is found if the mask covers it. A mark is found, or right, if half of
+it is. Prints Markdown; runs at low priority.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +27,13 @@ from inpaint_batch.evaluation.marks import MarkLibrary, count_marks, draw_marks,
 from inpaint_batch.evaluation.suites import as_image, find_photos, read_rgb
 from inpaint_batch.holes.detect import KINDS, DetectConfig, detect
 from inpaint_batch.holes.distance import grow
-from inpaint_batch.types import BoolArray
+from inpaint_batch.types import BoolArray, FloatArray
 
 NICENESS = 10
 CONTRASTS = (0.1, 0.2, 0.4)
 TOLERANCE_PX = 2
+CROPS = 9
+"""Pieces of a photograph, three by three, evenly spread."""
 
 
 @dataclass
@@ -72,6 +76,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of undamaged photographs")
     parser.add_argument("--damage", type=Path, required=True, help="folder of damage elements, a folder for each sort")
     parser.add_argument("--limit", type=int, help="photographs, evenly spread (default: all)")
+    parser.add_argument(
+        "--crop", type=int, help=f"side in px of {CROPS} pieces of each photograph (default: all of it)"
+    )
+    parser.add_argument("--elements", type=int, default=1, help="of damage, in each picture (default 1)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="drawn and looked for")
     parser.add_argument("--contrast", type=float, nargs="+", default=list(CONTRASTS), help="of 1, the full range")
     parser.add_argument("--threshold", type=float, default=DetectConfig().threshold, help="of the detector")
@@ -80,42 +88,69 @@ def main() -> None:
     cv2.setNumThreads(1)
     photos = find_photos(arguments.data, arguments.limit)
     library = MarkLibrary(arguments.damage, "test")
-    print(f"\n{arguments.data.name}: {len(photos)} photographs, threshold {arguments.threshold:g}\n")
+    pictures = list(pictures_of(photos, arguments.crop))
+    print(f"\n{arguments.data.name}: {len(pictures)} pictures, threshold {arguments.threshold:g}\n")
     print(
         "| kind | contrast | precision | recall | F1 | marks right | marks found |\n|---|---:|---:|---:|---:|---:|---:|"
     )
     for kind in arguments.kinds:
         config = DetectConfig(kinds=(kind,), threshold=arguments.threshold)
         for contrast in arguments.contrast:
-            score = score_of(photos, config, contrast, library)
+            score = score_of(pictures, config, contrast, library, arguments.elements)
             print(f"| {kind} | {contrast:g} | {' | '.join(f'{each:.3f}' for each in score.figures)} |", flush=True)
     print("\n| clean photographs | mean | median | 95 % | worst | nothing found | marks a megapixel | s a megapixel |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for kind in arguments.kinds:
         print(
-            f"| {kind} | {clean_line(photos, DetectConfig(kinds=(kind,), threshold=arguments.threshold))} |", flush=True
+            f"| {kind} | {clean_line(pictures, DetectConfig(kinds=(kind,), threshold=arguments.threshold))} |",
+            flush=True,
         )
 
 
-def score_of(photos: Sequence[Path], config: DetectConfig, contrast: float, library: MarkLibrary) -> Score:
-    """Draw an element of the first kind of `config` over every photograph and count what is found."""
+def pictures_of(photos: Sequence[Path], crop_px: int | None) -> Iterator[tuple[int, FloatArray]]:
+    """A number that is always the same for it, and the samples of each photograph or of each of its pieces."""
+    for photo in photos:
+        number = zlib.crc32(photo.read_bytes())
+        rgb = as_image(read_rgb(photo))
+        if crop_px is None:
+            yield number, rgb
+            continue
+        per_side = round(CROPS**0.5)
+        for at in range(CROPS):
+            top, left = (
+                max(0, side - crop_px) * place // (per_side - 1)
+                for side, place in zip(rgb.shape, divmod(at, per_side), strict=False)
+            )
+            yield number + at, rgb[top : top + crop_px, left : left + crop_px].copy()
+
+
+def score_of(
+    pictures: Sequence[tuple[int, FloatArray]],
+    config: DetectConfig,
+    contrast: float,
+    library: MarkLibrary,
+    num_elements: int,
+) -> Score:
+    """Draw elements of the first kind of `config` over every picture and count what is found."""
     score = Score()
     kind = config.kinds[0]
-    for photo in photos:
-        rng = np.random.default_rng([zlib.crc32(kind.encode()), zlib.crc32(photo.read_bytes())])
+    for number, rgb in pictures:
+        rng = np.random.default_rng([zlib.crc32(kind.encode()), number])
         bright = bool(rng.integers(2))
-        damaged = draw_marks(as_image(read_rgb(photo)), rng, library, kind, contrast, bright=bright)
-        score.add(detect(luma(damaged.rgb), config).hole, damaged.truth)
+        truth = np.zeros(rgb.shape[:2], np.bool_)
+        for _ in range(num_elements):
+            damaged = draw_marks(rgb, rng, library, kind, contrast, bright=bright)
+            rgb, truth = damaged.rgb, truth | damaged.truth
+        score.add(detect(luma(rgb), config).hole, truth)
     return score
 
 
-def clean_line(photos: Sequence[Path], config: DetectConfig) -> str:
+def clean_line(pictures: Sequence[tuple[int, FloatArray]], config: DetectConfig) -> str:
     """The cells of a table: what is found where nothing was drawn."""
     percent = []
     num_marks = num_pixels = 0
     took_s = 0.0
-    for photo in photos:
-        rgb = as_image(read_rgb(photo))
+    for _, rgb in pictures:
         start_s = time.process_time()
         found = detect(luma(rgb), config)
         took_s += time.process_time() - start_s

@@ -76,7 +76,7 @@ def mask(
     ] = None,
     min_length: Annotated[
         int | None,
-        typer.Option("--min-length", metavar="PX", help="Shortest scratch in pixels, 8-10000. Default: 24."),
+        typer.Option("--min-length", metavar="PX", help="Shortest scratch in pixels, 8-10000. Default: 40."),
     ] = None,
     polarity: Annotated[
         str | None,

@@ -38,9 +38,9 @@ MAX_WIDTH_PX = 4.0
 MAX_WIDTH_PART = 1 / 64
 """Mean width of the widest scratch: the greater of so many pixels and so much of the shorter side of the image. What is
 wider is mostly an object."""
-MAX_OTHERS = 0.15
+MAX_OTHERS = 0.08
 """Lines of the other polarity that score as high, in length, over the lines that are taken."""
-SPECK_FACTOR = 0.45
+SPECK_FACTOR = 0.6
 """Threshold of specks over that of lines."""
 MIN_DUST_AREA_PX = 4
 STAIN_STEP = 4
@@ -70,7 +70,7 @@ class DetectConfig:
     """How often the contrast of a mark exceeds the texture and noise around it; higher finds less."""
     max_size_px: int = 12
     """Longest side of a speck of dust; stains are from this to four times as long."""
-    min_length_px: int = 24
+    min_length_px: int = 40
     """Length of the shortest scratch."""
     polarity: Polarity = "both"
     """Marks brighter than their surroundings, darker, or both."""
