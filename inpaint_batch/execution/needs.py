@@ -15,6 +15,7 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.holes.prepare import HoleMap
 from inpaint_batch.holes.sparse import DENSE_MAP_PX
+from inpaint_batch.imaging.side_by_side import AT_ONCE_BYTES
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import DEFAULT_CACHE_BYTES, TiffSource
 from inpaint_batch.tiling.boxes import Window
@@ -83,7 +84,7 @@ def check_source(image: str, source: ImageSource, limit_bytes: int) -> None:
         return
     header = source.header
     what = f"the image {image} ({header.width_px} × {header.height_px} px)"
-    if isinstance(source, TiffSource) and _segment_bytes(source) > limit_bytes // 2:
+    if isinstance(source, TiffSource) and _SEGMENT_COPIES * source.layout.segment_bytes > limit_bytes // 2:
         height_px, width_px = source.layout.segment_px
         what += f", whose segments of {width_px} × {height_px} px are decoded at once,"
         raise _too_much(what, needed, limit_bytes, f"save it with tiles (vips tiffsave in out --tile), {_RAISE}")
@@ -107,9 +108,9 @@ def check_plan(holes: HoleMap, windows: Iterable[Window], source: ImageSource, l
 
 
 def _segment_bytes(source: TiffSource) -> int:
-    height_px, width_px = source.layout.segment_px
-    itemsize = np.dtype(source.header.dtype).itemsize
-    return _SEGMENT_COPIES * height_px * width_px * source.layout.segment_bands * itemsize
+    """Segments that are packed at a time: several small ones, or a single large one."""
+    one_bytes = source.layout.segment_bytes
+    return _SEGMENT_COPIES * max(one_bytes, min(AT_ONCE_BYTES, source.header.decoded_bytes))
 
 
 def _too_much(what: str, needed: int, limit_bytes: int, advice: str) -> RowError:

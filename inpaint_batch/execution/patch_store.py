@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from bisect import insort
 from collections.abc import Sequence
 from contextlib import ExitStack
+from operator import itemgetter
 from typing import IO, NamedTuple, overload
 
 import numpy as np
@@ -25,13 +28,15 @@ class _Spilled(NamedTuple):
 
 
 class PatchStore(Sequence[Patch]):
-    """Patches in the order of their windows, whichever of them came first. One thread adds, then one reads."""
+    """Patches in the order of their windows, whichever of them came first.
+
+    One thread adds; once the last is there, any may read.
+    """
 
     def __init__(self, in_memory_bytes: int) -> None:
         """Up to `in_memory_bytes` of them stay in memory."""
         self._left_bytes = in_memory_bytes
         self._entries: list[tuple[int, Patch | _Spilled]] = []
-        self._is_ordered = True
         self._life = ExitStack()
         self._file: IO[bytes] | None = None
 
@@ -41,12 +46,12 @@ class PatchStore(Sequence[Patch]):
         Raises RowError(WRITE) where there is no room for the file.
         """
         num_bytes = patch.samples.nbytes + patch.hole.nbytes
-        self._is_ordered &= not self._entries or self._entries[-1][0] <= window
         if num_bytes <= self._left_bytes:
             self._left_bytes -= num_bytes
-            self._entries.append((window, patch))
+            entry: Patch | _Spilled = patch
         else:
-            self._entries.append((window, self._spill(patch)))
+            entry = self._spill(patch)
+        insort(self._entries, (window, entry), key=itemgetter(0))  # behind those of the same window
 
     def close(self) -> None:
         """Let go of all of them."""
@@ -63,9 +68,6 @@ class PatchStore(Sequence[Patch]):
     def __getitem__(self, index: int | slice) -> Patch | list[Patch]:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
-        if not self._is_ordered:
-            self._entries.sort(key=lambda entry: entry[0])
-            self._is_ordered = True
         entry = self._entries[index][1]
         return entry if isinstance(entry, Patch) else self._loaded(entry)
 
@@ -77,6 +79,7 @@ class PatchStore(Sequence[Patch]):
             offset = self._file.seek(0, 2)
             self._file.write(np.ascontiguousarray(patch.samples).data)
             self._file.write(np.packbits(patch.hole).data)
+            self._file.flush()
         except OSError as error:
             raise RowError(
                 FailureCode.WRITE,
@@ -88,8 +91,9 @@ class PatchStore(Sequence[Patch]):
 
     def _loaded(self, entry: _Spilled) -> Patch:
         assert self._file is not None
-        self._file.seek(entry.offset)
-        samples = np.frombuffer(self._file.read(int(np.prod(entry.shape)) * entry.dtype.itemsize), entry.dtype)
-        packed = np.frombuffer(self._file.read(-(-entry.box.area_px // 8)), np.uint8)
+        num_bytes = int(np.prod(entry.shape)) * entry.dtype.itemsize
+        stored = os.pread(self._file.fileno(), num_bytes + -(-entry.box.area_px // 8), entry.offset)
+        samples = np.frombuffer(stored[:num_bytes], entry.dtype)
+        packed = np.frombuffer(stored[num_bytes:], np.uint8)
         hole = np.unpackbits(packed, count=entry.box.area_px).view(np.bool_).reshape(entry.box.height, entry.box.width)
         return Patch(entry.box, samples.reshape(entry.shape), hole, with_alpha=entry.with_alpha)

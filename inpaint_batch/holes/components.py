@@ -21,6 +21,7 @@ TILE_PX = 512
 EXACT_DEPTH_PX = 512
 """In what is larger than a tile, depths beyond this are told in steps of `CELL_PX`."""
 CELL_PX = 16
+_MOST_SHORT_LABELS = 1 << 15
 THIN_PX = 8
 """Scratches are not deeper than that: they are measured in squares of `THIN_TILE_PX` and no more than that around."""
 THIN_TILE_PX = 128
@@ -98,12 +99,12 @@ class _Search:
                 if not own.any():
                     beside = None
                     continue
-                ids = self._add(tile, own)
+                ids, labels = self._add(tile, own)
                 across = slice(tile.left - self._region.left, tile.right - self._region.left)
-                first[across], last[across] = ids[0], ids[-1]
+                first[across], last[across] = ids[labels[0]], ids[labels[-1]]
                 if beside is not None:
-                    self._joined.touch(beside, ids[:, 0])
-                beside = ids[:, -1]
+                    self._joined.touch(beside, ids[labels[:, 0]])
+                beside = ids[labels[:, -1]]
             self._joined.touch(above, first)
             above = last
 
@@ -115,22 +116,30 @@ class _Search:
 
     def _own(self, tile: Box) -> BoolArray:
         """The hole pixels (tile.height, tile.width) of the tile that belong to this group."""
-        rows = (np.arange(tile.top, tile.bottom) - self._region.top) // BLOCK_PX
-        columns = (np.arange(tile.left, tile.right) - self._region.left) // BLOCK_PX
-        blocks = self._own_blocks[np.ix_(rows, columns)]
-        return blocks & self._hole[tile.slices] if blocks.any() else blocks
+        in_blocks = tile.shift(-self._region.top, -self._region.left)
+        rows = slice(in_blocks.top // BLOCK_PX, -(-in_blocks.bottom // BLOCK_PX))
+        columns = slice(in_blocks.left // BLOCK_PX, -(-in_blocks.right // BLOCK_PX))
+        blocks = self._own_blocks[rows, columns]
+        if not blocks.any():
+            return np.zeros((tile.height, tile.width), np.bool_)
+        own = blocks.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1)[: tile.height, : tile.width]
+        return own & self._hole[tile.slices]
 
-    def _add(self, tile: Box, own: BoolArray) -> Ids:
-        """Label one tile of many; returns the part that each of its pixels belongs to."""
+    def _add(self, tile: Box, own: BoolArray) -> tuple[Ids, Ids]:
+        """Label one tile of many; returns the part that each label stands for, and the labels of its pixels."""
         labels, parts, is_exact = self._label(tile, own)
         ids = self._joined.add(parts)
         if not is_exact:
             self._deep.append((tile, ids[labels[::CELL_PX, ::CELL_PX]]))
-        return ids[labels]
+        return ids, labels
 
     def _label(self, tile: Box, own: BoolArray) -> tuple[Ids, list[Part], bool]:
         """The connected parts of `own`: their labels from 1, what they are, and whether their depth is exact."""
-        _, found, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(own).view(np.uint8), connectivity=8)
+        # There are no more parts than pixels; with labels of 16 bits OpenCV takes a third of the time.
+        kind = cv2.CV_16U if np.count_nonzero(own) < _MOST_SHORT_LABELS else cv2.CV_32S
+        _, found, stats, _ = cv2.connectedComponentsWithStats(
+            np.ascontiguousarray(own).view(np.uint8), connectivity=8, ltype=kind
+        )
         labels = np.asarray(found, np.int32)
         depths, is_exact = self._depths(tile, own, labels, len(stats))
         parts = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
@@ -73,6 +74,11 @@ class TiffLayout:
     def segment_bands(self) -> int:
         """Bands in one segment."""
         return 1 if self.is_planar else self.num_bands
+
+    @property
+    def segment_bytes(self) -> int:
+        """Memory that the samples of one segment take, decoded."""
+        return self.segment_px[0] * self.segment_px[1] * self.segment_bands * np.dtype(self.kind.dtype).itemsize
 
     def box(self, index: int) -> Box:
         """Pixels of the image that segment `index` holds."""

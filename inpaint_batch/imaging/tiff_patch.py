@@ -11,15 +11,17 @@ import shutil
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.few_bits import reverse_bits
+from inpaint_batch.imaging.side_by_side import in_order
 from inpaint_batch.imaging.source import same_samples, spoiled
-from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_segment, turn_white
+from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segment
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
 from inpaint_batch.types import Patch, SampleArray
@@ -35,18 +37,10 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
     shutil.copyfile(source.path, destination)
     offsets, lengths = list(layout.offsets), list(layout.lengths)
     with destination.open("r+b") as file, source.path.open("rb") as original:
-        for index, numbers in sorted(_touched(layout, patches).items()):
-            samples = read_segment(original, layout, index, source.path)
-            _patch_segment(samples, layout, index, (patches[number] for number in numbers), source.header.num_colours)
-            packed = pack_segment(
-                turn_white(samples, layout, index),
-                layout.compression,
-                layout.predictor,
-                file_dtype(layout),
-                layout.kind.depth,
-            )
-            if layout.kind.is_reversed:
-                packed = reverse_bits(packed)
+        touched = _touched(layout, patches)
+        jobs = (_Job(index, read_packed(original, layout, index), touched[index]) for index in sorted(touched))
+        work = partial(_patched, source, patches)
+        for index, packed in zip(sorted(touched), in_order(work, jobs, layout.segment_bytes), strict=True):
             if len(packed) > lengths[index] or index in layout.shared:
                 offsets[index] = _append(file, packed, layout, source.path)
             else:
@@ -57,6 +51,32 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
             _store(file, layout, layout.offsets_tag, offsets, source.path)
         if layout.lengths_tag is not None and lengths != list(layout.lengths):
             _store(file, layout, layout.lengths_tag, lengths, source.path)
+
+
+class _Job(NamedTuple):
+    """A segment that is to be filled."""
+
+    segment: int
+    packed: bytes
+    """As it stands in the source."""
+    numbers: list[int]
+    """Of the patches that have a hole there."""
+
+
+def _filled(source: TiffSource, patches: Sequence[Patch], job: _Job) -> SampleArray:
+    """The samples (h, w, bands) of a segment with its patches, black-is-zero."""
+    samples = unpack(job.packed, source.layout, job.segment, source.path)
+    chosen = (patches[number] for number in job.numbers)
+    _patch_segment(samples, source.layout, job.segment, chosen, source.header.num_colours)
+    return samples
+
+
+def _patched(source: TiffSource, patches: Sequence[Patch], job: _Job) -> bytes:
+    """The same as it shall stand in the file."""
+    layout = source.layout
+    samples = turn_white(_filled(source, patches, job), layout, job.segment)
+    packed = pack_segment(samples, layout.compression, layout.predictor, file_dtype(layout), layout.kind.depth)
+    return reverse_bits(packed) if layout.kind.is_reversed else packed
 
 
 def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> dict[int, list[int]]:
@@ -137,10 +157,17 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
         if index not in touched and (offset, length) != (new_offset, new_length):
             raise spoiled(destination, f"segment {index} moved although it holds no hole")
     with source.path.open("rb") as old, destination.open("rb") as new:
-        for index, numbers in sorted(touched.items()):
-            expected = read_segment(old, before, index, source.path)
-            _patch_segment(expected, before, index, (patches[number] for number in numbers), source.header.num_colours)
-            if not same_samples(expected, read_segment(new, after, index, destination)):
+        jobs = (
+            (_Job(index, read_packed(old, before, index), touched[index]), read_packed(new, after, index))
+            for index in sorted(touched)
+        )
+
+        def is_as_meant(pair: tuple[_Job, bytes]) -> bool:
+            job, packed = pair
+            return same_samples(_filled(source, patches, job), unpack(packed, after, job.segment, destination))
+
+        for index, is_right in zip(sorted(touched), in_order(is_as_meant, jobs, before.segment_bytes), strict=True):
+            if not is_right:
                 raise spoiled(destination, f"segment {index} read back different from what was meant")
         _verify_rest(old, new, before, touched, destination)
 
