@@ -207,7 +207,7 @@ MaxMemory = Annotated[
         "--max-memory",
         metavar="SIZE",
         help="What one process may take, such as 6G or 800M; a row that needs more fails with code memory. Default: a "
-        "quarter of the machine's or container's memory, and at least 1G of it.",
+        "quarter of the machine's or container's memory, and at least 1G of it; less where workers share it.",
     ),
 ]
 Executor = Annotated[

@@ -64,12 +64,14 @@ class LocalExecutor:
         workers: int,
         max_image_bytes: int,
         max_memory_bytes: int = 0,
+        num_processes: int = 1,
         budget_bytes: int = MEMORY_BUDGET_BYTES,
         max_rows: int = MAX_ROWS_IN_FLIGHT,
     ) -> None:
         """`workers` threads read, and as many write; `runner` fills tiles, from one thread only.
 
-        `max_memory_bytes` is what this process may take at most (see `needs.row_limit_bytes`).
+        `max_memory_bytes` is what this process may take at most, `num_processes` how many like it share the machine
+        (see `needs.row_limit_bytes`).
         """
         return_large_blocks()
         self._runner = runner
@@ -77,7 +79,7 @@ class LocalExecutor:
         self._workers = workers
         self._max_image_bytes = max_image_bytes
         self._max_rows = max_rows
-        self._limit_bytes = row_limit_bytes(max_memory_bytes)
+        self._limit_bytes = row_limit_bytes(max_memory_bytes, num_processes)
         self._budget_bytes = min(budget_bytes, self._limit_bytes)
         self._begin()
         self.num_batches = 0

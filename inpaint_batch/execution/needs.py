@@ -34,13 +34,15 @@ _TO_TIFF = "convert it to a tiled TIFF, which is restored region by region"
 _RAISE = "raise --max-memory, or use a machine with more"
 
 
-def row_limit_bytes(max_memory_bytes: int = 0) -> int:
+def row_limit_bytes(max_memory_bytes: int = 0, num_processes: int = 1) -> int:
     """What the rows of a process may take together if the process may take `max_memory_bytes`.
 
-    0 stands for a quarter of the machine's memory, or of the container's, and at least 1 GiB where there is so much.
+    0 stands for a quarter of the machine's memory, or of the container's, and at least 1 GiB where there is so much;
+    where more than three processes work on it, as `num_processes` says, for as much as leaves a share unused.
     """
     machine_bytes = machine_memory_bytes()
-    default_bytes = max(machine_bytes // _DEFAULT_SHARE, min(machine_bytes, _DEFAULT_LEAST_BYTES))
+    share = max(_DEFAULT_SHARE, num_processes + 1)
+    default_bytes = max(machine_bytes // share, min(machine_bytes // num_processes, _DEFAULT_LEAST_BYTES))
     return max((max_memory_bytes or default_bytes) - PROCESS_BYTES, 0)
 
 

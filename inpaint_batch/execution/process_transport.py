@@ -120,7 +120,7 @@ class ProcessTransport:
     def __init__(self, settings: WorkerSettings, *, num_processes: int = 0, num_cores: int) -> None:
         """`num_processes`: 0 for one. They share `num_cores`."""
         self._number = num_processes or 1
-        self._settings = settings.on(max(1, num_cores // self._number))
+        self._settings = settings.on(max(1, num_cores // self._number), self._number)
         self.rows_at_once = self._settings.workers
         self._children: list[_Child] = []
 

@@ -49,7 +49,7 @@ class RayTransport:
         num_gpus, cpus = self._resources()
         number = self.num_wanted()
         share = max(1, min(sum(cpus) // number, min(cpus)))
-        self._settings = settings.on(share)
+        self._settings = settings.on(share, min(number, max(cpus) // share or 1))
         self.rows_at_once = self._settings.workers
         self._worker = self._ray.remote(concurrency_groups={"control": 1, "rows": CHUNKS_IN_FLIGHT})(RowWorker).options(
             num_cpus=share,

@@ -47,14 +47,20 @@ class WorkerSettings:
     """Threads that read, and as many that write; 0 for as many as suit those cores."""
     max_image_bytes: int
     max_memory_bytes: int
-    """What the process of the worker may take; 0: a quarter of its machine's."""
+    """What the process of the worker may take; 0: its part of the machine's (see `needs.row_limit_bytes`)."""
     signature: str
     """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
 
-    def on(self, num_cores: int) -> WorkerSettings:
-        """What was left open settled for a worker that gets so many cores."""
+    num_processes: int = 1
+    """Workers that share a machine, at most."""
+
+    def on(self, num_cores: int, num_processes: int) -> WorkerSettings:
+        """What was left open settled for a worker that gets so many cores, and is one of so many on its machine."""
         return dataclasses.replace(
-            self, threads=self.threads or num_cores, workers=self.workers or automatic_workers(num_cores)
+            self,
+            threads=self.threads or num_cores,
+            workers=self.workers or automatic_workers(num_cores),
+            num_processes=num_processes,
         )
 
 
@@ -111,6 +117,7 @@ class RowWorker:
                 workers=settings.workers,
                 max_image_bytes=settings.max_image_bytes,
                 max_memory_bytes=settings.max_memory_bytes,
+                num_processes=settings.num_processes,
             )
             self._stream = Stream(self._executor)
         return EngineFacts.of(self._engine)

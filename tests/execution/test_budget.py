@@ -99,6 +99,15 @@ def test_a_quarter_of_the_machine_is_for_one_process(monkeypatch: pytest.MonkeyP
     assert needs.row_limit_bytes(500 << 20) == 200 << 20
 
 
+@pytest.mark.parametrize(
+    ("num_processes", "process"), [(1, 16 << 30), (3, 16 << 30), (7, 8 << 30), (63, 1 << 30), (128, 512 << 20)]
+)
+def test_processes_share_a_machine(monkeypatch: pytest.MonkeyPatch, num_processes: int, process: int):
+    monkeypatch.setattr(needs, "machine_memory_bytes", lambda: 64 << 30)
+    assert needs.row_limit_bytes(0, num_processes) == process - PROCESS_BYTES
+    assert needs.row_limit_bytes(2 << 30, num_processes) == (2 << 30) - PROCESS_BYTES
+
+
 def tiff(path: Path, side: int, **options: Any) -> Path:
     tifffile.imwrite(path, np.zeros((side, side), np.uint16), metadata=None, **options)
     return path
