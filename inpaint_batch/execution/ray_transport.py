@@ -37,44 +37,46 @@ class RayTransport:
         Raises MissingDependencyError without Ray, and WorkerLostError where no cluster can be reached or started.
         """
         self._num_actors = num_actors
+        self._open_settings = settings
         self._for_cpus = _is_for_cpus(settings.engine)
         self._actors: list[Any] = []
-        with ExitStack() as life:
-            self._ray = life.enter_context(_cluster(num_actors))
-            self._prepare(settings)
-            self._life = life.pop_all()
-
-    def _prepare(self, settings: WorkerSettings) -> None:
-        """Settle what an actor gets of a machine."""
-        num_gpus, cpus = self._resources()
-        number = self.num_wanted()
-        share = max(1, min(sum(cpus) // number, min(cpus)))
-        self._settings = settings.on(share, min(number, max(cpus) // share or 1))
-        self.rows_at_once = self._settings.workers
-        self._worker = self._ray.remote(concurrency_groups={"control": 1, "rows": CHUNKS_IN_FLIGHT})(RowWorker).options(
-            num_cpus=share,
-            num_gpus=1 if num_gpus else 0,
-            max_restarts=-1,
-            max_task_retries=0,  # Ray would run the row that kills its worker again and again
-            scheduling_strategy="SPREAD",
-        )
+        self.rows_at_once = 1
+        self._life = ExitStack()
+        self._ray = self._life.enter_context(_cluster(num_actors))
 
     def _resources(self) -> tuple[int, list[int]]:
         """GPUs of the cluster that are of use, and CPUs of each of its nodes that has any."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         num_gpus = 0 if self._for_cpus else sum(int(node.get("GPU", 0)) for node in nodes)
-        return num_gpus, [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1] or [1]
+        return num_gpus, [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
 
     def num_wanted(self) -> int:
-        """See `transport.Transport`."""
+        """See `transport.Transport`; none while the cluster has no machine that could do rows."""
         if self._num_actors:
             return self._num_actors
         num_gpus, cpus = self._resources()
         return num_gpus or len(cpus)
 
     def hire(self) -> Any:
-        """See `transport.Transport`. Where the cluster has no room yet the actor waits for it."""
-        self._actors.append(self._worker.remote(self._settings))
+        """See `transport.Transport`. Where the cluster has no room yet the actor waits for it.
+
+        What an actor gets is settled by the machines that are there now: a cluster may have begun with its head alone.
+        """
+        num_gpus, cpus = self._resources()
+        if not self._actors:
+            self._for_cpus = not num_gpus  # for good, since all must run the same engine
+        number = self._num_actors or num_gpus or len(cpus)
+        share = max(1, min(sum(cpus) // number, min(cpus))) if cpus and number else 1
+        settings = self._open_settings.on(share, min(number, max(cpus, default=1) // share) or 1)
+        self.rows_at_once = settings.workers
+        worker = self._ray.remote(concurrency_groups={"control": 1, "rows": CHUNKS_IN_FLIGHT})(RowWorker).options(
+            num_cpus=share,
+            num_gpus=1 if num_gpus else 0,
+            max_restarts=-1,
+            max_task_retries=0,  # Ray would run the row that kills its worker again and again
+            scheduling_strategy="SPREAD",
+        )
+        self._actors.append(worker.remote(settings))
         return self._actors[-1]
 
     def call(self, handle: Any, method: str, *arguments: Any) -> Any:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from ray_runs import cluster, finish, start
 
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import EngineError, FailureCode, UsageError
+from inpaint_batch.execution import ray_transport
+from inpaint_batch.execution.ray_transport import RayTransport
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 from inpaint_batch.manifest.read import read_manifest
@@ -184,3 +188,60 @@ def test_who_does_the_rows(tmp_path, monkeypatch):
     assert choose_executor(RunConfig(output=tmp_path, actors=2)) == "process"
     with pytest.raises(UsageError, match="--executor process, or --executor ray"):
         choose_executor(RunConfig(output=tmp_path, executor="local", row_timeout_s=3))
+
+
+class Machines:
+    """What of Ray the placing of actors needs; nodes come when the test lets them."""
+
+    def __init__(self) -> None:
+        self.resources: list[dict[str, float]] = [{"CPU": 0.0, "memory": 1e9}]  # a head that does no rows
+        self.placed: list[tuple[dict[str, Any], WorkerSettings]] = []
+        self._options: dict[str, Any] = {}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": resources} for resources in self.resources]
+
+    def remote(self, *arguments: Any, **options: Any) -> Any:
+        if options:
+            return lambda worker: self
+        self.placed.append((self._options, *arguments))
+        return len(self.placed)
+
+    def options(self, **options: Any) -> Machines:
+        self._options = options
+        return self
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
+def test_actors_are_as_large_as_the_machines_that_join(monkeypatch, engine):
+    machines = Machines()
+    monkeypatch.setattr(ray_transport, "_cluster", lambda _: nullcontext(machines))
+    transport = RayTransport(settings(engine=engine, threads=0, workers=0))
+    assert transport.num_wanted() == 0  # it waits for machines, rather than to take what the head has not got
+    for number in (1, 2):
+        machines.resources.append({"CPU": 48.0, "GPU": 4.0})
+        wanted = 4 * number if engine == "auto" else number
+        assert transport.num_wanted() == wanted
+        while len(machines.placed) < wanted:
+            transport.hire()
+    share = 12 if engine == "auto" else 48
+    for options, told in machines.placed:
+        assert (options["num_cpus"], options["num_gpus"]) == (share, 1 if engine == "auto" else 0)
+        assert (told.threads, told.workers, told.num_processes) == (share, 4, 48 // share)
+    assert transport.rows_at_once == 4
+    transport.close()
+
+
+def test_a_run_that_began_on_cpus_stays_there(monkeypatch):
+    machines = Machines()
+    monkeypatch.setattr(ray_transport, "_cluster", lambda _: nullcontext(machines))
+    transport = RayTransport(settings(engine="auto", threads=0))
+    machines.resources.append({"CPU": 4.0})
+    transport.hire()
+    machines.resources.append({"CPU": 4.0, "GPU": 8.0})  # another engine than that of the first would end the run
+    assert transport.num_wanted() == 2
+    transport.hire()
+    assert [options["num_gpus"] for options, _ in machines.placed] == [0, 0]
