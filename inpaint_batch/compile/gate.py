@@ -31,6 +31,9 @@ class GateRow:
     """Mean PSNR inside the hole of the reference against the truth; None where no truth is known."""
     candidate_db: float | None
     """The same of the candidate."""
+    loss_error_db: float | None = None
+    """Standard error of the loss: with few tiles, or tiles of a few missing pixels, chance may be more than the loss
+    itself. None with fewer than two tiles of known truth."""
 
     @property
     def loss_db(self) -> float | None:
@@ -63,8 +66,10 @@ def measure(reference: Engine, candidate: Engine, tiles: Sequence[RealTile]) -> 
             if tile.truth is not None:
                 expected.append(hole_psnr(first, tile.truth, tile.judged))
                 found.append(hole_psnr(second, tile.truth, tile.judged))
-        means = [float(np.mean(values)) if values else None for values in (expected, found)]
-        rows.append(GateRow(side, len(agreement), float(np.mean(agreement)), *means))
+        of_reference, of_candidate = (float(np.mean(values)) if values else None for values in (expected, found))
+        losses = np.subtract(expected, found)
+        error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else None
+        rows.append(GateRow(side, len(agreement), float(np.mean(agreement)), of_reference, of_candidate, error))
     return rows
 
 
@@ -79,6 +84,8 @@ def table(rows: Sequence[GateRow]) -> str:
     lines = ["| side px | tiles | agreement dB | reference dB | candidate dB | lost dB |", "|---|---|---|---|---|---|"]
     for row in rows:
         optional = [f"{v:.3f}" if v is not None else "-" for v in (row.reference_db, row.candidate_db, row.loss_db)]
+        if row.loss_error_db is not None:
+            optional[-1] += f" ± {row.loss_error_db:.3f}"
         lines.append(f"| {row.side_px} | {row.num_tiles} | {row.agreement_db:.2f} | {' | '.join(optional)} |")
     return "\n".join(lines)
 

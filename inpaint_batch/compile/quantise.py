@@ -22,6 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from inpaint_batch.compile.layout import place
+from inpaint_batch.compile.ranges import activation_ranges
 from inpaint_batch.errors import EngineError
 
 FLOAT_LAYERS = ("stem", "head", "match.query", "match.key")
@@ -60,6 +61,10 @@ def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed], form: Form = 
         names = quantisable_nodes(prepared_model) if form == "cpu" else convolutions
         if not convolutions:
             raise EngineError(f"{fp32} has no convolution that may be quantised")
+        ranges = activation_ranges(prepared, quantised_tensors(prepared_model, names), feeds)
+        overrides = {
+            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+        }
         root_log = logging.getLogger()
         level = root_log.level
         root_log.setLevel(logging.ERROR)  # the quantiser advises pre-processing through the root logger, always
@@ -67,14 +72,14 @@ def quantise(fp32: Path, destination: Path, feeds: Sequence[Feed], form: Form = 
             quantize_static(
                 str(prepared),
                 str(temporary),
-                _Reader(feeds),
+                _Reader(feeds[:1]),  # it calibrates in any case, but every range that it would find is given
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8 if form == "cpu" else QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=names,
                 op_types_to_quantize=list(CPU_OPERATORS if form == "cpu" else CPU_OPERATORS[:1]),
-                extra_options={} if form == "cpu" else TENSORRT_OPTIONS,
+                extra_options={"TensorQuantOverrides": overrides, **({} if form == "cpu" else TENSORRT_OPTIONS)},
             )
         finally:
             root_log.setLevel(level)
@@ -108,6 +113,19 @@ def quantisable_nodes(model: onnx.ModelProto) -> list[str]:
             names.append(node.name)
             features.add(node.output[0])
     return names
+
+
+def quantised_tensors(model: onnx.ModelProto, nodes: Sequence[str]) -> list[str]:
+    """What those nodes read and write, without constants, and without what goes into a Relu: it joins the operator
+    before it, and only what it leaves is quantised."""
+    chosen = [node for node in model.graph.node if node.name in nodes]
+    constants = {tensor.name for tensor in model.graph.initializer}
+    before_relu = {node.input[0] for node in chosen if node.op_type == "Relu"}
+    names: dict[str, None] = {}  # in the order of their use
+    for node in chosen:
+        sources = [node.input[0]] if node.op_type in ("Conv", "Resize") else list(node.input)
+        names |= dict.fromkeys([*sources, node.output[0]])
+    return [name for name in names if name not in constants | before_relu]
 
 
 def _is_quantisable(node: onnx.NodeProto) -> bool:

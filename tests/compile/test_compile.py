@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from small_generator import SPEC
 
 from inpaint_batch.compile.build import build_onnx
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
-from inpaint_batch.compile.gate import GateRow, hole_psnr, judge, measure
+from inpaint_batch.compile.gate import GateRow, hole_psnr, judge, measure, table
 from inpaint_batch.compile.quantise import FLOAT_LAYERS, quantisable_convolutions, quantise
 from inpaint_batch.compile.tiles import collect_tiles
 from inpaint_batch.errors import EngineError, ManifestError
@@ -74,6 +75,14 @@ def test_a_wrong_export_is_refused_and_leaves_nothing(
     with pytest.raises(EngineError, match="differs from torch"):
         export_onnx(generator, tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_of_the_machine_that_exported_is_kept(fp32: Path) -> None:
+    """The exporter notes the source code of every node, with its folder: other bytes wherever it runs."""
+    graph = onnx.load(fp32).graph
+    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        assert not noted.metadata_props
+    assert b".py" not in fp32.read_bytes()
 
 
 def test_tiles_are_cut_as_the_planner_cuts_them(fp32: Path, manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -134,6 +143,18 @@ def test_gate_refuses_an_engine_that_fills_worse(manifest: Path) -> None:
     judge(measure(Grey(), Grey(), tiles))
     judged = [tile for tile in tiles if tile.truth is not None]  # without the truth only agreement counts
     judge(measure(IdentityEngine(), Grey(), judged))  # better than the reference is welcome
+
+
+def test_gate_says_how_much_of_a_loss_may_be_chance(manifest: Path) -> None:
+    judged = [tile for tile in collect_tiles(manifest, Grey(), 20) if tile.truth is not None]
+    (row, *_) = measure(Grey(), IdentityEngine(), judged)
+    tiles = [tile for tile in judged if tile.input.image.shape[-1] == row.side_px]
+    losses = [one.loss_db for tile in tiles for one in measure(Grey(), IdentityEngine(), [tile])]
+    assert row.loss_error_db == pytest.approx(statistics.stdev(losses) / len(losses) ** 0.5)
+    assert f"{row.loss_db:.3f} ± {row.loss_error_db:.3f} |" in table([row])
+    (alone,) = measure(Grey(), IdentityEngine(), tiles[:1])
+    assert alone.loss_error_db is None
+    assert "±" not in table([alone])
 
 
 def test_gate_by_hand() -> None:
