@@ -8,6 +8,7 @@ attention on the left a transposed packing of N×N (9.3 → 5.1 ms), the folded 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.layers.attention import ContextualGather, ContextualMatch
+from inpaint_batch.models.layers.pushpull import PushPull
 
 MASKED = -64.0
 """Added to the score of a key in the hole. e**MASKED, 1.6e-28, is nothing beside 1, and still a normal number: with the
@@ -66,9 +68,23 @@ class LeanGather(nn.Module):
         return out
 
 
+class LeanPushPull(nn.Module):
+    """`PushPull` without its first product and its last blending, which nobody sees: the generator hands over an image
+    that is zero in the hole, and takes from the fill what lies in the hole."""
+
+    def __init__(self, push_pull: PushPull) -> None:
+        super().__init__()
+        self.push_pull = push_pull
+
+    def forward(self, image: Tensor, known: Tensor) -> Tensor:
+        """See `PushPull.forward`; what is returned is defined where `known` is 0."""
+        return self.push_pull.behind(image, known)
+
+
 def lean(generator: DcfGenerator) -> DcfGenerator:
     """A copy of the generator that computes the same with the modules of this file."""
     generator = copy.deepcopy(generator).eval()
+    generator.push_pull = LeanPushPull(generator.push_pull)  # type: ignore[assignment]
     generator.match = LeanMatch(generator.match)  # type: ignore[assignment]
     for stage in generator.stages:
         stage.gather = LeanGather(stage.gather)  # type: ignore[arg-type]
@@ -102,6 +118,44 @@ def fold_unshuffle(model: onnx.ModelProto) -> None:
     attributes = {"kernel_shape": [6, 6], "strides": [2, 2], "pads": [2, 2, 2, 2], "dilations": [1, 1], "group": 1}
     stem.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     remove_unused(graph)
+
+
+def shuffle_by_rows(model: onnx.ModelProto) -> None:
+    """Turn every pixel-shuffle into two transpositions, in place: first within rows of pixels, then of whole rows.
+
+    ONNX Runtime is quick at both and slow at the operator: 0.28 ms in place of 0.61 for the last one at 256 px.
+    """
+    graph = model.graph
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        if node.op_type != "DepthToSpace" or attributes.get("mode") != b"CRD":
+            nodes.append(node)
+            continue
+        source, (result,), name = node.input[0], node.output, node.name
+        block, any_number = (f"{name}.{part}" for part in ("block", "any"))
+        for constant, value in ((block, attributes["blocksize"]), (any_number, -1)):
+            graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), constant))
+
+        def add(kind: str, part: str, *inputs: str, name: str = name, **more: Any) -> str:
+            output = f"{name}.{part}"
+            nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **more))
+            return output
+
+        batch, rows, columns = (
+            add("Shape", part, source, start=axis, end=axis + 1)
+            for part, axis in (("batch", 0), ("rows", 2), ("columns", 3))
+        )
+        wide, high = add("Mul", "wide", columns, block), add("Mul", "high", rows, block)
+        # (B, C·b·b, h, w) → (B·C·b, h, w, b), which is (B·C, b, h, w·b) → (B·C, h, b, w·b), which is (B, C, h·b, w·b)
+        shape = add("Concat", "shape.1", any_number, block, rows, columns, axis=0)
+        within = add("Transpose", "within", add("Reshape", "apart", source, shape), perm=[0, 2, 3, 1])
+        shape = add("Concat", "shape.2", any_number, block, rows, wide, axis=0)
+        whole = add("Transpose", "whole", add("Reshape", "lines", within, shape), perm=[0, 2, 1, 3])
+        shape = add("Concat", "shape.3", batch, any_number, high, wide, axis=0)
+        nodes.append(helper.make_node("Reshape", [whole, shape], [result], name=name))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:

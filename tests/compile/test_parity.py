@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from inpaint_batch.compile.export import INPUTS, PARITY_TOLERANCE, example_inputs
 from inpaint_batch.compile.half import cast_to_half
-from inpaint_batch.compile.lean import fold_unshuffle, lean
+from inpaint_batch.compile.lean import fold_unshuffle, lean, shuffle_by_rows
 from inpaint_batch.compile.quantise import quantisable_convolutions, quantisable_nodes, quantise
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.dcf import DcfGenerator
@@ -64,6 +64,24 @@ def test_a_tile_without_a_known_pixel_is_no_exception(generator: DcfGenerator) -
     image, hole = torch.zeros(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     inputs = (image, hole, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.ones(1, 1, 1, 1))
     torch.testing.assert_close(lean(generator)(*inputs), generator(*inputs), atol=1e-5, rtol=0)
+
+
+def test_shuffling_by_rows_is_shuffling() -> None:
+    node = helper.make_node("DepthToSpace", ["x"], ["y"], name="shuffle", blocksize=4, mode="CRD")
+    other = helper.make_node("DepthToSpace", ["y"], ["z"], name="other", blocksize=2, mode="DCR")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph([node, other], "g", [value("x", 1, [None] * 4)], [value("z", 1, [None] * 4)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    x = np.random.default_rng(0).random((2, 64, 3, 5), np.float32)
+    results = []
+    for _ in range(2):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        results.append(session.run(None, {"x": x})[0])
+        shuffle_by_rows(model)
+        onnx.checker.check_model(model)
+    assert [each.op_type for each in model.graph.node].count("DepthToSpace") == 1  # of the other kind
+    assert results[0].shape == (2, 1, 24, 40)
+    np.testing.assert_array_equal(results[1], results[0])
 
 
 def test_fp32_agrees_with_torch(fp32: Path, expected: dict[tuple[int, int], FloatArray]) -> None:

@@ -25,19 +25,30 @@ class PushPull(nn.Module):
 
         `image`: (B, 3, H, W), zero in the hole. `known`: (B, 1, H, W), 0 or 1. H and W: multiples of 32.
         """
-        colour, weight = image, known
-        pyramid = [(colour, weight)]
+        weighted = image * known
+        return weighted + self.behind(weighted, known) * (1.0 - known)
+
+    def behind(self, weighted: Tensor, weight: Tensor) -> Tensor:
+        """Return (B, 3, H, W): what coarser levels say of every pixel, the known ones too.
+
+        `weighted`: (B, 3, H, W), the image times `weight`, (B, 1, H, W).
+        """
+        pyramid = [(weighted, weight)]
         for _ in range(NUM_LEVELS):
             pooled_weight = F.avg_pool2d(weight, 2)
-            colour = F.avg_pool2d(colour * weight, 2) / (pooled_weight + EPSILON)
+            colour = F.avg_pool2d(weighted, 2) / (pooled_weight + EPSILON)
             # One known pixel of four already fixes the cell's colour; more of them add little.
             weight = torch.clamp(pooled_weight * 4.0, 0.0, 1.0)
-            pyramid.append((colour, weight))
+            weighted = colour * weight
+            pyramid.append((weighted, weight))
         # The coarsest cells may still be empty in part: fall back on the mean of all that is known.
         total = weight.mean(dim=(2, 3), keepdim=True)
-        mean = (colour * weight).mean(dim=(2, 3), keepdim=True) / (total + EPSILON)
-        filled = colour * weight + mean * (1.0 - weight)
-        for colour, weight in reversed(pyramid[:-1]):
-            enlarged = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-            filled = colour * weight + enlarged * (1.0 - weight)
-        return filled
+        mean = weighted.mean(dim=(2, 3), keepdim=True) / (total + EPSILON)
+        filled = weighted + mean * (1.0 - weight)
+        for weighted, weight in reversed(pyramid[1:-1]):
+            filled = weighted + _enlarge(filled) * (1.0 - weight)
+        return _enlarge(filled)
+
+
+def _enlarge(image: Tensor) -> Tensor:
+    return F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
