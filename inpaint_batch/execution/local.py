@@ -24,6 +24,7 @@ from inpaint_batch.execution.shortage import Shortage, in_smaller_tiles
 from inpaint_batch.execution.stages import PreparedRow, as_failure, prepare_row, row_fills, write_row
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask, never
 from inpaint_batch.logids import on_row, worker_id
+from inpaint_batch.report.inside import RowTiles
 from inpaint_batch.tiling.fill import TileRequest
 from inpaint_batch.types import FloatArray
 
@@ -91,6 +92,7 @@ class LocalExecutor:
         self._ready: queue.SimpleQueue[PreparedRow | None] = queue.SimpleQueue()
         self._filled: queue.SimpleQueue[Filled[None] | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[RowOutcome | None] = queue.SimpleQueue()  # None: dropped, not done
+        self._filling: dict[int, PreparedRow] = {}  # by identity
         self._budget = MemoryBudget(self._budget_bytes)
         self._leaving = threading.Event()  # begin no row any more
         self._aborted = threading.Event()  # finish none either
@@ -102,6 +104,10 @@ class LocalExecutor:
     def queues(self) -> Mapping[str, int]:
         """Rows that wait for a reader, for the engine and for a writer (see `tasks.Executor`)."""
         return {"read": self._tasks.qsize(), "infer": self._ready.qsize(), "write": self._filled.qsize()}
+
+    def filling(self) -> Sequence[RowTiles]:
+        """Rows between their plan and their end (see `tasks.Executor`)."""
+        return [prepared.progress() for prepared in list(self._filling.values())]
 
     def run(
         self, tasks: Iterable[RowTask | None], stopping: Callable[[], bool], overdue: Callable[[], bool] = never
@@ -225,6 +231,7 @@ class LocalExecutor:
         if prepared is None:
             self._outcomes.put(None)
         else:
+            self._filling[id(prepared)] = prepared
             self._ready.put(prepared)
 
     # ── inference ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,5 +306,6 @@ class LocalExecutor:
         )
 
     def _let_go(self, prepared: PreparedRow) -> None:
+        del self._filling[id(prepared)]
         prepared.close()
         self._budget.release(prepared.needed_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from inpaint_batch.execution.pool import Loss, Pool
 from inpaint_batch.execution.requeue import Chunk, Requeue
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask, never
 from inpaint_batch.execution.transport import Transport
+from inpaint_batch.report.inside import RowTiles
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ class PoolExecutor:
     def queues(self) -> Mapping[str, int]:
         """Rows that are with the workers (see `tasks.Executor`)."""
         return {"workers": self._pool.num_rows_in_flight}
+
+    def filling(self) -> Sequence[RowTiles]:
+        """None: what the workers fill is not seen from here."""
+        return ()
 
     def close(self) -> None:
         """Dismiss the workers."""

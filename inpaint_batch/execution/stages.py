@@ -42,9 +42,11 @@ from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.imaging.xmp_files import check_xmp, mark_file
+from inpaint_batch.logids import Subject, worker_id
+from inpaint_batch.report.inside import RowTiles
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.tiling.boxes import Window
-from inpaint_batch.tiling.fill import FillPiece, TileRequest, fill_window
+from inpaint_batch.tiling.fill import FillPiece, FillSteps, TileRequest, WindowFill, fill_window
 from inpaint_batch.tiling.grain import Grain, add_grain, surrounding_grain
 from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.types import Box, FloatArray, Header, ImageFormat, Patch
@@ -88,6 +90,13 @@ class PreparedRow:
     """Memory that was reserved for it."""
     patches: PatchStore
     """What was filled of it."""
+    num_filled: int = 0
+    """Tiles that the engine has filled."""
+
+    def progress(self) -> RowTiles:
+        """How far it is; may be asked from any thread."""
+        num_tiles = sum(len(level.tiles) for window in self.windows for level in window.levels)
+        return RowTiles(Subject(self.task.row.id, self.task.attempt, worker_id()), self.num_filled, num_tiles)
 
     def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
         """Size and SHA-256 of a file that the result is made of; read once."""
@@ -216,12 +225,25 @@ def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConf
     def read_rgb(box: Box) -> FloatArray:
         return samples_to_rgb(source.read(box), source.header)
 
-    pieces = yield from fill_window(read_rgb, holes.hole, window, tiling)
+    pieces = yield from _counted(fill_window(read_rgb, holes.hole, window, tiling), prepared)
     step = rgb_step(source.header) if prepared.task.config.grain else None
     grain = surrounding_grain(read_rgb, holes.hole, pieces, step) if step is not None else None
     for piece in pieces:
         if piece.hole.any():
             prepared.patches.add(number, _patch(piece, prepared, grain))
+
+
+def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
+    """The same steps, and what was filled is told."""
+    try:
+        requests = next(steps)
+        while True:
+            filled = yield requests
+            prepared.num_filled += len(filled)
+            requests = steps.send(filled)
+    except StopIteration as end:
+        pieces: WindowFill = end.value
+        return pieces
 
 
 def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patch:

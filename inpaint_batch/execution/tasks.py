@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.sidecar import RunFacts
+from inpaint_batch.report.inside import RowTiles
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.types import Row
 
@@ -118,6 +119,10 @@ class Executor(Protocol):
 
     def queues(self) -> Mapping[str, int]:
         """Rows in flight by what they wait for or are in, to be asked from any thread while rows are done."""
+        ...
+
+    def filling(self) -> Sequence[RowTiles]:
+        """Rows that are being filled or written, as far as that can be seen from here; from any thread, too."""
         ...
 
     def run(

@@ -169,6 +169,7 @@ class Work:
                 write_failures(self._state, self._failures, config.part, absolute=self._remote is not None)
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
+        self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()}, executor.filling)
         try:
             self._execute(executor, ledger, tasks)
             if self._suspects and not self._shall_end():

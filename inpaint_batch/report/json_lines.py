@@ -6,17 +6,20 @@ import json
 import logging
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any
 
 from inpaint_batch.errors import exit_code_of
 from inpaint_batch.logids import Subject, current, ids
-from inpaint_batch.report.progress import Progress, print_safely
+from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
+from inpaint_batch.report.progress import LINE_EVERY_S, Progress, print_safely
 from inpaint_batch.report.tally import RowReport, Tally
 
 
 class JsonProgress(Progress):
-    """One JSON object a line: `start`, `row` (done and failed ones), `note`, `log`, `end`; after an error, `error`.
+    """One JSON object a line: `start`, `row` (done and failed ones), `tiles` (how far a large row is, now and then),
+    `note`, `log`, `end`; after an error, `error`.
 
     Every line has an event, the time, and the ids of run, shard, worker, row and attempt (see `logids`), null where
     one does not apply.
@@ -26,6 +29,7 @@ class JsonProgress(Progress):
         self._stream = stream
         self._started_s = time.monotonic()
         self._handler = _Forward(self)
+        self._inside: NowAndThen | None = None
 
     def __enter__(self) -> Progress:
         """From now on, what the package logs comes here as well: where lines are collected nobody sees the file."""
@@ -36,6 +40,7 @@ class JsonProgress(Progress):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """What the run ends by is its last line."""
+        self.close()
         logging.getLogger("inpaint_batch").removeHandler(self._handler)
         if error is not None:
             code = exit_code_of(error)
@@ -62,6 +67,20 @@ class JsonProgress(Progress):
             values["warnings"] = list(report.warnings)
         self._emit("row", Subject(report.id, report.attempt, report.worker), **values)
 
+    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
+        """`{"event": "tiles", "row": ..., "filled": ..., "tiles": ...}` for each large row now and then."""
+        del queues  # of no use here
+        self._inside = NowAndThen(filling, self._tell_inside, LINE_EVERY_S)
+
+    def _tell_inside(self, rows: list[RowTiles]) -> None:
+        for row in rows:
+            self._emit("tiles", row.subject, filled=row.num_filled, tiles=row.num_tiles)
+
+    def close(self) -> None:
+        """Look no more at large rows."""
+        if self._inside is not None:
+            self._inside.end()
+
     def note(self, text: str) -> None:
         """`{"event": "note", "text": ...}`."""
         self._emit("note", text=text)
@@ -75,6 +94,7 @@ class JsonProgress(Progress):
 
     def finish(self, tally: Tally, exit_code: int) -> None:
         """`{"event": "end", "exit_code": ..., counts, pace}`."""
+        self.close()
         elapsed_s = time.monotonic() - self._started_s
         self._emit(
             "end",

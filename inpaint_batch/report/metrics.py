@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from inpaint_batch import __version__
 from inpaint_batch.errors import ConfigError, FailureCode, MissingDependencyError, exit_code_of
+from inpaint_batch.report.inside import Look
 from inpaint_batch.report.progress import Progress
 from inpaint_batch.report.tally import RowReport, Tally
 from inpaint_batch.types import STAGES
@@ -72,10 +73,10 @@ class MetricsProgress(Progress):
         self._inner.start(num_rows, about)
         self._write()
 
-    def watch(self, queues: Callable[[], Mapping[str, int]]) -> None:
+    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
         """See `Progress.watch`."""
         self._queues = queues
-        self._inner.watch(queues)
+        self._inner.watch(queues, filling)
 
     def row(self, report: RowReport, tally: Tally) -> None:
         """See `Progress.row`."""

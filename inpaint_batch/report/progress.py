@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from inpaint_batch.config import LogFormat
+from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
 from inpaint_batch.report.tally import RowReport, Tally
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 """Seconds between two lines of progress where there is no bar."""
+BAR_EVERY_S = 1.0
+"""Seconds between two looks at large rows where there is one."""
 MAX_TOLD = 20
 """Failures (and warnings) told in words to a person; the rest is only counted."""
 
@@ -43,8 +46,12 @@ class Progress(ABC):
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """The run begins; `about` says what it runs on (engine, model, precision, output)."""
 
-    def watch(self, queues: Callable[[], Mapping[str, int]]) -> None:  # noqa: B027  (an optional hook)
-        """How many rows stand where can be asked from now on, from any thread, until `finish`."""
+    def watch(  # noqa: B027  (an optional hook)
+        self, queues: Callable[[], Mapping[str, int]], filling: Look
+    ) -> None:
+        """How many rows stand where, and how far large ones are, can be asked from now on, from any thread, until
+        `finish`.
+        """
 
     @abstractmethod
     def row(self, report: RowReport, tally: Tally) -> None:
@@ -131,6 +138,7 @@ class LineProgress(Progress):
         self._words = _Words()
         self._num_rows = 0
         self._started_s = self._told_s = time.monotonic()
+        self._inside: NowAndThen | None = None
 
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """One line of what runs."""
@@ -138,6 +146,15 @@ class LineProgress(Progress):
         self._started_s = self._told_s = time.monotonic()
         described = ", ".join(f"{name} {value}" for name, value in about.items())
         self._say(f"{num_rows} {'row' if num_rows == 1 else 'rows'}; {described}")
+
+    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
+        """A line for each large row now and then."""
+        del queues  # of no use here
+        self._inside = NowAndThen(filling, self._tell_inside, LINE_EVERY_S)
+
+    def _tell_inside(self, rows: list[RowTiles]) -> None:
+        for row in rows:
+            self._say(str(row))
 
     def row(self, report: RowReport, tally: Tally) -> None:
         """Failures at once, counts now and then."""
@@ -163,10 +180,16 @@ class LineProgress(Progress):
 
     def finish(self, tally: Tally, exit_code: int) -> None:
         """The closing sentence."""
+        self.close()
         self._say(closing_sentence(tally, exit_code, time.monotonic() - self._started_s))
 
+    def close(self) -> None:
+        """Look no more at large rows."""
+        if self._inside is not None:
+            self._inside.end()
+
     def _say(self, text: str) -> None:
-        print_safely(f"inpaint-batch: {text}", self._stream)
+        print_safely(f"inpaint-batch: {text}\n", self._stream, end="")  # at once: threads tell, too
 
 
 class BarProgress(Progress):
@@ -183,6 +206,7 @@ class BarProgress(Progress):
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}"),
             TextColumn("{task.fields[failed]}"),
+            TextColumn("{task.fields[inside]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             redirect_stdout=False,
@@ -191,13 +215,23 @@ class BarProgress(Progress):
         self._task: TaskID | None = None
         self._words = _Words()
         self._started_s = time.monotonic()
+        self._inside: NowAndThen | None = None
 
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """One line of what runs, then the bar."""
         self._started_s = time.monotonic()
         self._console.print(", ".join(f"{name} {value}" for name, value in about.items()), soft_wrap=True)
-        self._task = self._bar.add_task("rows", total=num_rows, pace="", failed="")
+        self._task = self._bar.add_task("rows", total=num_rows, pace="", failed="", inside="")
         self._bar.start()
+
+    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
+        """The largest row beside the bar."""
+        del queues  # of no use here
+        self._inside = NowAndThen(filling, self._show_inside, BAR_EVERY_S)
+
+    def _show_inside(self, rows: list[RowTiles]) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, inside=str(rows[0]) if rows else "")
 
     def row(self, report: RowReport, tally: Tally) -> None:
         """Move the bar; failures in words above it."""
@@ -218,11 +252,13 @@ class BarProgress(Progress):
 
     def finish(self, tally: Tally, exit_code: int) -> None:
         """Stop the bar; the closing sentence."""
-        self._bar.stop()
+        self.close()
         self._console.print(closing_sentence(tally, exit_code, time.monotonic() - self._started_s), soft_wrap=True)
 
     def close(self) -> None:
         """Stop the bar."""
+        if self._inside is not None:
+            self._inside.end()
         self._bar.stop()
 
 

@@ -120,7 +120,7 @@ def test_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert values(path)[("running",)] == 1  # before the manifest is counted
         progress.start(9, {"engine": "identity"})
         assert (values(path)[("running",)], values(path)[("rows_expected",)]) == (1, 9)
-        progress.watch(lambda: queues)
+        progress.watch(lambda: queues, tuple)
         found = soon(path, ("rows_in_flight",), 7)
         assert [found[("queue_rows", name)] for name in ("read", "infer", "write")] == [3, 2, 1]
         tally.add(DONE)
