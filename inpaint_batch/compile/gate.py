@@ -18,6 +18,10 @@ MAX_LOSS_DB = 0.2
 MIN_AGREEMENT_DB = 35.0
 """Where no truth is known, the candidate must at least agree with the reference this well."""
 
+ROUNDING = 1 / 12 / 255**2
+"""Mean squared error of rounding to 8 bits. Every result that is judged by a truth carries it: what FP32 fills better
+than a file can hold is nothing that another engine could lose."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
@@ -28,7 +32,7 @@ class GateRow:
     agreement_db: float
     """Mean PSNR inside the hole between candidate and reference."""
     reference_db: float | None
-    """Mean PSNR inside the hole of the reference against the truth; None where no truth is known."""
+    """Mean PSNR inside the hole of the reference, at 8 bits, against the truth; None where no truth is known."""
     candidate_db: float | None
     """The same of the candidate."""
     loss_error_db: float | None = None
@@ -64,8 +68,8 @@ def measure(reference: Engine, candidate: Engine, tiles: Sequence[RealTile]) -> 
             first, second = reference.fill(batch)[0], candidate.fill(batch)[0]
             agreement.append(hole_psnr(first, second, tile.judged))
             if tile.truth is not None:
-                expected.append(hole_psnr(first, tile.truth, tile.judged))
-                found.append(hole_psnr(second, tile.truth, tile.judged))
+                expected.append(hole_psnr(first, tile.truth, tile.judged, ROUNDING))
+                found.append(hole_psnr(second, tile.truth, tile.judged, ROUNDING))
         of_reference, of_candidate = (float(np.mean(values)) if values else None for values in (expected, found))
         losses = np.subtract(expected, found)
         error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else None
@@ -73,10 +77,13 @@ def measure(reference: Engine, candidate: Engine, tiles: Sequence[RealTile]) -> 
     return rows
 
 
-def hole_psnr(first: FloatArray, second: FloatArray, hole: FloatArray) -> float:
-    """PSNR in dB of (3, s, s) against (3, s, s) where `hole` (1, s, s) is 1; at most 100 dB."""
+def hole_psnr(first: FloatArray, second: FloatArray, hole: FloatArray, floor: float = 1e-10) -> float:
+    """PSNR in dB of (3, s, s) against (3, s, s) where `hole` (1, s, s) is 1.
+
+    `floor` is added to the mean squared error; by default two equal fills have 100 dB.
+    """
     inside = np.broadcast_to(hole > 0.5, first.shape)
-    return float(-10 * np.log10(max(float(np.mean((first[inside] - second[inside]) ** 2)), 1e-10)))
+    return float(-10 * np.log10(float(np.mean((first[inside] - second[inside]) ** 2)) + floor))
 
 
 def table(rows: Sequence[GateRow]) -> str:

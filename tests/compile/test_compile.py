@@ -17,7 +17,7 @@ from small_generator import SPEC
 
 from inpaint_batch.compile.build import build_onnx
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
-from inpaint_batch.compile.gate import GateRow, hole_psnr, judge, measure, table
+from inpaint_batch.compile.gate import ROUNDING, GateRow, hole_psnr, judge, measure, table
 from inpaint_batch.compile.quantise import FLOAT_LAYERS, quantisable_convolutions, quantise
 from inpaint_batch.compile.tiles import collect_tiles
 from inpaint_batch.errors import EngineError, ManifestError
@@ -164,6 +164,11 @@ def test_gate_by_hand() -> None:
     second[:, 0, 0] = 0.1
     second[:, 1, 1] = 1  # known: does not count
     assert hole_psnr(first, second, hole) == pytest.approx(20)
+    assert hole_psnr(first, first, hole) == pytest.approx(100)
+    exact = np.random.default_rng(0).random((3, 200, 200))
+    rounding = float(np.mean((np.round(exact * 255) / 255 - exact) ** 2))
+    assert pytest.approx(rounding, rel=0.02) == ROUNDING
+    assert hole_psnr(first, first, hole, ROUNDING) == pytest.approx(20 * np.log10(255 * 12**0.5))
     assert GateRow(64, 1, 30.0, 20.0, 19.9).accepted
     assert not GateRow(64, 1, 60.0, 20.0, 19.7).accepted
     assert GateRow(64, 1, 36.0, None, None).accepted
