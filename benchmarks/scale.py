@@ -7,7 +7,9 @@ link of its own, and a ledger that knows every row as begun and done; then times
 
 - a plain count of a manifest of `--read` rows;
 - `inpaint-batch run` where all rows are done: the first time, out of the ledger alone, and once more;
-- `--drive` rows done by an executor that does nothing: what planning, ledger and reports cost.
+- `inpaint-batch check` of these rows: of the manifest alone, without and with a look at the output folder;
+- `--drive` rows done by an executor that does nothing: what planning, ledger and reports cost;
+- `inpaint-batch check` of as many rows up to the headers of their images.
 
 The floor is what the system alone takes to look at image, mask and result of every row. The files are in the system's
 cache: on a cold disk floor and runs take longer. Prints Markdown.
@@ -96,6 +98,9 @@ def main() -> None:
         check_all(out, "skipped", arguments.rows)
         report("run, all done, once more", arguments.rows, command, target="10 s and 400 MB for a million")
         check_all(out, "skipped", arguments.rows)
+        command = [sys.executable, "-m", "inpaint_batch", "check", str(manifest), "--depth", "rows"]
+        report("check, rows alone", arguments.rows, command, target="20 µs/row")
+        report("check, rows and output", arguments.rows, [*command, "--output", str(out)], target="")
         num_driven = min(arguments.drive, arguments.rows)
         manifest = write_manifest(folder / "drive.csv", num_driven)
         for name in {name.partition("/")[0] for name in row_names(num_driven)}:
@@ -103,6 +108,8 @@ def main() -> None:
         command = [sys.executable, "-c", DRIVE, "run", str(manifest), "--output", str(folder / "driven")]
         report("rows driven, nothing done to them", num_driven, command, target="100 µs/row")
         check_all(folder / "driven", "done", num_driven)
+        command = [sys.executable, "-m", "inpaint_batch", "check", str(manifest), "--depth", "headers"]
+        report("check, headers", num_driven, command, target="")
 
 
 def check_all(out: Path, what: str, num_rows: int) -> None:

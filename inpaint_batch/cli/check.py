@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated, cast
 
 import typer
 
@@ -18,6 +19,16 @@ def check(
     manifest: options.Manifest,
     output: options.Output = None,
     masks: options.Masks = None,
+    depth: Annotated[
+        str,
+        typer.Option(
+            "--depth",
+            metavar="LEVEL",
+            help="rows: the manifest alone, no file is opened; headers: also the header of each image, and whether its "
+            "mask is there; pixels: everything. Default: pixels.",
+            show_default=False,
+        ),
+    ] = "pixels",
     workers: options.Workers = None,
     mask_polarity: options.MaskPolarity = None,
     mask_threshold: options.MaskThreshold = None,
@@ -36,12 +47,21 @@ def check(
 
     Ends with the exit code that `run` would end with: 4 for an unusable manifest, 8 if any row would fail, else 0.
     """
-    flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
+    flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "depth", "config")}
     values = gather(flags, config, os.environ)
     settings = run_config(values, output=Path("unused"))
 
-    from inpaint_batch.pipeline.check import check_manifest
+    from inpaint_batch.errors import UsageError
+    from inpaint_batch.pipeline.check import Depth, check_manifest
     from inpaint_batch.report.findings import FindingsPrinter
 
-    printer = FindingsPrinter(settings.log_format)
-    check_manifest(settings, manifest, masks=masks, with_output="output" in values, report=printer)
+    if depth not in ("rows", "headers", "pixels"):
+        raise UsageError(f"--depth must be rows, headers or pixels, not {depth!r}")
+    check_manifest(
+        settings,
+        manifest,
+        masks=masks,
+        with_output="output" in values,
+        report=FindingsPrinter(settings.log_format),
+        depth=cast("Depth", depth),
+    )

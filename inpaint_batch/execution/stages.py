@@ -131,22 +131,51 @@ def prepare_row(
     return prepared
 
 
+def look_at_header(task: RowTask, *, max_image_bytes: int, limit_bytes: int) -> Header:
+    """What the image says of itself, pixels not decoded; whether its mask is there. Raises RowError as `prepare_row`.
+
+    A mask in a store is only asked for.
+    """
+    files = RowFiles(task)
+    try:
+        with files.by_name():
+            files.bring_image()
+            source = _opened(files, max_image_bytes, limit_bytes)
+            source.close()
+            if task.config.mask_from == "file":
+                files.find_mask()
+            return source.header
+    finally:
+        files.close()
+
+
+def _opened(files: RowFiles, max_image_bytes: int, limit_bytes: int) -> ImageSource:
+    """The image of a row, with nothing in its header that speaks against doing it."""
+    task = files.task
+    source = open_image(files.image, max_bytes=max_image_bytes, page=task.config.page or None)
+    try:
+        check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
+        check_source(task.row.image, source, limit_bytes)
+        if task.config.xmp:
+            check_xmp(files.image, source.header.format, task.config.page)
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
 def _prepared(
     files: RowFiles, tiling: TilingConfig, max_image_bytes: int, limit_bytes: int, reserve: Callable[[int], bool]
 ) -> PreparedRow | None:
     watch = Stopwatch()
     task = files.task
-    path = files.bring_image()
+    files.bring_image()
     watch.lap("read")
-    source = open_image(path, max_bytes=max_image_bytes, page=task.config.page or None)
+    source = _opened(files, max_image_bytes, limit_bytes)
     try:
-        check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
-        check_source(task.row.image, source, limit_bytes)
         needed = needed_bytes(source, limit_bytes)
         if isinstance(source, TiffSource):
             source.cache_bytes = cache_bytes(source, limit_bytes)
-        if task.config.xmp:
-            check_xmp(path, source.header.format, task.config.page)
         watch.lap("header")
         if not reserve(needed):
             source.close()

@@ -8,6 +8,7 @@ flight are: in number, and in decoded bytes, which are more than those of the fi
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.tasks import RowTask
-from inpaint_batch.storage.objects import ObjectError, fetch, send
+from inpaint_batch.imaging.source import reading
+from inpaint_batch.storage.objects import ObjectError, describe, fetch, send
 from inpaint_batch.storage.scratch import scratch_file
 from inpaint_batch.storage.uris import is_uri, joined
 
@@ -45,6 +47,16 @@ class RowFiles:
         """The same for the mask."""
         self.mask = self._brought(self.task.row.mask, "mask")
         return self.mask
+
+    def find_mask(self) -> None:
+        """Raise RowError(READ) where the mask is not there; it is not fetched."""
+        mask = self.task.row.mask
+        if not is_uri(mask):
+            with reading(self.mask, "mask"):
+                if stat.S_ISDIR(self.mask.stat().st_mode):
+                    raise IsADirectoryError
+        elif not describe(mask):
+            raise ObjectError("missing", mask).for_row(mask, "mask")
 
     def deliver(self, *beside: Path) -> None:
         """Send the finished result to its store, files beside it first. Raises StorageError where that fails."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from inpaint_batch.config import PROCESS_BYTES, RunConfig
 from inpaint_batch.errors import RowError, RowsFailedError
@@ -14,7 +15,7 @@ from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
 from inpaint_batch.execution.ledger import Ledger
 from inpaint_batch.execution.local import MEMORY_BUDGET_BYTES
 from inpaint_batch.execution.needs import row_limit_bytes
-from inpaint_batch.execution.stages import as_failure, prepare_row
+from inpaint_batch.execution.stages import as_failure, look_at_header, prepare_row
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -28,6 +29,11 @@ from inpaint_batch.types import Row
 
 SECONDS_PER_TILE = {64: 0.003, 128: 0.009, 256: 0.040}
 """One pass over a tile, the shipped INT8 model on one thread of a Xeon at 2.5 GHz; only for the rough estimate."""
+
+Depth = Literal["rows", "headers", "pixels"]
+"""How much of a manifest is looked at: its rows alone; images up to their first pixel; everything."""
+PROBES_PER_WORKER = 4
+"""Headers are waited for more than worked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +50,38 @@ class _Checked:
         return any(finding.level == "error" for finding in self.findings)
 
 
+_NOTHING = _Checked(())
+
+
 def check_manifest(
-    config: RunConfig, manifest: Path | str, *, masks: Path | None, with_output: bool, report: FindingsPrinter
+    config: RunConfig,
+    manifest: Path | str,
+    *,
+    masks: Path | None,
+    with_output: bool,
+    report: FindingsPrinter,
+    depth: Depth = "pixels",
 ) -> CheckTotals:
     """Look at every row as a run would up to the engine: names, headers, pixels, mask, holes, plan.
 
-    `with_output` tells whether the output folder is to be looked at as well. Findings are reported in the order of the
-    manifest. Raises RowsFailedError if a row would fail, and ManifestError, UsageError and StorageError as `run` does.
+    `with_output` tells whether the output folder is to be looked at as well. With a `depth` of `rows` no file is
+    opened; with `headers` no pixel is decoded and no mask read, only whether it is there. Findings are reported in the
+    order of the manifest. Raises RowsFailedError if a row would fail, and ManifestError, UsageError and StorageError as
+    `run` does.
     """
     return_large_blocks()
-    totals = CheckTotals()
+    totals = CheckTotals(depth=depth)
     rows = read_manifest(manifest, masks=masks)
     names: OutputNames | None = None
     if with_output:
         names = _output_names(config, manifest, masks)
     sum_bytes = largest_bytes = 0
-    for checked in _in_order(config, rows, names):
+    for checked in _in_order(config, rows, names, depth):
         totals.num_rows += 1
         totals.num_bad += checked.is_bad
         totals.num_pixels += checked.num_pixels
+        if checked is _NOTHING:
+            continue
         for finding in checked.findings:
             totals.num_warnings += finding.level == "warning"
             report.finding(str(manifest), finding)
@@ -84,40 +103,50 @@ def _output_names(config: RunConfig, manifest: Path | str, masks: Path | None) -
         with state_copy(config.store) as root:
             ledger = Ledger(root / STATE_FOLDER, read_only=True)
             ledger.owns("", "")  # reads what it needs for that now
-        return OutputNames(replace(config, output=root), ledger.owns)
+        return OutputNames(replace(config, output=root), ledger.owns, read_only=True)
     folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
     check_output_root(config.output, folders, create=False)
-    return OutputNames(config, Ledger(config.output / STATE_FOLDER, read_only=True).owns)
+    return OutputNames(config, Ledger(config.output / STATE_FOLDER, read_only=True).owns, read_only=True)
 
 
-def _in_order(config: RunConfig, rows: Iterator[Row | RowProblem], names: OutputNames | None) -> Iterator[_Checked]:
+def _in_order(
+    config: RunConfig, rows: Iterator[Row | RowProblem], names: OutputNames | None, depth: Depth
+) -> Iterator[_Checked]:
+    if depth == "rows":
+        for row in rows:
+            findings = _of_row(row, config, names)
+            yield _Checked(tuple(findings)) if findings else _NOTHING
+        return
     budget = MemoryBudget(MEMORY_BUDGET_BYTES)
-    workers = num_workers(config)
+    workers = num_workers(config) * (PROBES_PER_WORKER if depth == "headers" else 1)
     waiting: deque[Future[_Checked]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
         for row in rows:
-            findings = [_finding(row, row.error)] if isinstance(row, RowProblem) else _name_findings(row, config, names)
+            findings = _of_row(row, config, names)
             if isinstance(row, RowProblem):
                 waiting.append(_settled(_Checked(tuple(findings))))
             else:
-                waiting.append(pool.submit(_examine, row, config, budget, findings))
+                waiting.append(pool.submit(_examine, row, config, budget, findings, depth))
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _name_findings(row: Row, config: RunConfig, names: OutputNames | None) -> list[Finding]:
-    if names is None:
-        return []
+def _of_row(row: Row | RowProblem, config: RunConfig, names: OutputNames | None) -> list[Finding]:
+    """What the manifest and the names in the output folder tell, without a look at image and mask."""
+    if isinstance(row, RowProblem):
+        return [_finding(row, row.error)]
     try:
-        names.claim(row, output_name(row, row_config(row, config.row)))
+        name = output_name(row, row_config(row, config.row))
+        if names is not None:
+            names.claim(row, name)
     except RowError as error:
         return [_finding(row, error)]
     return []
 
 
-def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[Finding]) -> _Checked:
+def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[Finding], depth: Depth) -> _Checked:
     reserved = 0
 
     def reserve(num_bytes: int) -> bool:
@@ -130,11 +159,15 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
     try:
         settings = row_config(row, config.row)
         task = RowTask(row, settings, "", output_name(row, settings), Path())
+        limit_bytes = row_limit_bytes(config.max_memory_bytes)
+        if depth == "headers":
+            header = look_at_header(task, max_image_bytes=config.max_image_bytes, limit_bytes=limit_bytes)
+            return _Checked(tuple(findings), header.num_pixels)
         prepared = prepare_row(
             task,
             config.tiling,
             max_image_bytes=config.max_image_bytes,
-            limit_bytes=row_limit_bytes(config.max_memory_bytes),
+            limit_bytes=limit_bytes,
             reserve=reserve,
         )
         assert prepared is not None

@@ -57,11 +57,14 @@ def output_name(row: Row, config: RowConfig) -> str:
 class OutputNames:
     """Hands out names in the output folder, each one once."""
 
-    def __init__(self, config: RunConfig, owns: Callable[[str, str], bool]) -> None:
-        """`owns(output, image)` tells whether an existing output is ours, made of that image."""
+    def __init__(self, config: RunConfig, owns: Callable[[str, str], bool], *, read_only: bool = False) -> None:
+        """`owns(output, image)` tells whether an existing output is ours, made of that image.
+
+        `read_only`: nothing is written there meanwhile.
+        """
         self._config = config
         self._owns = owns
-        self._outputs = outputs_at(config.store, config.output)
+        self._outputs = outputs_at(config.store, config.output, read_only=read_only)
         self._taken = Seen()
 
     def keep(self, name: str) -> bool:

@@ -30,6 +30,8 @@ class Finding:
 class CheckTotals:
     """What the rows add up to."""
 
+    depth: Literal["rows", "headers", "pixels"] = "pixels"
+    """How much was looked at; nothing is estimated where that were not the pixels."""
     num_rows: int = 0
     num_bad: int = 0
     """Rows that would fail."""
@@ -74,9 +76,10 @@ class FindingsPrinter:
                 bad=totals.num_bad,
                 warnings=totals.num_warnings,
                 megapixels=totals.num_pixels / 1e6,
+                depth=totals.depth,
                 tiles={str(side): count for side, count in sorted(totals.num_tiles.items())},
-                estimated_s=round(totals.seconds, 1),
-                estimated_bytes=totals.peak_bytes,
+                estimated_s=round(totals.seconds, 1) if totals.depth == "pixels" else None,
+                estimated_bytes=totals.peak_bytes if totals.depth == "pixels" else None,
             )
             return
         tiles = ", ".join(f"{count} of {side} px" for side, count in sorted(totals.num_tiles.items()))
@@ -85,6 +88,14 @@ class FindingsPrinter:
             f"{totals.num_rows - totals.num_bad} ready, {totals.num_bad} would fail, "
             f"{totals.num_warnings} warnings"
         )
+        if totals.depth == "rows":
+            self._say("the manifest alone: no file was opened")
+            return
+        if totals.depth == "headers":
+            self._say(
+                f"{totals.num_pixels / 1e6:.4g} megapixels of images by their headers: no pixel and no mask was read"
+            )
+            return
         self._say(
             f"estimate: {sum(totals.num_tiles.values())} tiles ({tiles or 'none'}) in {totals.num_pixels / 1e6:.4g} "
             f"megapixels of images; about {_roughly(totals.seconds)} on a 2-core CPU, "

@@ -39,9 +39,11 @@ class Outputs(Protocol):
 class FolderOutputs:
     """Results in a folder; this is where they are written, too."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+        """`read_only`: nobody writes there meanwhile, so a folder that is not there need not be looked for again."""
         self._root = root
-        self._checked: set[Path] = set()  # folders that are there, and lie inside
+        self._read_only = read_only
+        self._checked: set[str] = set()  # folders that lie inside, and are there unless nothing is written
 
     def exists(self, name: str) -> bool:
         """See `Outputs`."""
@@ -54,13 +56,14 @@ class FolderOutputs:
     def destination(self, name: str, row: Row) -> Path:
         """See `Outputs`."""
         destination = self._root / name
+        folder = name.rpartition("/")[0]
         # Following every link on the way costs more than all else that is decided about a row.
-        if destination.parent not in self._checked or output_problem(name) is not None:
+        if folder not in self._checked or output_problem(name) is not None:
             destination = safe_join(self._root, name)
             if len(self._checked) >= FOLDERS_KEPT:
                 self._checked.clear()
-            if destination.parent.is_dir():
-                self._checked.add(destination.parent)
+            if self._read_only or destination.parent.is_dir():
+                self._checked.add(folder)
         refuse_input(destination, row)
         return destination
 
@@ -109,6 +112,6 @@ class StoreOutputs:
         return RowError(error.code, error.message.replace(str(self._root), self._store), retryable=error.retryable)
 
 
-def outputs_at(store: str, root: Path) -> Outputs:
-    """The folder `root`, or the store that it stands for where one is named."""
-    return StoreOutputs(store, root) if store else FolderOutputs(root)
+def outputs_at(store: str, root: Path, *, read_only: bool = False) -> Outputs:
+    """The folder `root`, or the store that it stands for where one is named; `read_only`: see `FolderOutputs`."""
+    return StoreOutputs(store, root) if store else FolderOutputs(root, read_only=read_only)

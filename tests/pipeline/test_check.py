@@ -18,14 +18,15 @@ from inpaint_batch.pipeline.check import check_manifest
 from inpaint_batch.report.findings import FindingsPrinter
 
 
-def check(manifest: Path, output: Path | None = None, *, log_format: Any = "json", **settings: Any) -> tuple[int, str]:
+def check(
+    manifest: Path, output: Path | None = None, *, log_format: Any = "json", depth: Any = "pixels", **settings: Any
+) -> tuple[int, str]:
     """Exit code and what was printed."""
     stream = io.StringIO()
     config = RunConfig(output=output or Path("unused"), workers=2, **settings)
     try:
-        check_manifest(
-            config, manifest, masks=None, with_output=output is not None, report=FindingsPrinter(log_format, stream)
-        )
+        printer = FindingsPrinter(log_format, stream)
+        check_manifest(config, manifest, masks=None, with_output=output is not None, report=printer, depth=depth)
     except RowsFailedError as error:
         return error.exit_code, stream.getvalue()
     return 0, stream.getvalue()
@@ -78,6 +79,40 @@ def test_findings_have_lines_and_codes_in_the_order_of_the_manifest(gallery):
         (9, "error", "read"),
     ]
     assert events(text)[-1] | {"bad": 6, "warnings": 1, "rows": 8} == events(text)[-1]
+
+
+def test_as_deep_as_asked(gallery, tmp_path):
+    gallery.add("good.png", side=100)
+    damaged = gallery.add("damaged.png")
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 255  # the header is whole, pixels are not
+    damaged.write_bytes(content)
+    gallery.add("unmasked.png")
+    (gallery.folder / "unmasked.png.mask.png").unlink()
+    gallery.add("inside.png")
+    (gallery.folder / "inside.png.mask.png").unlink()
+    (gallery.folder / "inside.png.mask.png").mkdir()
+    gallery.add_row("absent.png", "good.png.mask.png")
+    gallery.add_row("good.png", "good.png.mask.png", id="again", output="good.png")
+    gallery.add_row("good.png", "good.png.mask.png", id="odd", output="odd.jpg")
+    manifest = gallery.manifest()
+
+    def bad(depth: Any) -> dict[str, str]:
+        code, text = check(manifest, tmp_path / "out", depth=depth)
+        *findings, totals = events(text)
+        assert (code, totals["bad"], totals["depth"]) == (8, len(findings), depth)
+        assert (totals["estimated_s"] is None) == (depth != "pixels")
+        assert (totals["megapixels"] > 0) == (depth != "rows")
+        return {finding["id"]: finding["code"] for finding in findings}
+
+    of_rows = {"again": "write"}
+    of_headers = {"unmasked.png": "read", "inside.png": "read", "absent.png": "read", "odd": "write"} | of_rows
+    assert bad("rows") == of_rows
+    assert bad("headers") == of_headers
+    assert bad("pixels") == {"damaged.png": "read"} | of_headers
+    _, text = check(manifest, log_format="text", depth="headers")
+    assert "no pixel and no mask was read" in text
+    assert "no file was opened" in check(manifest, log_format="text", depth="rows")[1]
 
 
 def test_text_findings_name_file_and_line(gallery):
