@@ -18,9 +18,9 @@ from inpaint_batch.errors import ConfigError, UsageError
 from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 
 ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
-NOT_SETTINGS = frozenset({"CONFIG", "DATA", "SHARD_COUNT"})
-"""Variables with the prefix that are no settings of a run: the TOML file itself, the photographs for tests, and the
-number of pods of a Kubernetes job."""
+NOT_SETTINGS = frozenset({"CONFIG", "DATA", "ENGINES", "SHARD_COUNT"})
+"""Variables with the prefix that are no settings of a run: the TOML file itself, the photographs for tests, the cache
+of TensorRT plans, and the number of pods of a Kubernetes job."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})

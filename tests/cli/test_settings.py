@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inpaint_batch.cli import options
-from inpaint_batch.cli.settings import SETTINGS, from_environment, from_toml, gather, run_config
+from inpaint_batch.cli.settings import NOT_SETTINGS, SETTINGS, from_environment, from_toml, gather, run_config
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
 
@@ -110,6 +110,18 @@ def test_environment():
         from_environment({"INPAINT_BATCH_WORKER": "1"})
     with pytest.raises(ConfigError, match="true or false"):
         from_environment({"INPAINT_BATCH_FRESH": "maybe"})
+
+
+def test_no_variable_that_is_told_of_stops_a_run():
+    root = Path(__file__).parents[2]
+    told = [root / "README.md", *(root / "engines").rglob("*.md")]
+    told += [file for folder in ("docs", "inpaint_batch") for file in (root / folder).rglob("*.[mpy]*")]
+    texts = (file.read_text(encoding="utf-8") for file in told if file.suffix in (".md", ".py", ".yaml"))
+    variables = {name for text in texts for name in re.findall(r"\bINPAINT_BATCH_[A-Z_]+[A-Z]\b", text)}
+    assert "INPAINT_BATCH_ENGINES" in variables
+    for variable in variables:
+        name = variable.removeprefix("INPAINT_BATCH_")
+        assert name in NOT_SETTINGS or name.lower() in SETTINGS, variable
 
 
 def test_an_output_is_required_unless_one_stands_in():
