@@ -20,7 +20,10 @@ app = typer.Typer(
 
 @app.command("list")
 def list_engines() -> None:
-    """One line for each plan, newest first: name, size, precision, GPU, TensorRT, model, verdict of the gate."""
+    """One line for each plan, newest first.
+
+    Name, size, precision, GPU, TensorRT, builder, hash of the model, and whether the gate has judged it.
+    """
     from inpaint_batch.runtime.plans import list_plans, plan_folder
 
     plans = list_plans(plan_folder())
@@ -39,7 +42,10 @@ def list_engines() -> None:
 def inspect(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name that `list` gives, or how it begins.")],
 ) -> None:
-    """Print the card of one plan as JSON: key, versions, gate, latency, and TensorRT's description of its layers."""
+    """Print the card of one plan as JSON.
+
+    Key, versions, gate, latency, and TensorRT's own description of its layers.
+    """
     from inpaint_batch.runtime.plans import list_plans, plan_folder
 
     found = [plan for plan in list_plans(plan_folder()) if plan.key.digest.startswith(name)]
@@ -54,7 +60,10 @@ def prune(
         bool, typer.Option("--all", help="Remove every plan. Default: those that this machine cannot run.")
     ] = False,
 ) -> None:
-    """Remove plans for another GPU, driver or TensorRT than are here now, and what belongs to no plan any more."""
+    """Remove the plans that cannot run here.
+
+    Those for another GPU, driver or TensorRT than are here now, and what belongs to no plan any more.
+    """
     from inpaint_batch.runtime.plans import list_plans, plan_folder, remove_leftovers, remove_plan
     from inpaint_batch.runtime.tensorrt_api import import_tensorrt, key_here
 

@@ -164,9 +164,14 @@ def _check(session: onnxruntime.InferenceSession, convention: Convention, path: 
         return {each.name: TensorFacts(each.type, tuple(each.shape)) for each in values}
 
     if faults := convention.faults(facts(session.get_inputs()), facts(session.get_outputs())):
+        beside = adapter_path(path).name
+        if isinstance(convention, OwnConvention):
+            raise EngineError(
+                f"{path} is a model for something else: {'; '.join(faults)}. Export it with this package's own "
+                f"exporter, or describe how it is asked in {beside} beside it (engines/README.md)"
+            )
         raise EngineError(
-            f"{path} is a model for something else: {'; '.join(faults)}. Export it with this package's own exporter, "
-            f"or describe how it is asked in {adapter_path(path).name} beside it (engines/README.md)"
+            f"{path} is not what {beside} says: {'; '.join(faults)}. Correct {beside} (engines/README.md)"
         )
 
 

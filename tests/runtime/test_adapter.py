@@ -183,7 +183,11 @@ def test_a_model_of_this_package_needs_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('name = "photo"', 'name = "picture"', "its input `photo` is not described.*it has no input `picture`"),
+        (
+            'name = "photo"',
+            'name = "picture"',
+            "its input `photo` is not described.*it has no input `picture`.*Correct",
+        ),
         ('name = "photo_out"', 'name = "out"', "no output `out`, only photo_out"),
         ('layout = "nhwc"\nparts', 'layout = "nchw"\nparts', "`photo` has the fixed size|`photo` has .* channels"),
         ('of = "image"', 'of = "hole"', "has 3 channels, the adapter describes 1"),
