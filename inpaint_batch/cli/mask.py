@@ -19,17 +19,31 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 
 class _Printer:
-    """One line an image on stdout; what failed on stderr."""
+    """One line an image on stdout, with its place in the list; what failed on stderr."""
+
+    def __init__(self) -> None:
+        self._num_images = self._num_heard = 0
+
+    def begins(self, num_images: int) -> None:
+        self._num_images = num_images
+
+    def known(self) -> None:
+        self._num_heard += 1
 
     def found(self, image: str, coverage: float, shares: Mapping[str, float]) -> None:
         kinds = ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items() if share)
-        typer.echo(f"{image}: {coverage:.2%} ({kinds})")
+        typer.echo(f"{self._place()} {image}: {coverage:.2%} ({kinds})")
 
     def clean(self, image: str, coverage: float) -> None:
-        typer.echo(f"{image}: no mask" + (f" ({coverage:.0%} is more than --max-area)" if coverage else ""))
+        reason = f" ({coverage:.0%} is more than --max-area)" if coverage else ""
+        typer.echo(f"{self._place()} {image}: no mask{reason}")
 
     def failed(self, image: str, error: RowError) -> None:
-        print(f"{image}: {error}", file=sys.stderr, flush=True)
+        print(f"{self._place()} {image}: {error}", file=sys.stderr, flush=True)
+
+    def _place(self) -> str:
+        self._num_heard += 1
+        return f"[{self._num_heard}/{self._num_images}]"
 
 
 @app.command()

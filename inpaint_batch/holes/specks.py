@@ -130,11 +130,17 @@ def _alone(
     ground = grey[ring & (labels == 0)]
     if not ground.size or ground.size < MIN_RING * np.count_nonzero(ring):
         return
-    low, middle, high = np.percentile(ground, (5, 50, 95))
-    contrast = float(np.percentile(grey[speck], 75)) - middle
+    low, middle, high = _quantiles(ground, 0.05, 0.5, 0.95)
+    contrast = _quantiles(grey[speck], 0.75)[0] - middle
     if middle > clipped and high - low <= MAX_UNEVEN * contrast:
         pixels = np.asarray(speck & (grey >= middle + PEAK_PART * contrast), np.bool_)
         yield _Speck(prominence, box, pixels, bool(high - low <= EVEN * contrast))
+
+
+def _quantiles(values: FloatArray, *parts: float) -> list[float]:
+    """As np.quantile, which takes ten times as long for so few values."""
+    places = np.asarray(parts) * (values.size - 1)
+    return [float(each) for each in np.interp(places, np.arange(values.size), np.sort(values))]
 
 
 def _credible(own: list[_Speck], other: list[_Speck]) -> list[_Speck]:

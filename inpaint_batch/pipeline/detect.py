@@ -43,7 +43,13 @@ _WHITE = np.uint8(255)
 
 
 class Report(Protocol):
-    """Who hears what became of each image."""
+    """Who hears what became of each image, in the order of the list."""
+
+    def begins(self, num_images: int) -> None:
+        """So many images were named, those of earlier calls included."""
+
+    def known(self) -> None:
+        """An earlier call looked at the image."""
 
     def found(self, image: str, coverage: float, shares: Mapping[str, float]) -> None:
         """Damage was found: the share of the image that the mask covers, and of each kind before growing, 0..1."""
@@ -111,6 +117,7 @@ def find_damage(
     clean: list[Item] = []
     num_failed = num_before = 0
     look = _Look(output, config, review, max_image_bytes, known, relist)
+    report.begins(len(items))
     with ExitStack() as stack:
         state = None if relist else stack.enter_context(_state(output, config, anew=not known))
         for item, seen, is_new in _in_order(items, look, num_workers):
@@ -121,7 +128,9 @@ def find_damage(
             if is_new and state is not None:
                 state.write(json.dumps({"output": item.output, **asdict(seen)}) + "\n")
                 state.flush()
-            num_before += not is_new
+            if not is_new:
+                num_before += 1
+                report.known()
             if seen.mask:
                 kept.append((item, seen))
                 if is_new:

@@ -62,6 +62,7 @@ def test_find_look_and_run(monkeypatch, photos, tmp_path, capsys):
     masks = tmp_path / "masks"
     assert call(monkeypatch, "mask", photos, "--output", masks) == 0
     told = capsys.readouterr().out
+    assert f"[2/3] {photos / 'clean.tif'}: no mask" in told
     assert "2 images with a mask" in told
     assert "1 without" in told
     assert [row["mask"] for row in rows(masks / "manifest.csv")] == ["b.png.png", "box/a.jpg.png"]
