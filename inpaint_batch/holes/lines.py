@@ -77,14 +77,15 @@ def _responses(grey: FloatArray) -> list[tuple[FloatArray, NDArray[np.uint8]]]:
             return means[pad + dy : pad + dy + height, pad + dx : pad + dx + width]
 
         middle = beside(0)
-        highest = lowest = beside(SIDES_PX[0])
+        highest, lowest = beside(SIDES_PX[0]).copy(), beside(SIDES_PX[0]).copy()
         for each in (beside(sign * side_px) for side_px in SIDES_PX for sign in (-1, 1)):
-            highest, lowest = np.maximum(highest, each), np.minimum(lowest, each)
+            np.maximum(highest, each, out=highest)
+            np.minimum(lowest, each, out=lowest)
         across = round((angle + np.pi / 2) / (np.pi / 4)) % 4
-        for (response, direction), contrast in zip(found, (middle - highest, lowest - middle), strict=True):
-            better = (contrast > response).view(np.uint8)
-            cv2.copyTo(contrast, better, response)
-            direction[better.view(np.bool_)] = across
+        contrasts = (np.subtract(middle, highest, out=highest), np.subtract(lowest, middle, out=lowest))
+        for (response, direction), contrast in zip(found, contrasts, strict=True):
+            np.copyto(direction, np.uint8(across), where=contrast > response)
+            np.maximum(response, contrast, out=response)
     return found
 
 

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import IO, Protocol
 
 import cv2
@@ -166,6 +167,8 @@ class _Look:
     max_image_bytes: int
     known: Mapping[str, _Seen]
     relist: bool
+    stop: Event = field(default_factory=Event)
+    """Set where nobody waits for the images any longer: a large one would take minutes."""
 
     def __call__(self, item: Item) -> tuple[_Seen | RowError, bool]:
         """What is seen in the image, or why nothing can be, and whether that is new; writes or removes its mask."""
@@ -213,8 +216,14 @@ class _Look:
 
     def _masked(self, item: Item, source: ImageSource, version: str) -> _Seen:
         mask, header = safe_join(self.output, item.mask), source.header
+
+        def read(box: Box) -> FloatArray:
+            if self.stop.is_set():
+                raise InterruptedError
+            return grey_of(source, box)
+
         with reading(source.path):
-            found = detect_in(lambda box: grey_of(source, box), header.height_px, header.width_px, self.config)
+            found = detect_in(read, header.height_px, header.width_px, self.config)
         if not found.hole.any():
             for path in (mask, *preview_files(self.output, item.output)):
                 path.unlink(missing_ok=True)
@@ -240,6 +249,7 @@ def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[
                 done, future = waiting.popleft()
                 yield done, *future.result()
         finally:
+            look.stop.set()
             pool.shutdown(cancel_futures=True)
 
 

@@ -19,7 +19,9 @@ from inpaint_batch.storage.paths import safe_join
 from inpaint_batch.types import BoolArray, Box
 
 REVIEW = "review"
-"""Name of the first page, and of the folder with the pictures."""
+"""Name of the first page."""
+PICTURES = ".review"
+"""Folder of the pictures on the pages. In a folder without the dot the mask of a photograph could lie."""
 PREVIEW_SIDE_PX = 1200
 """Longer side of the largest picture."""
 PER_PAGE = 100
@@ -50,7 +52,7 @@ class Preview:
 
 def preview_files(output: Path, name: str) -> tuple[Path, Path]:
     """Where the small image and its marks are, for the result `name`."""
-    return safe_join(output, f"{REVIEW}/{name}.jpg"), safe_join(output, f"{REVIEW}/{name}.png")
+    return safe_join(output, f"{PICTURES}/{name}.jpg"), safe_join(output, f"{PICTURES}/{name}.png")
 
 
 def write_preview(source: ImageSource, hole: BoolArray, output: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from inpaint_batch.cli.main import main
 from inpaint_batch.holes.orientation import turn
+from inpaint_batch.pipeline import detect as pipeline
 
 SIDE_PX = 160
 
@@ -128,6 +129,26 @@ def test_a_second_call_goes_on_after_the_first(monkeypatch, photos, tmp_path, ca
     assert len(rows(masks / "manifest.csv")) == 2
 
 
+def test_an_interrupted_call_goes_on_later(monkeypatch, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    seen, read = [], pipeline.grey_of
+
+    def interrupted(source, box):
+        seen.append(source.path.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return read(source, box)
+
+    monkeypatch.setattr(pipeline, "grey_of", interrupted)
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--workers", 1) == 130
+    assert seen[:2] == ["b.png", "clean.tif"]
+    assert not (masks / "manifest.csv").exists()
+    capsys.readouterr()
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    assert seen.count("b.png") == 1
+    assert "(1 of all looked at before)" in capsys.readouterr().out
+
+
 def test_threads_write_what_one_writes(monkeypatch, photos, tmp_path):
     for number in range(5):
         (photos / f"copy-{number}.png").write_bytes((photos / "b.png").read_bytes())
@@ -141,19 +162,21 @@ def test_threads_write_what_one_writes(monkeypatch, photos, tmp_path):
 
 def test_review_pages_show_every_mask(monkeypatch, photos, tmp_path):
     masks = tmp_path / "masks"
+    (photos / "review").mkdir()
+    (photos / "review" / "b.png").write_bytes((photos / "clean.tif").read_bytes())  # no mask of it may come up
     assert call(monkeypatch, "mask", photos, "--output", masks, "--review") == 0
     page = (masks / "review.html").read_text()
     assert page.count("<figure>") == 2
-    assert 'src="review/box/a.jpg.png"' in page
-    marks = samples(masks / "review" / "b.png.png")
+    assert 'src=".review/box/a.jpg.png"' in page
+    marks = samples(masks / ".review" / "b.png.png")
     assert ((marks[..., 3] > 0) == (samples(masks / "b.png.png") > 0)).all()
-    shown = samples(masks / "review" / "b.png.jpg")
+    shown = samples(masks / ".review" / "b.png.jpg")
     assert abs(float(shown.mean()) - 255 * picture(1).clip(0, 1).mean()) < 3
     edited = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     edited[5:9, 5:9] = 255
     Image.fromarray(edited).save(masks / "b.png.png")
     assert call(monkeypatch, "mask", photos, "--output", masks, "--relist", "--review") == 0
-    assert (samples(masks / "review" / "b.png.png")[..., 3] == edited).all()
+    assert (samples(masks / ".review" / "b.png.png")[..., 3] == edited).all()
     assert "edited" in (masks / "review.html").read_text()
     Image.fromarray(0 * edited).save(masks / "b.png.png")  # every mark was wrong
     assert call(monkeypatch, "mask", photos, "--output", masks, "--review") == 0
