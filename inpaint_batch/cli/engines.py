@@ -24,11 +24,13 @@ def list_engines() -> None:
 
     Name, size, precision, GPU, TensorRT, builder, hash of the model, and whether the gate has judged it.
     """
-    from inpaint_batch.runtime.plans import list_plans, plan_folder
+    from inpaint_batch.runtime.plans import is_intact, list_plans, plan_folder
 
     plans = list_plans(plan_folder())
     for plan in plans:
         verdict = f"judged, {plan.latency_ms:.2f} ms a batch" if plan.judged else "not judged"
+        if not is_intact(plan):
+            verdict = "damaged, build it again"
         typer.echo(
             f"{plan.key.digest}  {plan.path.stat().st_size / 1e6:6.1f} MB  {plan.key.precision:4}  "
             f"{plan.key.gpu or 'any GPU'}  {plan.key.tensorrt}  by {plan.key.builder}  "
@@ -62,17 +64,16 @@ def prune(
 ) -> None:
     """Remove the plans that cannot run here.
 
-    Those for another GPU, driver or TensorRT than are here now, and what belongs to no plan any more.
+    Those for another GPU, driver or TensorRT than are here now, damaged ones, and what belongs to no plan any more.
     """
-    from inpaint_batch.runtime.plans import list_plans, plan_folder, remove_leftovers, remove_plan
+    from inpaint_batch.runtime.plans import is_intact, list_plans, plan_folder, remove_leftovers, remove_plan
     from inpaint_batch.runtime.tensorrt_api import import_tensorrt, key_here
 
     plans = list_plans(plan_folder())
     if not everything and plans:
         trt = import_tensorrt()
-        plans = [
-            plan for plan in plans if not _runs_here(plan.key, key_here(trt, plan.key.model_hash, plan.key.precision))
-        ]
+        keys = {plan.key: key_here(trt, plan.key.model_hash, plan.key.precision) for plan in plans}
+        plans = [plan for plan in plans if not (_runs_here(plan.key, keys[plan.key]) and is_intact(plan))]
     freed = sum(remove_plan(plan) for plan in plans) + remove_leftovers(plan_folder(), timings=everything)
     typer.echo(f"removed {len(plans)} plans, {freed / 1e6:.1f} MB")
 

@@ -32,6 +32,7 @@ from inpaint_batch.runtime.plans import (
     StoredPlan,
     building,
     find_plan,
+    is_intact,
     plan_folder,
     remove_plan,
     write_plan,
@@ -108,7 +109,10 @@ def build_tensorrt(
 
 
 def _still_good(known: StoredPlan, key: PlanKey, card: dict[str, Any], can_judge: bool) -> bool:
-    """Whether a plan in the cache makes a new one needless: INT8 of the same calibration, and judged if it can be."""
+    """Whether a plan in the cache makes a new one needless: undamaged, INT8 of the same calibration, and judged if it
+    can be."""
+    if not is_intact(known):
+        return False
     if key.precision == "int8" and known.card.get("calibration_sha256") != card.get("calibration_sha256"):
         return False
     return known.judged or key.gpu == PORTABLE or not can_judge

@@ -146,6 +146,15 @@ def read_plan(plan: StoredPlan, rebuild: str) -> bytes:
     return content
 
 
+def is_intact(plan: StoredPlan) -> bool:
+    """Whether the plan is there and the one that its card describes; one that is not can only be built again."""
+    try:
+        read_plan(plan, "")
+    except EngineError:
+        return False
+    return True
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Under a temporary name, then renamed. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -202,6 +202,23 @@ def test_a_plan_that_could_not_be_judged_is_built_again_once_it_can(machine: Fak
     assert "already built" in build(fp32)[1]
 
 
+def test_a_damaged_plan_is_built_again_or_pruned(machine: FakeGpu, cache: Path, fp32: Path) -> None:
+    plan = build(fp32)[0]
+    content = plan.path.read_bytes()
+    plan.path.write_bytes(content[:-1])
+    assert CliRunner().invoke(engines_command.app, ["list"]).stdout.endswith("damaged, build it again\n")
+    with pytest.raises(EngineError, match="not the one its card describes; rebuild it: inpaint-batch compile"):
+        select_engine("tensorrt", model=str(fp32)).fill(tile_batch(64, 1))
+    assert "already built" not in build(fp32)[1]
+    assert plan.path.read_bytes() == content
+    assert "already built" in build(fp32)[1]
+    plan.path.unlink()
+    assert "already built" not in build(fp32)[1]
+    plan.path.write_bytes(b"")
+    assert CliRunner().invoke(engines_command.app, ["prune"]).stdout.startswith("removed 1 plans")
+    assert list_plans(cache) == []
+
+
 def test_int8_of_another_calibration_is_another_plan(
     machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
