@@ -16,7 +16,7 @@ from gallery import Gallery, run, tree
 from PIL import Image
 
 from inpaint_batch.compile.export import PARITY_TOLERANCE
-from inpaint_batch.compile.gate import MIN_AGREEMENT_DB, hole_psnr
+from inpaint_batch.compile.gate import hole_psnr
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
@@ -24,6 +24,8 @@ from inpaint_batch.runtime.store import default_folder, find_model
 
 PHOTOGRAPHS = ("astronaut.jpg", "coffee.png", "chelsea.tif", "rocket.webp")
 DEMO = Path(__file__).parents[2] / "manifests" / "demo"
+INT8_FLOOR_DB = 38.0
+"""Of every single tile; the worst of these has 41 dB, most have over 50."""
 BATCHES = [(64, 1), (64, 7), (128, 3), (256, 1), (256, 2)]
 
 
@@ -78,7 +80,7 @@ def test_int8_agrees_with_fp32_and_a_tile_does_not_feel_its_company(fp32: OnnxEn
         batch = pieces(side, num)
         first, second = fp32.fill(batch), int8.fill(batch)
         for index in range(num):
-            assert hole_psnr(first[index], second[index], batch.hole[index]) > MIN_AGREEMENT_DB
+            assert hole_psnr(first[index], second[index], batch.hole[index]) > INT8_FLOOR_DB
         known = np.broadcast_to(batch.hole == 0, second.shape)
         np.testing.assert_array_equal(second[known], batch.image[known])
         assert int8.fill(batch.only(num - 1)).tobytes() == second[num - 1 :].tobytes()
