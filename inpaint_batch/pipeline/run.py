@@ -18,10 +18,11 @@ from inpaint_batch.errors import (
 from inpaint_batch.execution.identity import content_digest, object_version
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.logids import HumanFormatter, in_run
+from inpaint_batch.pipeline.manifest_rows import ManifestRows
 from inpaint_batch.pipeline.status import begin_run_file
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_state import StoreState, open_place
-from inpaint_batch.pipeline.work import ManifestRows, Work
+from inpaint_batch.pipeline.work import Work
 from inpaint_batch.report.progress import Progress
 from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.storage.atomic import remove_stale_temporaries, storage_error, temporaries_of

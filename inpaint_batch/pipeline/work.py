@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import EngineError, FailureLimitError, RowsFailedError
-from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
-from inpaint_batch.manifest.read import count_rows, manifest_digest, read_manifest
-from inpaint_batch.manifest.schema import RowProblem, to_cells
+from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline.ahead import ahead
+from inpaint_batch.pipeline.entries import ended, failed_row, report_of, started
 from inpaint_batch.pipeline.executors import open_executor
+from inpaint_batch.pipeline.manifest_rows import ManifestRows
 from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
 from inpaint_batch.pipeline.settled import Settled
 from inpaint_batch.pipeline.settling import Settling
@@ -38,27 +38,6 @@ _CAUSES = {
     "missing": "result missing",
     "failed": "had failed",
 }
-
-
-class ManifestRows:
-    """The rows of a manifest that fall to a run."""
-
-    def __init__(self, manifest: Path | str, masks: Path | None, config: RunConfig) -> None:
-        """Counts them, where no earlier run has left that number. Raises what `read_manifest` raises."""
-        self._manifest, self._masks = manifest, masks
-        self.read().close()  # whether it can be read at all
-        self.digest = manifest_digest(manifest)
-        """See there."""
-        settled = None if config.store else self.settled(config.output / STATE_FOLDER, config)
-        self.num_rows = settled.num_rows if settled else count_rows(manifest, masks=masks, part=config.part)
-
-    def read(self) -> Generator[Row | RowProblem]:
-        """All rows of the manifest, those of other shards among them."""
-        return read_manifest(self._manifest, masks=self._masks)
-
-    def settled(self, state: Path, config: RunConfig) -> Settled | None:
-        """What the last run left about them."""
-        return Settled.of(state, config.part, self.digest)
 
 
 class Work:
@@ -198,45 +177,20 @@ class Work:
     def _begin(self, task: RowTask, ledger: Ledger, *, alone: bool = False) -> RowTask:
         self._begun[task.row.id] = task
         self._tally.redone.update([task.why] if task.why else [])
-        image = location(task.row.image)
-        ledger.append(
-            LedgerEntry(
-                id=task.row.id,
-                key=task.key,
-                status="started",
-                alone=alone,
-                image=image,
-                output=task.output,
-                why=task.why,
-                run=self._summary.run,
-            )
-        )
+        ledger.append(started(task, self._summary.run, alone=alone))
         return task
 
     def _record(self, outcome: RowOutcome, ledger: Ledger) -> None:
-        entry = _entry(outcome, self._summary.run)
+        entry = ended(outcome, self._summary.run)
         ledger.append(entry)
         row = self._begun.pop(entry.id).row
-        report = RowReport(
-            entry.id,
-            "failed" if outcome.failure else "done",
-            row.line,
-            output=entry.output,
-            code=entry.code,
-            message=entry.message,
-            num_pixels=entry.num_pixels,
-            num_tiles=entry.num_tiles,
-            seconds=entry.seconds,
-            warnings=entry.warnings,
-            worker=entry.worker,
-            attempt=entry.attempt,
-        )
+        report = report_of(entry, row.line)
         if outcome.failure is None:
             self._settling.done(entry.id, entry.output)
             self._tally.add(report)
             self._progress.row(report, self._tally)
         else:
-            failed = _failed(row, report)
+            failed = failed_row(row, report)
             self._settling.failed(entry.id, failed)
             self._count_failed(report, failed)
 
@@ -282,7 +236,7 @@ class Work:
                 )
             )
         report = RowReport(row.id, "failed", row.line, code=code, message=message, earlier=plan.earlier)
-        failed = _failed(row, report)
+        failed = failed_row(row, report)
         if isinstance(row, RowProblem) or plan.key:
             self._settling.failed(row.id, failed, of_manifest=isinstance(row, RowProblem))
         else:  # for something beside its files, such as what stands at the place of its output
@@ -303,31 +257,3 @@ class Work:
     def _note(self, text: str) -> None:
         self._summary.notes.append(text)
         self._progress.note(text)
-
-
-def _failed(row: Row | RowProblem, report: RowReport) -> FailedRow:
-    cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
-    return FailedRow(dict(cells), report.code, report.message, report.line)
-
-
-def _entry(outcome: RowOutcome, run: str) -> LedgerEntry:
-    task, failure = outcome.task, outcome.failure
-    return LedgerEntry(
-        id=task.row.id,
-        key=task.key,
-        status="failed" if failure else "done",
-        image=location(task.row.image),
-        output=task.output,
-        code=failure.code.value if failure else "",
-        message=failure.message if failure else "",
-        retryable=failure.retryable if failure else False,
-        num_tiles=outcome.num_tiles,
-        seconds=outcome.seconds,
-        coverage=outcome.coverage,
-        num_pixels=outcome.num_pixels,
-        warnings=outcome.warnings,
-        run=run,
-        worker=outcome.worker,
-        attempt=task.attempt,
-        page=task.config.page,
-    )

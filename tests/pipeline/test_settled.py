@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from inpaint_batch.config import Shard
 from inpaint_batch.execution.ledger_lines import LedgerEntry
-from inpaint_batch.pipeline import settled, settling, work
+from inpaint_batch.pipeline import manifest_rows, settled, settling, work
 from inpaint_batch.pipeline.executors import open_executor
 from inpaint_batch.pipeline.settled import _unpacked, packed, settled_path
 from inpaint_batch.pipeline.stop import Stop
@@ -59,8 +59,8 @@ def test_nothing_to_do_is_found_without_ledger_and_rows(done, monkeypatch):
         raise AssertionError("this shall not be needed")
 
     monkeypatch.setattr(work, "Ledger", refuse)
-    monkeypatch.setattr(work, "count_rows", refuse)
-    monkeypatch.setattr(work.ManifestRows, "read", lambda _: (row for row in ()))
+    monkeypatch.setattr(manifest_rows, "count_rows", refuse)
+    monkeypatch.setattr(manifest_rows.ManifestRows, "read", lambda _: (row for row in ()))
     for _ in range(2):
         summary = run(gallery.folder / "manifest.csv", output)
         assert stands(summary)

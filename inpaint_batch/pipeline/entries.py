@@ -1,0 +1,72 @@
+"""A row on its way, in the words of the ledger, of reports, and of `failures.csv`."""
+
+from __future__ import annotations
+
+from inpaint_batch.execution.identity import location
+from inpaint_batch.execution.ledger import LedgerEntry
+from inpaint_batch.execution.tasks import RowOutcome, RowTask
+from inpaint_batch.manifest.schema import RowProblem, to_cells
+from inpaint_batch.report.tally import FailedRow, RowReport
+from inpaint_batch.types import Row
+
+
+def started(task: RowTask, run: str, *, alone: bool) -> LedgerEntry:
+    """The line that says that a row is worked on from now; `alone`: and no other."""
+    return LedgerEntry(
+        id=task.row.id,
+        key=task.key,
+        status="started",
+        alone=alone,
+        image=location(task.row.image),
+        output=task.output,
+        why=task.why,
+        run=run,
+    )
+
+
+def report_of(entry: LedgerEntry, line: int) -> RowReport:
+    """What is told about a row that has come to its end; `line` is its place in the manifest."""
+    return RowReport(
+        entry.id,
+        "failed" if entry.status == "failed" else "done",
+        line,
+        output=entry.output,
+        code=entry.code,
+        message=entry.message,
+        num_pixels=entry.num_pixels,
+        num_tiles=entry.num_tiles,
+        seconds=entry.seconds,
+        warnings=entry.warnings,
+        worker=entry.worker,
+        attempt=entry.attempt,
+    )
+
+
+def failed_row(row: Row | RowProblem, report: RowReport) -> FailedRow:
+    """A row as it stands in `failures.csv`."""
+    cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
+    return FailedRow(dict(cells), report.code, report.message, report.line)
+
+
+def ended(outcome: RowOutcome, run: str) -> LedgerEntry:
+    """The line that says what became of a row."""
+    task, failure = outcome.task, outcome.failure
+    return LedgerEntry(
+        id=task.row.id,
+        key=task.key,
+        status="failed" if failure else "done",
+        image=location(task.row.image),
+        output=task.output,
+        code=failure.code.value if failure else "",
+        message=failure.message if failure else "",
+        retryable=failure.retryable if failure else False,
+        num_tiles=outcome.num_tiles,
+        seconds=outcome.seconds,
+        coverage=outcome.coverage,
+        num_pixels=outcome.num_pixels,
+        warnings=outcome.warnings,
+        run=run,
+        worker=outcome.worker,
+        attempt=task.attempt,
+        page=task.config.page,
+    )
