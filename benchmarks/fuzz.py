@@ -61,8 +61,11 @@ SUSPECT_WORDS = ("report", "unexpected", "read back wrong")
 MASK_SHARE = 0.25
 NO_MASKS = ("cmyk", "float", "pages", "baseline", "lossless-alpha")
 """Kinds that cannot be masks, or whose orientation would have to be reckoned with."""
+NO_MASK_SUFFIXES = (".jp2",)
 JPEG_REACH_PX = 40
 """A hole sample touches an MCU of at most 32 px, and the enlargement of colours reaches a little farther."""
+BY_CHANCE = 0.01
+"""Share of the pixels of a deep hole whose fill, which is guessed from what is around, may be what was there before."""
 GREY_TOLERANCE, LOSSY_GREY_TOLERANCE = 2, 24
 """How far from the threshold two readers of a mask may disagree: in rounding, and in how they enlarge colours."""
 
@@ -104,7 +107,7 @@ class Verdict:
 def cases(num_files: int, seed: int) -> Iterator[Case]:
     """All kinds and mutations in turn; the same seed gives the same bytes."""
     sound = fuzz_files.sound_files()
-    masks = [name for name in sound if not name.startswith(NO_MASKS)]
+    masks = [name for name in sound if not name.startswith(NO_MASKS) and Path(name).suffix not in NO_MASK_SUFFIXES]
     turn: Counter[str] = Counter()
     for number in range(num_files):
         rng = Random(f"{seed} {number}")
@@ -282,10 +285,11 @@ def _judge_hole(image: Path, mask: Path, result: Path) -> str:
         if isinstance(grey, str):
             reasons.append(f"{name}: {grey}")
             continue
-        wrong = (changed != (grey > 127)) & (np.abs(grey - 127.5) > tolerance)
-        if not wrong.any():
+        white, is_clear = grey > 127, np.abs(grey - 127.5) > tolerance
+        wrong, missed = changed & ~white & is_clear, white & ~changed & is_clear
+        if not wrong.any() and np.count_nonzero(missed) <= BY_CHANCE * np.count_nonzero(white):
             return ""
-        reasons.append(f"{name} sees {np.count_nonzero(wrong)} pixels otherwise")
+        reasons.append(f"{name} sees {np.count_nonzero(wrong | missed)} pixels otherwise")
     return "; ".join(reasons)
 
 
@@ -334,6 +338,7 @@ _DECODERS: dict[str, Reader] = {
     ".png": lambda path: imagecodecs.png_decode(path.read_bytes()),
     ".jpg": lambda path: imagecodecs.jpeg8_decode(path.read_bytes()),
     ".webp": lambda path: imagecodecs.webp_decode(path.read_bytes(), hasalpha=True),
+    ".jp2": lambda path: imagecodecs.jpeg2k_decode(path.read_bytes()),
 }
 
 

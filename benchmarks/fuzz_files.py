@@ -19,7 +19,7 @@ _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
 
 def sound_files() -> dict[str, bytes]:
     """Name, with the usual suffix, to bytes."""
-    return {**_tiffs(), **_jpegs(), **_pngs(), **_webps()}
+    return {**_tiffs(), **_jpegs(), **_pngs(), **_webps(), **_jp2s()}
 
 
 def picture(bands: int, dtype: str = "uint8", largest: int = 255) -> NDArray[np.generic]:
@@ -146,4 +146,13 @@ def _webps() -> dict[str, bytes]:
         "lossless-alpha.webp": _saved(rgba, "WEBP", lossless=True, exact=True, exif=exif.tobytes()),
         "lossy.webp": _saved(rgb, "WEBP", quality=80),
         "lossy-alpha.webp": _saved(rgba, "WEBP", quality=80, xmp=b"<x/>"),
+    }
+
+
+def _jp2s() -> dict[str, bytes]:
+    grey, rgb, rgba = (Image.fromarray(picture(bands)) for bands in (1, 3, 4))
+    return {
+        "grey.jp2": _saved(grey, "JPEG2000"),
+        "tiles.jp2": _saved(rgb, "JPEG2000", tile_size=(48, 48)),
+        "alpha.jp2": _saved(rgba, "JPEG2000"),
     }

@@ -424,10 +424,41 @@ def webp_body(data: bytes, rng: Random) -> bytes:
     return _webp_join(chunks)
 
 
+def jp2_boxes(data: bytes, rng: Random) -> bytes:
+    """Another length or type in the head of a box, superboxes included."""
+    heads = [at - 4 for kind in (b"jp2h", b"ihdr", b"colr", b"cdef", b"jp2c") if (at := data.find(kind)) >= 0]
+    at = rng.choice(heads)
+    if rng.random() < 0.7:
+        return data[:at] + struct.pack(">I", rng.choice(_lengths(rng))) + data[at + 4 :]
+    return data[: at + 4] + rng.choice([b"free", b"jp2c", b"jp2h", b"pclr"]) + data[at + 8 :]
+
+
+def _lengths(rng: Random) -> list[int]:
+    return [0, 1, 7, 8, rng.randrange(1 << 8), rng.randrange(1 << 16), (1 << 32) - 1]
+
+
+def jp2_head(data: bytes, rng: Random) -> bytes:
+    """Other numbers in what both heads say of size, bands, depth and coding."""
+    start = data.index(rng.choice([b"ihdr", b"colr", b"\xff\x51", b"\xff\x52", b"\xff\x5c", b"\xff\x90"]))
+    broken = bytearray(data)
+    for _ in range(rng.randint(1, 3)):
+        broken[start + rng.randrange(2, 44)] = rng.choice([0, 1, 2, 127, 128, 255, rng.randrange(256)])
+    return bytes(broken)
+
+
+def jp2_body(data: bytes, rng: Random) -> bytes:
+    """Noise within a tile."""
+    start = data.index(b"\xff\x93") + 2
+    at = rng.randrange(start, len(data))
+    noise = bytes(rng.randrange(256) for _ in range(rng.randint(1, 60)))
+    return (data[:at] + noise + data[at + len(noise) :])[: len(data)]
+
+
 OWN: dict[str, tuple[Mutation, ...]] = {
     ".tif": (tiff_value, tiff_layout, tiff_count, tiff_type, tiff_tag, tiff_loop, tiff_order, tiff_address),
     ".png": (png_header, png_order, png_body, png_length, png_checksum, png_foreign),
     ".jpg": (jpeg_length, jpeg_order, jpeg_frame, jpeg_tables, jpeg_scan),
+    ".jp2": (jp2_boxes, jp2_head, jp2_body),
     ".webp": (webp_length, webp_order, webp_header, webp_body),
 }
 """By the suffix of the file."""

@@ -130,7 +130,7 @@ STAGES = ("header", "read", "plan", "infer", "blend", "write", "verify")
 holes and windows (`plan`), its share of the engine's time (`infer`), cutting tiles out and blending them in (`blend`),
 encoding, syncing, sending (`write`), comparing the result with its source (`verify`)."""
 
-ImageFormat = Literal["jpeg", "png", "tiff", "webp"]
+ImageFormat = Literal["jpeg", "png", "tiff", "webp", "jp2"]
 SampleType = Literal["uint8", "uint16", "uint32", "int32", "float32"]
 ColourModel = Literal["light", "ink", "palette"]
 """What the colour bands hold: light (grey or RGB), ink (CMYK, 0 is bare paper), or one index into a palette."""

@@ -16,7 +16,13 @@ SCHEMA = "https://www.loc.gov/standards/premis/premis.xsd"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _VOCABULARY = "http://id.loc.gov/vocabulary/preservation/"
 _BY_CHECKSUM = "SHA-256"
-_MIME = {"jpeg": "image/jpeg", "png": "image/png", "tiff": "image/tiff", "webp": "image/webp"}
+_MIME = {
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+    "jp2": "image/jp2",
+}
 _DETAILS = ("id", "engine", "model", "options", "hole", "tiles_by_side_px", "libraries", "seconds")
 """What of the description goes into the event as JSON; the rest has elements of its own."""
 

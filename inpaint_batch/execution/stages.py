@@ -62,10 +62,17 @@ FORMAT_SUFFIXES: dict[str, ImageFormat] = {
     ".tif": "tiff",
     ".tiff": "tiff",
     ".webp": "webp",
+    ".jp2": "jp2",
 }
 """What a file name promises about its format."""
 
-_USUAL_SUFFIX: dict[ImageFormat, str] = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp"}
+_USUAL_SUFFIX: dict[ImageFormat, str] = {
+    "jpeg": "jpg",
+    "png": "png",
+    "tiff": "tif",
+    "webp": "webp",
+    "jp2": "jp2",
+}
 
 RowFill = Generator[Sequence[TileRequest], Sequence[FloatArray], None]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import jp2
 from inpaint_batch.imaging.jpeg import open_jpeg
 from inpaint_batch.imaging.png import SIGNATURE, open_png
 from inpaint_batch.imaging.source import ImageSource, reading
@@ -17,19 +18,24 @@ from inpaint_batch.imaging.webp import open_webp
 from inpaint_batch.types import ImageFormat
 
 _TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_JXL = ("a JPEG XL", "djxl (package libjxl-tools) makes a PNG of it")
 _OTHERS = {
-    b"GIF8": "a GIF",
-    b"BM": "a BMP",
-    b"8BPS": "a Photoshop file",
-    b"%PDF": "a PDF",
-    b"\xff\x0a": "a JPEG XL",
-    b"\x00\x00\x00\x0cJXL ": "a JPEG XL",
-    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000",
+    b"GIF8": ("a GIF", "save it as a PNG"),
+    b"BM": ("a BMP", "save it as a PNG"),
+    b"8BPS": ("a Photoshop file", "save a flattened copy as a TIFF"),
+    b"%PDF": ("a PDF", "pdfimages (package poppler-utils) takes the scans out of it"),
+    b"\xff\x0a": _JXL,
+    b"\x00\x00\x00\x0cJXL ": _JXL,
+    jp2.RAW_SIGNATURE: ("a bare JPEG 2000 code stream", "opj_decompress (package libopenjp2-tools) makes a TIFF of it"),
+    jp2.SIGNATURE: ("a JPEG 2000", "save it as a PNG"),  # as a mask
 }
+_AVIF = ("an AVIF", "avifdec (package libavif-bin) makes a PNG of it")
+_HEIC = ("a HEIC", "heif-convert (package libheif-examples) makes a PNG of it")
 _OPENERS: dict[ImageFormat, Callable[[Path, int], ImageSource]] = {
     "jpeg": open_jpeg,
     "png": open_png,
     "webp": open_webp,
+    "jp2": jp2.open_jp2,
 }
 
 
@@ -39,9 +45,8 @@ def open_image(path: Path, *, max_bytes: int, page: int | None = None) -> ImageS
     `page` counts from 1. Without it, a file of several pages is refused; with it, only that page is read and patched.
 
     Raises `RowError`: memory, if what has to be decoded at once (all samples; of a TIFF one strip or tile) would take
-    more than `max_bytes`; read, if the file is missing,
-    empty, not a JPEG, PNG, TIFF or WebP, damaged, or of a kind that cannot be written back exactly (the message names
-    it).
+    more than `max_bytes`; read, if the file is missing, empty, not a JPEG, JPEG 2000, PNG, TIFF or WebP, damaged, or of
+    a kind that cannot be written back exactly (the message names it).
     """
     with reading(path):
         kind = sniff(path)
@@ -70,11 +75,14 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
         return "tiff"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
+    if head.startswith(jp2.SIGNATURE) and what == "image":
+        return "jp2"
     if not head:
         raise RowError(FailureCode.READ, f"the {what} {path} is empty (0 bytes); replace it with a sound copy")
-    kind = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), "")
+    kind, advice = next((found for magic, found in _OTHERS.items() if head.startswith(magic)), ("", ""))
     if head[4:8] == b"ftyp":
-        kind = "an AVIF or HEIC"
+        kind, advice = _AVIF if head[8:12] in (b"avif", b"avis") else _HEIC
     found = f"is {kind}" if kind else "is not an image"
-    kinds = "JPEG, PNG, TIFF and WebP" if what == "image" else "JPEG, PNG, TIFF, WebP, GeoJSON, COCO and run lengths"
-    raise RowError(FailureCode.READ, f"the {what} {path} {found}; only {kinds} can be read")
+    others = "JPEG 2000 (JP2)" if what == "image" else "GeoJSON, COCO and run lengths"
+    told = f"the {what} {path} {found}; only JPEG, PNG, TIFF, WebP {'and ' * (what == 'image')}{others} can be read"
+    raise RowError(FailureCode.READ, f"{told}: {advice}" if advice else told)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inpaint_batch.config import JpegMode
+from inpaint_batch.imaging.jp2 import Jp2Source, verify_jp2, write_jp2
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
 from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
@@ -38,6 +39,8 @@ def write_filled(source: ImageSource, patches: Sequence[Patch], destination: Pat
                 write_tiff(source, patches, destination)
             case WebpSource():
                 write_webp(source, patches, destination)
+            case Jp2Source():
+                write_jp2(source, patches, destination)
             case _:
                 raise TypeError(f"no writer for {type(source).__name__}")
 
@@ -60,6 +63,8 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
                 verify_tiff(source, patches, destination, _NO_LIMIT)
             case WebpSource():
                 verify_webp(source, patches, destination, _NO_LIMIT)
+            case Jp2Source():
+                verify_jp2(source, patches, destination, _NO_LIMIT)
             case _:
                 raise TypeError(f"no verifier for {type(source).__name__}")
 

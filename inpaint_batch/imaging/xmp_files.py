@@ -1,6 +1,7 @@
 """The XMP packet of an image file: read it, or put another one into its place. Nothing else in the file changes.
 
-JPEG keeps it in an APP1 segment, PNG in an iTXt chunk, WebP in a RIFF chunk, TIFF in a tag (`xmp_tiff`).
+JPEG keeps it in an APP1 segment, PNG in an iTXt chunk, WebP in a RIFF chunk, JPEG 2000 in a box, TIFF in a tag
+(`xmp_tiff`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import zlib
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream, png, webp, xmp_tiff
+from inpaint_batch.imaging import jp2, jpeg_stream, png, webp, xmp_tiff
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.source import reading, refuse, spoiled, verifying, writing
 from inpaint_batch.imaging.xmp import MAX_PACKET_BYTES, Mark, XmpError, marked
@@ -37,6 +38,8 @@ def read_xmp(path: Path, kind: ImageFormat, page: int = 0) -> bytes:
                 found = [_png_packet(path, chunk) for _, chunk in _png_chunks(path) if _is_png_xmp(chunk)]
             case "webp":
                 found = [body for name, body in webp.read_chunks(path) if name == b"XMP "]
+            case "jp2":
+                found = [body[len(jp2.XMP_UUID) :] for name, body in jp2.read_boxes(path) if _is_jp2_xmp(name, body)]
             case "tiff":
                 found = xmp_tiff.packets(path, page)
         if len(found) > 1:
@@ -67,6 +70,8 @@ def mark_file(path: Path, kind: ImageFormat, mark: Mark, page: int = 0) -> None:
                 _put_into_png(path, packet)
             case "webp":
                 _put_into_webp(path, packet)
+            case "jp2":
+                _put_into_jp2(path, packet)
             case "tiff":
                 xmp_tiff.put(path, packet, page)
     with verifying(path):
@@ -181,4 +186,19 @@ def _put_into_webp(path: Path, packet: bytes) -> None:
     with verifying(path):
         found = [one for one in webp.read_chunks(path, bodies=True) if one[0] not in (b"XMP ", b"VP8X")]
         if found != [one for one in others if one[0] != b"VP8X"] or webp.parse_header(path) != header:
+            raise spoiled(path, "more than its XMP changed")
+
+
+def _is_jp2_xmp(kind: bytes, body: bytes) -> bool:
+    return kind == b"uuid" and body.startswith(jp2.XMP_UUID)
+
+
+def _put_into_jp2(path: Path, packet: bytes) -> None:
+    boxes = jp2.read_boxes(path)
+    others = [box for box in boxes if not _is_jp2_xmp(*box)]
+    fresh = (b"uuid", jp2.XMP_UUID + packet)
+    after = [fresh if _is_jp2_xmp(*box) else box for box in boxes]
+    jp2.write_boxes(after if len(others) < len(boxes) else [*after, fresh], path)
+    with verifying(path):
+        if [box for box in jp2.read_boxes(path) if not _is_jp2_xmp(*box)] != others:
             raise spoiled(path, "more than its XMP changed")

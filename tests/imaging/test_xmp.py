@@ -161,6 +161,8 @@ FILES = {
     "webp with alpha": (lambda: _picture("WEBP", "RGBA", lossless=True), b""),
     "webp with exif": (lambda: _picture("WEBP", lossless=True, exif=_exif()), b""),
     "webp with xmp": (lambda: _picture("WEBP", lossless=True, xmp=FULL, icc_profile=cases.icc_profile()), FULL),
+    "jp2": (lambda: _picture("JPEG2000"), b""),
+    "jp2 with xmp": (lambda: _jp2_with(FULL), FULL),
     "tiff": (lambda: _tiff(resolution=(300, 300)), b""),
     "tiff with xmp": (lambda: _tiff(extratags=[XMP_TAG], compression="deflate"), FULL),
     "tiff big endian": (lambda: _tiff(byteorder=">"), b""),
@@ -183,6 +185,23 @@ def _png_with(packet: bytes, *, packed: bool) -> bytes:
     return data[:33] + chunk + data[33:]
 
 
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+
+
+def _jp2_with(packet: bytes) -> bytes:
+    body = XMP_UUID + packet
+    return _picture("JPEG2000") + struct.pack(">I4s", 8 + len(body), b"uuid") + body
+
+
+def _boxes(data: bytes) -> list[tuple[bytes, bytes]]:
+    boxes = []
+    while data:
+        length, kind = struct.unpack_from(">I4s", data)
+        boxes.append((kind, data[8 : length or len(data)]))
+        data = data[length or len(data) :]
+    return boxes
+
+
 def kind_of(name: str) -> str:
     return "tiff" if "tiff" in name else name.split()[0]
 
@@ -197,6 +216,8 @@ def elsewhere(path: Path, kind: str) -> tuple[bytes, np.ndarray, dict[str, objec
     with Image.open(path) as image:
         image.load()
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "").encode()
+        if kind == "jp2":  # Pillow does not look for it
+            (xmp,) = (body[16:] for _, body in _boxes(path.read_bytes()) if body.startswith(XMP_UUID))
         rest = {name: image.info.get(name) for name in ("exif", "icc_profile", "comment", "dpi", "jfif")}
         return xmp, np.asarray(image), rest
 

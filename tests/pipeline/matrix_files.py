@@ -52,6 +52,7 @@ def every_kind() -> Iterator[tuple[str, bytes]]:
     yield from _pngs()
     yield from _tiffs()
     yield from _webps()
+    yield from _jp2s()
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -176,11 +177,17 @@ def _tiffs() -> Iterator[tuple[str, bytes]]:
         yield f"bilevel-{photometric}.tif", _tiff(bits, photometric=photometric, compression="packbits")
         fax = {"compression": "group4", "dpi": (300, 300), "icc_profile": b""}
         white_first = {"tiffinfo": {262: int(photometric == "minisblack")}}
-        yield f"fax-4-{photometric}.tif", _saved(Image.fromarray(bits), "TIFF", **fax, **white_first)
+        yield f"bilevel-fax-4-{photometric}.tif", _saved(Image.fromarray(bits), "TIFF", **fax, **white_first)
     colours = np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
     yield "palette.tif", _tiff(picture("L"), photometric="palette", colormap=colours, compression="lzw")
     for orientation in range(2, 9):
         yield f"orientation-{orientation}.tif", _tiff(rgb, orientation=orientation, compression="lzw", **colour)
+
+
+def _jp2s() -> Iterator[tuple[str, bytes]]:
+    for mode in ("L", "RGB", "RGBA"):
+        yield f"{mode.lower()}.jp2", _saved(Image.fromarray(picture(mode)), "JPEG2000")
+    yield "tiles.jp2", _saved(Image.fromarray(picture("RGB")), "JPEG2000", tile_size=(64, 64), mct=0)
 
 
 def _webps() -> Iterator[tuple[str, bytes]]:
