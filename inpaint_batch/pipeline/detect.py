@@ -11,14 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import IO, Protocol
 
 import cv2
 import numpy as np
 
 from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
-from inpaint_batch.errors import RowError, RowsFailedError, StorageError
+from inpaint_batch.errors import FailureCode, RowError, RowsFailedError, StorageError
 from inpaint_batch.holes.detect import DetectConfig, detect_in
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
@@ -86,6 +86,9 @@ class _Seen:
     """Version of the mask file; empty where there is none."""
 
 
+_UNSEEN = _Seen("", 0.0, {}, "")
+
+
 def find_damage(
     images: Path | str,
     output: Path,
@@ -103,7 +106,7 @@ def find_damage(
     `images` is a folder, a CSV with an `image` column (and `page`, for a TIFF of several), or one image; list and
     images may lie in a store. The mask of `a/b.jpg` is `a/b.jpg.png`: white is hole, in the stored layout and with the
     orientation tag of the image. Images without damage stand in `clean.txt`. A call with the settings of the one before
-    looks only at images that are new or changed, and leaves masks that a person edited or deleted. With `fresh`
+    looks only at images that are new or changed, and leaves masks that a person edited, added or deleted. With `fresh`
     everything is looked for anew; with `relist` nothing is, and the two lists are written anew from the masks that
     are there. `review` adds pages for looking at the result.
 
@@ -117,18 +120,15 @@ def find_damage(
     kept: list[tuple[Item, _Seen]] = []
     clean: list[Item] = []
     num_failed = num_before = 0
-    look = _Look(output, config, review, max_image_bytes, known, relist)
     report.begins(len(items))
     with ExitStack() as stack:
         state = None if relist else stack.enter_context(_state(output, config, anew=not known))
+        look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state)
         for item, seen, is_new in _in_order(items, look, num_workers):
             if isinstance(seen, RowError):
                 num_failed += 1
                 report.failed(item.image, seen)
                 continue
-            if is_new and state is not None:
-                state.write(json.dumps({"output": item.output, **asdict(seen)}) + "\n")
-                state.flush()
             if not is_new:
                 num_before += 1
                 report.known()
@@ -166,23 +166,36 @@ class _Look:
     review: bool
     max_image_bytes: int
     known: Mapping[str, _Seen]
+    fresh: bool
     relist: bool
+    state: IO[str] | None
+    lock: Lock = field(default_factory=Lock)
     stop: Event = field(default_factory=Event)
     """Set where nobody waits for the images any longer: a large one would take minutes."""
 
     def __call__(self, item: Item) -> tuple[_Seen | RowError, bool]:
         """What is seen in the image, or why nothing can be, and whether that is new; writes or removes its mask."""
-        old = self.known.get(item.output)
         try:
-            if self.relist:
-                return self._listed(item, old or _Seen("", 0.0, {}, "")), False
-            version = _version(item.image)
-            if old is not None and old.version == version:
-                return self._listed(item, old), False
-            with ExitStack() as stack:
-                return self._masked(item, self._opened(item, stack), version), True
+            seen, is_new = self._looked(item)
         except RowError as error:
             return error, True
+        if self.state is not None and seen != self.known.get(item.output):
+            with self.lock:
+                self.state.write(json.dumps({"output": item.output, **asdict(seen)}) + "\n")
+                self.state.flush()
+        return seen, is_new
+
+    def _looked(self, item: Item) -> tuple[_Seen, bool]:
+        old = self.known.get(item.output, _UNSEEN)
+        if self.relist:
+            return self._listed(item, old), False
+        version = _version(item.image)
+        mask = _version(str(safe_join(self.output, item.mask)))
+        is_theirs = bool(mask) and mask != old.mask and not self.fresh
+        if is_theirs or (old is not _UNSEEN and old.version == version):
+            return self._listed(item, replace(old, version=version)), False
+        with ExitStack() as stack:
+            return self._masked(item, self._opened(item, stack), version), True
 
     def _listed(self, item: Item, seen: _Seen) -> _Seen:
         """`seen`, and what a person made of the mask since."""
@@ -224,6 +237,8 @@ class _Look:
 
         with reading(source.path):
             found = detect_in(read, header.height_px, header.width_px, self.config)
+        if self.stop.is_set():  # no mask without a line in STATE: it would count as a person's
+            raise RowError(FailureCode.READ, f"the search for damage in {item.image} was interrupted", retryable=True)
         if not found.hole.any():
             for path in (mask, *preview_files(self.output, item.output)):
                 path.unlink(missing_ok=True)
@@ -291,6 +306,8 @@ def _known(output: Path, config: DetectConfig | None) -> dict[str, _Seen]:
         try:
             told = json.loads(line)
         except json.JSONDecodeError:  # cut short with the call that wrote it
+            told = None
+        if not isinstance(told, dict):
             continue
         if number == 0:
             if config is not None and told != _settings(config):
@@ -300,8 +317,9 @@ def _known(output: Path, config: DetectConfig | None) -> dict[str, _Seen]:
                     "edited; --fresh finds all anew, --relist makes a manifest of those that are there"
                 )
             continue
-        output_name = told.pop("output")
-        known[output_name] = _Seen(**told)
+        output_name = told.pop("output", None)
+        if output_name is not None and told.keys() == asdict(_UNSEEN).keys():
+            known[output_name] = _Seen(**told)
     return known
 
 

@@ -109,10 +109,11 @@ def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, c
 
 def test_a_second_call_goes_on_after_the_first(monkeypatch, photos, tmp_path, capsys):
     masks = tmp_path / "masks"
-    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--workers", 1) == 0
     first = {path: path.stat().st_mtime_ns for path in masks.rglob("*.png")}
     lines = (masks / "found.jsonl").read_text().splitlines(keepends=True)
     (masks / "found.jsonl").write_text("".join(lines[:2]) + lines[2][:20])  # as if it had been killed
+    (masks / "box" / "a.jpg.png").unlink()
     (masks / "manifest.csv").unlink()
     (photos / "new.png").write_bytes((photos / "b.png").read_bytes())
     capsys.readouterr()
@@ -146,7 +147,49 @@ def test_an_interrupted_call_goes_on_later(monkeypatch, photos, tmp_path, capsys
     capsys.readouterr()
     assert call(monkeypatch, "mask", photos, "--output", masks) == 0
     assert seen.count("b.png") == 1
-    assert "(1 of all looked at before)" in capsys.readouterr().out
+    assert "of all looked at before)" in capsys.readouterr().out
+    assert len(rows(masks / "manifest.csv")) == 2
+
+
+def test_no_mask_of_a_person_is_written_over(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    (masks / "box").mkdir(parents=True)
+    drawn = Image.fromarray(np.pad(np.full((9, 9), 255, np.uint8), ((0, SIDE_PX - 9), (0, SIDE_PX - 9))))
+    drawn.save(masks / "box" / "a.jpg.png")  # before the first call,
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    drawn.save(masks / "b.png.png")  # after it,
+    drawn.save(masks / "clean.tif.png")
+    for name in ("b.png", "clean.tif"):
+        (photos / name).write_bytes((photos / "b.png").read_bytes())  # and though the image has changed
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    for name in ("b.png", "clean.tif", "box/a.jpg"):
+        assert (samples(masks / f"{name}.png") == np.asarray(drawn)).all()
+    assert len(rows(masks / "manifest.csv")) == 3
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
+    assert not any(
+        np.array_equal(samples(masks / f"{name}.png"), drawn) for name in ("b.png", "clean.tif", "box/a.jpg")
+    )
+
+
+def test_every_kind_of_file_gets_the_same_mask(monkeypatch, tmp_path):
+    folder, masks = tmp_path / "photos", tmp_path / "masks"
+    folder.mkdir()
+    eight = np.rint(picture().clip(0, 1) * 255).astype(np.uint8)
+    grey = Image.fromarray(eight)
+    grey.save(folder / "grey.png")
+    grey.convert("RGBA").save(folder / "alpha.png")
+    grey.convert("CMYK").save(folder / "cmyk.tif")
+    grey.quantize(256).save(folder / "palette.png")
+    grey.convert("RGB").save(folder / "lossless.webp", lossless=True)
+    Image.fromarray(eight.astype(np.uint16) * 257).save(folder / "sixteen.png")
+    tifffile.imwrite(folder / "float.tif", eight.astype(np.float32) / 255, metadata=None)
+    tifffile.imwrite(folder / "white-is-zero.tif", 255 - eight, photometric="miniswhite", metadata=None)
+    assert call(monkeypatch, "mask", folder, "--output", masks) == 0
+    listed = rows(masks / "manifest.csv")
+    assert len(listed) == 8
+    grey_mask = samples(masks / "grey.png.png")
+    for row in listed:
+        assert (samples(masks / row["mask"]) != grey_mask).mean() < 0.005, row["image"]
 
 
 def test_threads_write_what_one_writes(monkeypatch, photos, tmp_path):
