@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import csv
-import json
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event, Lock
-from typing import IO, Protocol
+from threading import Event
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
-from inpaint_batch.errors import FailureCode, RowError, RowsFailedError, StorageError
+from inpaint_batch.errors import FailureCode, RowError, RowsFailedError
 from inpaint_batch.holes.detect import DetectConfig, detect_in
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
@@ -27,9 +26,10 @@ from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.pipeline.detect_items import CARRIED_COLUMNS, Item, items_of
+from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.objects import ObjectError, describe, fetch
+from inpaint_batch.storage.objects import ObjectError, fetch
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.storage.scratch import scratch_file
 from inpaint_batch.storage.uris import is_uri
@@ -37,8 +37,6 @@ from inpaint_batch.types import BoolArray, Box, FloatArray
 
 MANIFEST = "manifest.csv"
 CLEAN = "clean.txt"
-STATE = "found.jsonl"
-"""One line of settings, then one for each image that was looked at; it makes a second call go on after the first."""
 
 _WHITE = np.uint8(255)
 
@@ -74,21 +72,6 @@ class Totals:
     """Of the images in which something was found, 0..1; 0 where that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A line of STATE: what was seen in one image."""
-
-    version: str
-    """Of the image file."""
-    coverage: float
-    shares: Mapping[str, float]
-    mask: str
-    """Version of the mask file; empty where there is none."""
-
-
-_UNSEEN = _Seen("", 0.0, {}, "")
-
-
 def find_damage(
     images: Path | str,
     output: Path,
@@ -116,13 +99,13 @@ def find_damage(
     items = items_of(images)
     check_output_root(output, [images] if isinstance(images, Path) and images.is_dir() else [])
     output.mkdir(parents=True, exist_ok=True)
-    known = {} if fresh else _known(output, None if relist else config)
-    kept: list[tuple[Item, _Seen]] = []
+    known = {} if fresh else read_state(output, None if relist else config, has_lists=(output / MANIFEST).exists())
+    kept: list[tuple[Item, Seen]] = []
     clean: list[Item] = []
     num_failed = num_before = 0
     report.begins(len(items))
     with ExitStack() as stack:
-        state = None if relist else stack.enter_context(_state(output, config, anew=not known))
+        state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
         look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state)
         for item, seen, is_new in _in_order(items, look, num_workers):
             if isinstance(seen, RowError):
@@ -165,42 +148,39 @@ class _Look:
     config: DetectConfig
     review: bool
     max_image_bytes: int
-    known: Mapping[str, _Seen]
+    known: Mapping[str, Seen]
     fresh: bool
     relist: bool
-    state: IO[str] | None
-    lock: Lock = field(default_factory=Lock)
+    state: StateFile | None
     stop: Event = field(default_factory=Event)
     """Set where nobody waits for the images any longer: a large one would take minutes."""
 
-    def __call__(self, item: Item) -> tuple[_Seen | RowError, bool]:
+    def __call__(self, item: Item) -> tuple[Seen | RowError, bool]:
         """What is seen in the image, or why nothing can be, and whether that is new; writes or removes its mask."""
         try:
             seen, is_new = self._looked(item)
         except RowError as error:
             return error, True
         if self.state is not None and seen != self.known.get(item.output):
-            with self.lock:
-                self.state.write(json.dumps({"output": item.output, **asdict(seen)}) + "\n")
-                self.state.flush()
+            self.state.add(item.output, seen)
         return seen, is_new
 
-    def _looked(self, item: Item) -> tuple[_Seen, bool]:
-        old = self.known.get(item.output, _UNSEEN)
+    def _looked(self, item: Item) -> tuple[Seen, bool]:
+        old = self.known.get(item.output, UNSEEN)
         if self.relist:
             return self._listed(item, old), False
-        version = _version(item.image)
-        mask = _version(str(safe_join(self.output, item.mask)))
+        version = version_of(item.image)
+        mask = version_of(str(safe_join(self.output, item.mask)))
         is_theirs = bool(mask) and mask != old.mask and not self.fresh
-        if is_theirs or (old is not _UNSEEN and old.version == version):
+        if is_theirs or (old is not UNSEEN and old.version == version):
             return self._listed(item, replace(old, version=version)), False
         with ExitStack() as stack:
             return self._masked(item, self._opened(item, stack), version), True
 
-    def _listed(self, item: Item, seen: _Seen) -> _Seen:
+    def _listed(self, item: Item, seen: Seen) -> Seen:
         """`seen`, and what a person made of the mask since."""
         mask = safe_join(self.output, item.mask)
-        version = _version(str(mask))
+        version = version_of(str(mask))
         if not version:
             return replace(seen, mask="")
         is_edited = version != seen.mask
@@ -227,7 +207,7 @@ class _Look:
         stack.callback(source.close)
         return source
 
-    def _masked(self, item: Item, source: ImageSource, version: str) -> _Seen:
+    def _masked(self, item: Item, source: ImageSource, version: str) -> Seen:
         mask, header = safe_join(self.output, item.mask), source.header
 
         def read(box: Box) -> FloatArray:
@@ -242,17 +222,17 @@ class _Look:
         if not found.hole.any():
             for path in (mask, *preview_files(self.output, item.output)):
                 path.unlink(missing_ok=True)
-            return _Seen(version, found.coverage, {}, "")
+            return Seen(version, found.coverage, {}, "")
         _write_mask(mask, found.hole, header.orientation)
         if self.review:
             write_preview(source, found.hole, self.output, item.output)
         shares = {kind: count / found.hole.size for kind, count in found.num_px.items() if count}
-        return _Seen(version, found.coverage, shares, _version(str(mask)))
+        return Seen(version, found.coverage, shares, version_of(str(mask)))
 
 
-def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, _Seen | RowError, bool]]:
+def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, Seen | RowError, bool]]:
     """What became of each item, in the order of the list, some of them ahead in other threads."""
-    waiting: deque[tuple[Item, Future[tuple[_Seen | RowError, bool]]]] = deque()
+    waiting: deque[tuple[Item, Future[tuple[Seen | RowError, bool]]]] = deque()
     with ThreadPoolExecutor(num_workers, thread_name_prefix="mask") as pool:
         try:
             for item in items:
@@ -268,68 +248,11 @@ def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[
             pool.shutdown(cancel_futures=True)
 
 
-def _version(image: str) -> str:
-    """Text that changes when the image is written anew; empty where there is none."""
-    if is_uri(image):
-        return describe(image)
-    try:
-        about = Path(image).stat()
-    except OSError:
-        return ""
-    return f"{about.st_size} {about.st_mtime_ns}"
-
-
 def _marks_anything(mask: Path, max_image_bytes: int) -> bool:
     """Whether a mask is not all black, as one is whose marks were all painted over. Raises RowError (read)."""
     threshold = RowConfig().mask_threshold
     pieces = open_picture(mask, max_bytes=max_image_bytes).pieces()
     return any(int(grey.max()) > threshold for _, grey in pieces)
-
-
-def _settings(config: DetectConfig) -> dict[str, object]:
-    return {**asdict(config), "kinds": list(config.kinds)}
-
-
-def _known(output: Path, config: DetectConfig | None) -> dict[str, _Seen]:
-    """What earlier calls saw, by output. Raises StorageError where they had other settings than `config`."""
-    try:
-        lines = (output / STATE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        if config is not None and (output / MANIFEST).exists():
-            raise StorageError(
-                f"{output} holds a manifest but no {STATE}; --relist makes a manifest of the masks that are there, "
-                "--fresh finds all anew"
-            ) from None
-        return {}
-    known = {}
-    for number, line in enumerate(lines):
-        try:
-            told = json.loads(line)
-        except json.JSONDecodeError:  # cut short with the call that wrote it
-            told = None
-        if not isinstance(told, dict):
-            continue
-        if number == 0:
-            if config is not None and told != _settings(config):
-                other = sorted(name for name, value in _settings(config).items() if told.get(name) != value)
-                raise StorageError(
-                    f"{output} holds masks that were found with other settings ({', '.join(other)}) and may have been "
-                    "edited; --fresh finds all anew, --relist makes a manifest of those that are there"
-                )
-            continue
-        output_name = told.pop("output", None)
-        if output_name is not None and told.keys() == asdict(_UNSEEN).keys():
-            known[output_name] = _Seen(**told)
-    return known
-
-
-@contextmanager
-def _state(output: Path, config: DetectConfig, *, anew: bool) -> Iterator[IO[str]]:
-    path = output / STATE
-    with path.open("w" if anew else "a", encoding="utf-8") as file:
-        # A line that was cut short must not swallow the next one.
-        file.write(json.dumps(_settings(config)) + "\n" if anew else "\n")
-        yield file
 
 
 def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
