@@ -29,6 +29,8 @@ _SEGMENT_COPIES = 5
 _DENSE_BYTES_PER_PX = 8
 """Of an image with plain maps: hole, marked, labels and distances. What sparse maps take is seen once they are there.
 """
+_OPENJPEG_BYTES = 10
+"""For each sample of a JPEG 2000 while its code is packed: integers of 32 bits, twice, and the code."""
 _PATCHES_BYTES = 64 << 20
 _TO_TIFF = "convert it to a tiled TIFF, which is restored region by region"
 _RAISE = "raise --max-memory, or use a machine with more"
@@ -63,7 +65,8 @@ def needed_bytes(source: ImageSource, limit_bytes: int) -> int:
         kept_bytes = min(cache_bytes(source, limit_bytes), header.decoded_bytes)
         patch_bytes = min(patches_bytes(limit_bytes), header.decoded_bytes + header.num_pixels)
         return kept_bytes + patch_bytes + _segment_bytes(source) + maps_bytes
-    return 3 * header.decoded_bytes + maps_bytes
+    codec_bytes = _OPENJPEG_BYTES * header.num_pixels * header.num_bands if header.format == "jp2" else 0
+    return 3 * header.decoded_bytes + codec_bytes + maps_bytes
 
 
 def cache_bytes(source: TiffSource, limit_bytes: int) -> int:

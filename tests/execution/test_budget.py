@@ -120,6 +120,8 @@ def test_tiffs_need_their_segments_and_all_others_their_samples(tmp_path: Path):
         needs.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), 11_000_000)
     assert caught.value.code == "memory"
     needs.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), limit)
+    Image.fromarray(np.zeros((1000, 1000), np.uint8)).save(tmp_path / "a.jp2")
+    assert needs.needed_bytes(open_image(tmp_path / "a.jp2", max_bytes=1 << 30), 1 << 40) >= 13_000_000
     tiled = open_image(tiff(tmp_path / "tiled.tif", 4000, tile=(256, 256), compression="zlib"), max_bytes=1 << 30)
     needs.check_source("tiled.tif", tiled, limit)
     strip = open_image(tiff(tmp_path / "strip.tif", 4000, compression="zlib", rowsperstrip=4000), max_bytes=1 << 30)
