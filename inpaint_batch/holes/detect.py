@@ -117,7 +117,7 @@ def detect(grey: FloatArray, config: DetectConfig) -> Detection:
 def detect_in(read: Read, height: int, width: int, config: DetectConfig) -> Detection:
     """Find damage in an image of which only a tile of at most 2048 px a side is read at a time.
 
-    Besides the map of what is found, one byte a pixel, the peak is some 350 MB whatever the size of the image.
+    Besides the map of what is found, a byte a pixel and as much again while it grows, the peak is some 350 MB.
     """
     hole = np.zeros((height, width), np.bool_)
     num_px = dict.fromkeys(config.kinds, 0)
