@@ -103,7 +103,8 @@ def compile_model(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of every thread pool
+    for talkative in ("pyvips", "onnxscript", "onnx_ir"):  # of every thread pool, and every node that they leave alone
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     common = {"calibrate": calibrate, "max_tiles": values["tiles"], "accept_loss": accept_loss}
     if target != "onnx":
         through_torch = target == "torch-tensorrt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from inpaint_batch.errors import EngineError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 
+log = logging.getLogger(__name__)
+
 
 def build_onnx(
     weights: Path, output: Path, *, name: str, calibrate: Path | None, max_tiles: int, accept_loss: bool
@@ -31,6 +34,7 @@ def build_onnx(
     `accept_loss` is false; the INT8 file is removed then.
     """
     output.mkdir(parents=True, exist_ok=True)
+    log.info("exporting %s", weights)
     fp32, int8 = output / f"{name}.fp32.onnx", output / f"{name}.int8.onnx"
     record: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -47,8 +51,9 @@ def build_onnx(
     report = f"{fp32}: {fp32.stat().st_size / 1e6:.1f} MB, largest difference to torch {record['fp32_parity']:.1e}"
     if calibrate is not None:
         reference = OnnxEngine(fp32, precision="fp32")
-        tiles = collect_tiles(calibrate, reference, max_tiles)
-        learned, judged = split(tiles)
+        log.info("cutting up to %d tiles from the rows of %s", max_tiles, calibrate)
+        learned, judged = split(collect_tiles(calibrate, reference, max_tiles))
+        log.info("calibrating INT8 on %d tiles, judging it by %d", len(learned), len(judged))
         record["quantised_convolutions"] = quantise(fp32, int8, [tile.feed() for tile in learned])
         rows = measure(reference, OnnxEngine(int8, precision="int8"), judged)
         record |= {
