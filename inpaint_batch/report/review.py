@@ -8,15 +8,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import cv2
-import numpy as np
-
-from inpaint_batch.holes.orientation import turn
-from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.report.pictures import Overview
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.paths import safe_join
-from inpaint_batch.types import BoolArray, Box
+from inpaint_batch.types import BoolArray
 
 REVIEW = "review"
 """Name of the first page."""
@@ -25,10 +21,6 @@ PICTURES = ".review"
 PREVIEW_SIDE_PX = 1200
 """Longer side of the largest picture."""
 PER_PAGE = 100
-ROWS = 512
-"""Rows of an image that are made smaller together, at least."""
-JPEG_QUALITY = 85
-MARK_BGRA = (120, 40, 235, 255)
 
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1.5em auto;max-width:1240px;padding:0 1em;color:#222}
 figure{margin:0 0 2.5em}figcaption{margin:.3em 0}.both{position:relative;display:inline-block;background:#eee}
@@ -60,24 +52,12 @@ def write_preview(source: ImageSource, hole: BoolArray, output: Path, name: str)
 
     Raises RowError (read) where the image is damaged, and StorageError where the files cannot be written.
     """
-    header = source.header
-    factor = max(1, -(-max(header.height_px, header.width_px) // PREVIEW_SIDE_PX))
-    rows = -(-ROWS // factor) * factor
-    parts, marks = [], []
-    for top in range(0, header.height_px, rows):
-        box = Box(top, 0, min(rows, header.height_px - top), header.width_px)
-        size = (-(-box.width // factor), -(-box.height // factor))
-        rgb = samples_to_rgb(source.read(box), header)
-        parts.append(np.rint(255 * cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)).astype(np.uint8))
-        # A mark of one pixel must not vanish.
-        part = hole[box.slices].astype(np.float32)
-        marks.append((cv2.resize(part, size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8))
-    small = np.vstack(parts)
-    upright = np.dstack([turn(np.ascontiguousarray(small[..., each]), header.orientation) for each in (2, 1, 0)])
-    marked = turn(np.vstack(marks), header.orientation)
+    overview = Overview(source.header, PREVIEW_SIDE_PX)
+    for box in source.parts():
+        overview.add(box, source.read(box), hole[box.slices])
     jpeg, png = preview_files(output, name)
-    _write(jpeg, cv2.imencode(".jpg", upright, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-    _write(png, cv2.imencode(".png", marked[..., None] * np.array(MARK_BGRA, np.uint8))[1].tobytes())
+    _write(jpeg, overview.picture())
+    _write(png, overview.marks())
 
 
 def write_review(output: Path, previews: Sequence[Preview]) -> Path:

@@ -71,6 +71,16 @@ def test_nothing_changed_is_nothing_shown(tmp_path: Path) -> None:
     assert not decoded(found.marks).any()
 
 
+def test_floats_are_shown_between_the_levels_that_are_in_them(tmp_path: Path) -> None:
+    values = np.full((40, 40), 5000, np.float32)
+    values[:, 20:] = 9000
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, values, photometric="minisblack", metadata=None)
+    overview = decoded(compared(tmp_path / "a.tif", tmp_path / "b.tif").overview)
+    assert overview[:, :16].max() < 20
+    assert overview[:, 24:].min() > 235
+
+
 def test_pictures_are_upright(tmp_path: Path) -> None:
     samples = np.zeros((40, 80, 3), np.uint8)
     samples[:, :8] = 255  # on the left as stored: on top once turned to the right
