@@ -76,9 +76,10 @@ def write_review(output: Path, previews: Sequence[Preview]) -> Path:
 
 
 def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], number: int) -> str:
-    links = "".join(
+    numbers = "".join(
         f"<b>{at + 1}</b> " if at == number else f'<a href="{name}">{at + 1}</a>' for at, name in enumerate(names)
     )
+    links = f"<nav>{numbers}</nav>" if len(names) > 1 else ""
     figures = "\n".join(_figure(output, each) for each in previews) or "<p>Nothing was found.</p>"
     return f"""<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -86,9 +87,9 @@ def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], numbe
 <h1>Masks to review</h1>
 <p>Marks vanish under the pointer. Where one is wrong, paint it black in the mask, or delete the mask file; then call
 <code>inpaint-batch mask</code> again with <code>--relist --review</code>.</p>
-<nav>{links}</nav>
+{links}
 {figures}
-<nav>{links}</nav>
+{links}
 </html>
 """
 
