@@ -176,12 +176,15 @@ class _Search:
 
     def _measure_thin(self, depths: FloatArray, tile: Box, own: BoolArray, labels: Ids) -> bool:
         """Measure `depths` (by label) if nothing in the tile is deeper than `THIN_PX`; returns whether that is so."""
+        own_bytes = own.view(np.uint8)
         for top in range(0, tile.height, THIN_TILE_PX):
             for left in range(0, tile.width, THIN_TILE_PX):
-                square = Box(tile.top + top, tile.left + left, THIN_TILE_PX, THIN_TILE_PX).intersect(tile)
-                inside = square.shift(-tile.top, -tile.left).slices
-                if own[inside].any():
-                    depth_px, is_exact = self._depth_map(square, THIN_PX, own[inside])
+                square = own_bytes[top : top + THIN_TILE_PX, left : left + THIN_TILE_PX]
+                from_left, from_top, width, height = cv2.boundingRect(square)
+                if width:
+                    part = Box(top + from_top, left + from_left, height, width)
+                    inside = part.slices
+                    depth_px, is_exact = self._depth_map(part.shift(tile.top, tile.left), THIN_PX, own[inside])
                     if not is_exact:
                         return False
                     _deepest(depths, depth_px, own[inside], labels[inside])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +56,18 @@ class SparseMap:
         within = Box(0, 0, *self.shape) if within is None else within
         for row, column in self._touching(within):
             yield self._common(row, column, within)[1]
+
+    def tight(self, within: Box) -> Box | None:
+        """The smallest box that holds all that is true in `within`; None where nothing is."""
+        found: Box | None = None
+        for row, column in self._touching(within):
+            own, common = self._common(row, column, within)
+            if found is None or not found.contains(common):
+                left, top, width, height = cv2.boundingRect(self._unpacked(row, column)[own.slices].view(np.uint8))
+                if width:
+                    tight = Box(common.top + top, common.left + left, height, width)
+                    found = tight if found is None else found.union(tight)
+        return found
 
     def num_true(self) -> int:
         """Number of true pixels."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.sparse import SparseMap
-from inpaint_batch.types import BoolArray, BoolMap, Box
+from inpaint_batch.types import BoolMap, Box
 
 
 class Tile(NamedTuple):
@@ -46,19 +46,9 @@ class Window:
 
 def tight_box(hole: BoolMap, box: Box) -> Box | None:
     """The smallest box that holds all hole pixels inside `box`; None where there are none."""
-    if not isinstance(hole, SparseMap):
-        return _tight(hole[box.slices], box)
-    found: Box | None = None
-    for part in hole.blocks(box):
-        if found is None or not found.contains(part):
-            tight = _tight(hole[part.slices], part)  # None where the block's pixels lie outside `box`
-            if tight is not None:
-                found = tight if found is None else found.union(tight)
-    return found
-
-
-def _tight(region: BoolArray, box: Box) -> Box | None:
-    """The same where `region` is what `box` holds."""
+    if isinstance(hole, SparseMap):
+        return hole.tight(box)
+    region = hole[box.slices]
     rows = np.flatnonzero(region.any(axis=1))
     if not len(rows):
         return None
