@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from inpaint_batch.errors import ConfigError, RowError, StopRequestedError, StorageError
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.training.activity import Activity
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import Crops
@@ -31,6 +32,8 @@ LAST = "last.safetensors"
 BEST = "best.safetensors"
 EXPORT = "model.safetensors"
 LOG_EVERY_STEPS = 25
+WARN_ABOVE = 0.5
+"""Part of the channels behind a ReLU that may be dead before somebody should hear of it."""
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +130,16 @@ def _loop(
 def _validate(state: TrainingState, validation: ValidationSet, run: Path, monitor: Monitor) -> None:
     """Measure the averaged weights, show what they do, and keep them if they are the best so far."""
     generator = state.averaged()
-    psnr = mean_hole_psnr(generator, validation)
-    monitor.line(state.step, validation_psnr_db=psnr)
+    with Activity(generator) as activity:
+        psnr = mean_hole_psnr(generator, validation)
+    monitor.line(state.step, validation_psnr_db=psnr, dead_share=activity.dead_share())
+    for place, (dead, channels) in activity.dead().items():
+        if dead > WARN_ABOVE * channels:
+            log.warning(
+                "%d of %d channels behind %s are zero on every held-out photograph and learn nothing any more; a lower "
+                "learning_rate, from fresh weights, keeps them alive",
+                *(dead, channels, place),
+            )
     monitor.samples(state.step, generator, validation)
     if psnr > state.best_psnr:
         before, state.best_psnr = state.best_psnr, psnr
