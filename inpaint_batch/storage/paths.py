@@ -76,23 +76,29 @@ def refuse_input(destination: Path, row: Row) -> None:
     """Raise RowError(WRITE) if writing `destination` would replace the image, the mask or the truth of `row`."""
     if not os.path.lexists(destination):
         return
-    target = destination.parent.resolve() / destination.name
+    try:
+        there = os.stat(destination)  # noqa: PTH116  (a million times)
+    except OSError:  # a link to nothing
+        there = None
     for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
         if location is None:
             continue
-        source = Path(location)
-        if source.parent.resolve() / source.name == target or _same_file(source, destination):
+        if _same_file(location, there) if there is not None else _same_name(Path(location), destination):
             raise RowError(
                 FailureCode.WRITE,
                 f"the output {destination} is the {role} of this row; choose an output folder away from the input",
             )
 
 
-def _same_file(first: Path, second: Path) -> bool:
+def _same_file(location: str, there: os.stat_result) -> bool:
     try:
-        return first.samefile(second)
-    except OSError:
+        return os.path.samestat(os.stat(location), there)  # noqa: PTH116
+    except (OSError, ValueError):
         return False
+
+
+def _same_name(first: Path, second: Path) -> bool:
+    return first.parent.resolve() / first.name == second.parent.resolve() / second.name
 
 
 def check_output_root(output: Path, inputs: Iterable[Path], *, create: bool = True) -> None:
