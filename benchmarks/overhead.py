@@ -19,9 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import psutil
 from chaos import command, digests, environment, ledger_lines, make_gallery
 
 EXECUTORS = ("local", "process", "ray")
+LOOK_S = 0.2
 CLUSTER = """
 import sys, ray
 ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, object_store_memory=80 << 20)
@@ -119,31 +121,57 @@ def measure(manifest: Path, output: Path, executor: str, engine: str, env: Mappi
     """Run it once."""
     flags = ["--executor", executor, "--workers", "2", *(["--actors", "1"] if executor != "local" else [])]
     program = [sys.executable, "-c", DRIVER, *command(manifest, output, *flags, engine=engine)[3:]]
-    cluster_before_s, started = cluster_cpu_s(), time.perf_counter()
-    done = subprocess.run(program, env=env, capture_output=True, text=True)
+    started = time.perf_counter()
+    with ClusterTime() if executor == "ray" else nullcontext() as cluster_time:
+        done = subprocess.run(program, env=env, capture_output=True, text=True)
     wall_s = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr)
     driver_s, children_s = (float(number) for number in done.stdout.splitlines()[-1].split())
-    cluster_s = cluster_cpu_s() - cluster_before_s if executor == "ray" else 0.0
+    cluster_s = cluster_time.seconds if cluster_time else 0.0
     lines = list(ledger_lines(output))
     working_s = max(line["at"] for line in lines) - min(line["at"] for line in lines)
     return Measured(working_s, wall_s - working_s, driver_s, driver_s + children_s + cluster_s, digests(output))
 
 
-def cluster_cpu_s() -> float:
-    """Processor time of all processes below this one, those that have ended included."""
-    total = 0.0
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            total += sum(process.cpu_times()[:4])  # own and of children that ended, user and system
-    return total
+class ClusterTime:
+    """Processor time of all processes below this one, but for those of the run: looked up again and again, since Ray
+    tells of none that has ended."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._first: dict[psutil.Process, float] = {}
+        self._last: dict[psutil.Process, float] = {}
+        self._thread = threading.Thread(target=self._look_on)
+        self.seconds = 0.0
+
+    def __enter__(self) -> ClusterTime:
+        self._look(self._first)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._look(self._last)
+        self.seconds = sum(cpu_s - self._first.get(process, 0.0) for process, cpu_s in self._last.items())
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            self._look(self._last)
+
+    def _look(self, into: dict[psutil.Process, float]) -> None:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if DRIVER not in process.cmdline():  # it tells by itself
+                    into[process] = sum(process.cpu_times()[:2])
 
 
 @contextmanager
 def cluster(home: Path) -> Iterator[dict[str, str]]:
     """Ray on this machine, as a process of its own; yields the environment that leads there."""
     variables = environment(HOME=str(home), RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
+    variables["RAY_worker_niceness"] = "0"  # Ray's 15 would let everything else on a busy machine go first
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", CLUSTER, str(os.cpu_count() or 1)],
         stdin=subprocess.PIPE,
