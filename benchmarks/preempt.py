@@ -110,7 +110,8 @@ def stop(
     faults = [] if run.returncode == STOPPED else [f"the code was {run.returncode}: {told[-300:]}"]
     if gone_s > grace_s + 10:
         faults.append(f"it was there for {gone_s:.0f} s more")
-    rest = subprocess.run(command(gallery.manifest, output, *flags), env=env, capture_output=True, text=True)
+    going_on = command(gallery.manifest, output, *flags, engine=engine)  # another engine would do all again
+    rest = subprocess.run(going_on, env=env, capture_output=True, text=True)
     if rest.returncode:
         faults.append(f"going on ended with {rest.returncode}: {rest.stderr[-300:]}")
     return gone_s, num_done, faults + faults_of(gallery, output)
