@@ -57,7 +57,11 @@ from inpaint_batch.execution.tasks import EngineFacts, RowOutcome
 from inpaint_batch.pipeline import work
 
 class Nothing:
-    num_batches, isolates_rows = 0, False
+    num_batches, isolates_rows, abandoned = 0, False, False
+    def queues(self):
+        return {}
+    def filling(self):
+        return []
     def run(self, tasks, *_):
         for task in tasks:
             seconds = {"read": 0.01, "infer": 0.02, "write": 0.01}
