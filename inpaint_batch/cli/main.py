@@ -92,7 +92,3 @@ def main() -> None:
             raise
         tell(error)
         sys.exit(exit_code_of(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Channels that have died: a ReLU that is never above zero learns nothing any more, and nobody sees it in the loss.
 
-The network goes on with what is left of it. The first model that was shipped had lost its coarsest refinement stage so:
-122 of 128 channels, and with them all that it could see from afar.
+The network goes on with what is left of it: the first model that was shipped had lost 122 of the 128 channels of its
+coarsest refinement stage before anybody looked.
 """
 
 from __future__ import annotations
