@@ -1,7 +1,7 @@
 """DCF, the dynamic coarse-to-fine generator: fills the hole of one tile.
 
     image, hole ──> push-pull fill (8×8 … 256×256), or the prior where the level above gave one
-                 ──> encoder  1/2 · 1/4 · 1/8 · 1/16 (width 48 · 96 · 192 · 384)
+                 ──> encoder  1/2 · 1/4 · 1/8 · 1/16 (width 48 · 96 · 192 · 384; 1/16 may be left out)
                  ──> three refinement stages at 1/8 · 1/4 · 1/2, each with contextual attention and a residual block
                  ──> residual, added to the fill inside the hole; known pixels pass through exactly
 
@@ -30,20 +30,24 @@ CENTRE = 0.5
 class RefinementStage(nn.Module):
     """One step up: enlarge, add the skip, refine, borrow from known places, refine in the stage's own width."""
 
-    def __init__(self, below: int, channels: int, hidden: int, values: int, cell: int, num_blocks: int) -> None:
+    def __init__(self, below: int | None, channels: int, hidden: int, values: int, cell: int, num_blocks: int) -> None:
+        """`below`: channels of the coarser features; None where the skip is the coarsest there is."""
         super().__init__()
-        self.reduce = conv(below, channels, kernel=1)
-        self.skip = conv(channels, channels, kernel=1)
+        if below is not None:
+            self.reduce = conv(below, channels, kernel=1)
+            self.skip = conv(channels, channels, kernel=1)
         self.relu = nn.ReLU()
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(num_blocks)))
         self.gather = ContextualGather(channels, values, cell)
         self.refine = ResidualBlock(channels, hidden)
 
-    def join(self, below: Tensor, skip: Tensor) -> Tensor:
+    def join(self, below: Tensor | None, skip: Tensor) -> Tensor:
         """(B, below, H/2, W/2) and (B, C, H, W) -> (B, C, H, W), before any attention."""
-        # Reduce first, then enlarge: the 1×1 convolution costs a quarter there and commutes with the copy.
-        enlarged = F.interpolate(self.reduce(below), scale_factor=2.0, mode="nearest")
-        out: Tensor = self.blocks(self.relu(enlarged + self.skip(skip)))
+        if below is not None:
+            # Reduce first, then enlarge: the 1×1 convolution costs a quarter there and commutes with the copy.
+            enlarged = F.interpolate(self.reduce(below), scale_factor=2.0, mode="nearest")
+            skip = self.relu(enlarged + self.skip(skip))
+        out: Tensor = self.blocks(skip)
         return out
 
     def forward(self, joined: Tensor, attention: Tensor) -> Tensor:
@@ -58,22 +62,23 @@ class DcfGenerator(nn.Module):
     def __init__(self, spec: DcfSpec | None = None) -> None:
         super().__init__()
         self.spec = spec = spec or DcfSpec()
-        widths = [spec.width * 2**level for level in range(4)]
+        widths = [spec.width * 2**level for level in range(len(spec.encoder_blocks))]
         self.push_pull = PushPull()
         self.relu = nn.ReLU()
         self.stem = conv(INPUT_CHANNELS * 4, widths[0])
-        self.downs = nn.ModuleList(conv(widths[i], widths[i + 1], stride=2) for i in range(3))
+        self.downs = nn.ModuleList(conv(widths[i], widths[i + 1], stride=2) for i in range(len(widths) - 1))
         self.encoder = nn.ModuleList(
             nn.Sequential(
                 *(ResidualBlock(widths[level], dilation=1 + index % 2 if level else 1) for index in range(num_blocks))
             )
             for level, num_blocks in enumerate(spec.encoder_blocks[:3])
         )
-        self.encoder.append(bottleneck(spec))
+        if len(widths) == 4:
+            self.encoder.append(bottleneck(spec))
         self.match = ContextualMatch(widths[2], spec.key_channels)
         self.stages = nn.ModuleList(
             RefinementStage(
-                below=widths[level + 1],
+                below=widths[level + 1] if level + 1 < len(widths) else None,
                 channels=widths[level],
                 hidden=spec.stage_widths[stage],
                 values=spec.value_channels[stage],
@@ -100,7 +105,7 @@ class DcfGenerator(nn.Module):
         return torch.clamp(start + hole * self.residual(start, hole, prior_weight), 0.0, 1.0) * hole + image
 
     def encode(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> list[Tensor]:
-        """Features at 1/2, 1/4, 1/8 and 1/16 of the start image (B, 3, H, W) with its hole (B, 1, H, W)."""
+        """Features at 1/2, 1/4, 1/8 (and 1/16) of the start image (B, 3, H, W) with its hole (B, 1, H, W)."""
         stacked = torch.cat([start - CENTRE, hole, hole * prior_weight], dim=1)
         finest, *coarser = self.encoder
         features = [finest(self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))]
@@ -110,7 +115,8 @@ class DcfGenerator(nn.Module):
 
     def residual(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> Tensor:
         """The learned part: (B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
-        *skips, features = self.encode(start, hole, prior_weight)
+        skips = self.encode(start, hole, prior_weight)
+        features = skips.pop() if len(skips) == 4 else None
         known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
         attention: Tensor | None = None
         for stage, skip in zip(self.stages, reversed(skips), strict=True):

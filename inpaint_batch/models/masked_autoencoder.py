@@ -2,7 +2,7 @@
 
 (Xie et al., "SimMIM", CVPR 2022: hidden patches stay in the input as they look to the network later, one linear layer
 predicts pixels from the deepest features, and only hidden ones count.) Without skips and attention, whatever fills
-a hole must have come through 1/16 of the resolution.
+a hole must have come through the deepest level.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.spec import DcfSpec
 
 CELL_PX = 16
-"""Side of what one cell of the deepest features predicts."""
+"""Side of the squares that are hidden."""
 GUESS = "guess."
 """Prefix of the weights that a generator has no use for."""
 
@@ -25,14 +25,16 @@ class MaskedAutoencoder(DcfGenerator):
 
     def __init__(self, spec: DcfSpec | None = None) -> None:
         super().__init__(spec)
-        self.guess = nn.Conv2d(8 * self.spec.width, 3 * CELL_PX**2, 1)
+        levels = len(self.spec.encoder_blocks)
+        self.enlarge = 2**levels
+        self.guess = nn.Conv2d(self.spec.width * 2 ** (levels - 1), 3 * self.enlarge**2, 1)
         nn.init.zeros_(self.guess.weight)
         nn.init.zeros_(self.guess.bias)  # type: ignore[arg-type]
 
     def residual(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> Tensor:
         """(B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
         deepest = self.encode(start, hole, prior_weight)[-1]
-        return F.pixel_shuffle(self.guess(deepest), CELL_PX)
+        return F.pixel_shuffle(self.guess(deepest), self.enlarge)
 
 
 def without_guess(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,8 +20,9 @@ class DcfSpec:
 
     width: int = 48
     """Channels at 1/2 resolution; doubled at each further halving."""
-    encoder_blocks: tuple[int, int, int, int] = (1, 2, 2, 1)
-    """Residual blocks at 1/2, 1/4, 1/8 and 1/16."""
+    encoder_blocks: tuple[int, ...] = (1, 2, 2, 1)
+    """Residual blocks at 1/2, 1/4, 1/8 and 1/16. With three numbers the network has no 1/16: less to compute, and a
+    shorter reach."""
     decoder_blocks: tuple[int, int, int] = (1, 1, 1)
     """Residual blocks at 1/8, 1/4 and 1/2 on the way up, before each refinement stage."""
     bottleneck: Bottleneck = "conv"
@@ -40,8 +41,12 @@ class DcfSpec:
         sizes = (self.width, self.bottleneck_hidden, self.key_channels, *self.stage_widths, *self.value_channels)
         if min(sizes) < 1:
             raise ConfigError(f"all sizes of a DCF generator must be at least 1: {self}")
+        if len(self.encoder_blocks) not in (3, 4):
+            raise ConfigError(f"encoder_blocks must be three or four numbers, not {list(self.encoder_blocks)}")
         if self.bottleneck not in get_args(Bottleneck):
             raise ConfigError(f"bottleneck must be one of {', '.join(get_args(Bottleneck))}, not {self.bottleneck!r}")
+        if self.bottleneck != "conv" and len(self.encoder_blocks) == 3:
+            raise ConfigError(f"bottleneck {self.bottleneck!r} lives at 1/16: give encoder_blocks a fourth number")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or TOML."""

@@ -18,9 +18,10 @@ from inpaint_batch.models.masked_autoencoder import MaskedAutoencoder
 from inpaint_batch.models.spec import DcfSpec
 
 
-def small(bottleneck: Any = "conv") -> DcfSpec:
+def small(bottleneck: Any = "conv", encoder_blocks: tuple[int, ...] = (1, 2, 2, 1)) -> DcfSpec:
     return DcfSpec(
         width=8,
+        encoder_blocks=encoder_blocks,
         bottleneck=bottleneck,
         bottleneck_hidden=8,
         stage_widths=(8, 8, 8),
@@ -76,10 +77,10 @@ def test_attention_by_hand() -> None:
     torch.testing.assert_close(block(x).flatten(), torch.tensor([0.0, 2.0 + mean]), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("bottleneck", ["transformer", "wavelet"])
-def test_every_bottleneck_makes_a_generator(bottleneck: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", [small("transformer"), small("wavelet"), small(encoder_blocks=(1, 1, 2))])
+def test_every_bottleneck_makes_a_generator(spec: DcfSpec, tmp_path: Path) -> None:
     """Known pixels pass through, a tile does not depend on its batch, the file brings back the network."""
-    generator = woken(DcfGenerator(small(bottleneck)))
+    generator = woken(DcfGenerator(spec))
     assert isinstance(generator, DcfGenerator)
     image, hole = torch.rand(3, 3, 64, 96), torch.zeros(3, 1, 64, 96)
     hole[:, :, 20:40, 30:60] = 1
@@ -92,18 +93,47 @@ def test_every_bottleneck_makes_a_generator(bottleneck: str, tmp_path: Path) -> 
     torch.testing.assert_close(filled[1:2], alone, atol=1e-4, rtol=0)
     save_generator(tmp_path / "model.safetensors", generator, generator.state_dict())
     again = load_generator(tmp_path / "model.safetensors")
-    assert again.spec.bottleneck == bottleneck
+    assert again.spec == spec
     with torch.no_grad():
         torch.testing.assert_close(again(*inputs), filled)
+
+
+def test_a_network_without_a_sixteenth_is_one_whose_sixteenth_says_nothing() -> None:
+    """Three levels give what four give where nothing comes up from 1/16 and the features at 1/8 pass as they are."""
+    deep = woken(DcfGenerator(small()))
+    shallow = DcfGenerator(small(encoder_blocks=(1, 2, 2))).eval()
+    with torch.no_grad():
+        coarsest = deep.stages[0]  # type: ignore[index]
+        coarsest.reduce.weight.zero_()
+        coarsest.reduce.bias.zero_()
+        coarsest.skip.weight.copy_(torch.eye(32).view(32, 32, 1, 1))
+        coarsest.skip.bias.zero_()
+    kept = shallow.state_dict().keys()
+    shallow.load_state_dict({name: value for name, value in deep.state_dict().items() if name in kept})
+    assert not any(name.startswith(("downs.2", "encoder.3", "stages.0.reduce")) for name in kept)
+    image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    hole[:, :, 20:40, 20:40] = 1
+    inputs = (image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(1, 1, 1, 1))
+    with torch.no_grad():
+        torch.testing.assert_close(shallow(*inputs), deep(*inputs))
+        coarsest.reduce.bias.fill_(0.5)
+        assert not torch.equal(shallow(*inputs), deep(*inputs))
 
 
 def test_an_unknown_bottleneck_is_refused() -> None:
     with pytest.raises(ConfigError, match="conv, transformer, wavelet, not 'fourier'"):
         small("fourier")
+    with pytest.raises(ConfigError, match="'wavelet' lives at 1/16"):
+        small("wavelet", encoder_blocks=(1, 1, 1))
+    with pytest.raises(ConfigError, match=r"three or four numbers, not \[1, 1\]"):
+        small(encoder_blocks=(1, 1))
 
 
-def test_a_masked_autoencoder_guesses_from_the_deepest_features_alone(tmp_path: Path) -> None:
-    network = woken(MaskedAutoencoder(small()))
+@pytest.mark.parametrize("encoder_blocks", [(1, 2, 2, 1), (1, 1, 1)])
+def test_a_masked_autoencoder_guesses_from_the_deepest_features_alone(
+    encoder_blocks: tuple[int, ...], tmp_path: Path
+) -> None:
+    network = woken(MaskedAutoencoder(small(encoder_blocks=encoder_blocks)))
     image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     hole[:, :, 16:32, 16:48] = 1
     inputs = (image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(1, 1, 1, 1))
