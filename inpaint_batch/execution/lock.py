@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
+from inpaint_batch.processes import process_name
 
 
 class RunLock:
@@ -45,7 +45,7 @@ class RunLock:
         self.last_run_was_killed = os.fstat(descriptor).st_size > 0
         os.ftruncate(descriptor, 0)
         if not self._shared:
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.pwrite(descriptor, f"{process_name()}\n".encode(), 0)
         self._descriptor = descriptor
         return self
 

@@ -1,27 +1,20 @@
 """Workers as the actors of a Ray cluster.
 
 Ray is transport only: it places the actors, starts them again when they or their nodes die, and carries calls. It
-never runs a row twice by itself. This module is the only one that imports Ray, and only when a run wants it.
+never runs a row twice by itself.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from inpaint_batch.errors import InpaintBatchError, MissingDependencyError, WorkerLostError
+from inpaint_batch.errors import InpaintBatchError
+from inpaint_batch.execution.ray_cluster import ray_cluster
 from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, WorkerGoneError
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 
-OBJECT_STORE_BYTES = 80 << 20
-"""Nearly the least that Ray takes: no pixels travel."""
 _GROUPS = {"do": "rows", "pulse": "control", "leave": "control"}
 """Which threads of an actor answer a call: whether it lives must be told while it works."""
 
@@ -42,7 +35,9 @@ class RayTransport:
         self._actors: list[Any] = []
         self.rows_at_once = 1
         self._life = ExitStack()
-        self._ray = self._life.enter_context(_cluster(num_actors))
+        self._ray = self._life.enter_context(
+            ray_cluster("ray.exceptions", extra="ray", num_cpus=num_actors, instead="use --executor local")
+        )
 
     def _resources(self) -> tuple[int, list[int]]:
         """GPUs of the cluster that are of use, and CPUs of each of its nodes that has any."""
@@ -142,55 +137,3 @@ def _why_not_made(error: Exception) -> str:
 
 def _is_for_cpus(engine: str) -> bool:
     return engine in ("onnxruntime", "identity") or engine.startswith("faulty:")
-
-
-@contextmanager
-def _cluster(num_actors: int) -> Iterator[Any]:
-    """Ray, connected; yields the module. Its remarks go to stderr, and our signal handlers stay in force."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray's own imports
-        try:
-            import ray
-            import ray.exceptions
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"the Ray executor needs Ray ({error}): pip install 'inpaint-batch[ray]', or use --executor local"
-            ) from error
-    quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-    with redirect_stdout(sys.stderr):  # "(raylet) a worker died" comes by print, whatever is asked
-        handlers = {number: signal.getsignal(number) for number in _our_signals()}
-        try:
-            if os.environ.get("RAY_ADDRESS"):
-                ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
-            else:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                # "local": Ray would rather join a cluster that somebody else has started on this machine.
-                size: dict[str, Any] = {"num_cpus": max(cores, num_actors), "object_store_memory": OBJECT_STORE_BYTES}
-                ray.init(address="local", **size, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise WorkerLostError(_why_no_ray(error)) from error
-        finally:
-            for number, handler in handlers.items():  # Ray's own would print a trace and abort
-                signal.signal(number, handler)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-
-
-def _why_no_ray(error: Exception) -> str:
-    if "Authentication" in f"{error} {error.__cause__}":
-        return (
-            "the Ray cluster wants a token; set RAY_AUTH_MODE=token and bring the cluster's ~/.ray/auth_token here, or "
-            "use --executor local"
-        )
-    reason = " ".join(str(error).split())[:200]
-    return f"cannot reach or start Ray ({reason}); check RAY_ADDRESS and `ray status`, or use --executor local"
-
-
-def _our_signals() -> list[int]:
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]

@@ -6,12 +6,13 @@ serves all files of a process, so that many small ones at a time do not end in m
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
+
+from inpaint_batch.processes import num_cores
 
 _MAX_THREADS = 8
 AT_ONCE_BYTES = 2 << 20
@@ -44,8 +45,7 @@ def in_order(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], job_bytes: i
 
 
 def _num_threads() -> int:
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return min(_MAX_THREADS, len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
+    return min(_MAX_THREADS, num_cores())
 
 
 @cache

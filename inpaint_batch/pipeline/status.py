@@ -8,8 +8,6 @@ the id of a row tells its shard.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections import Counter
 from contextlib import suppress
@@ -21,6 +19,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
 from inpaint_batch.execution.ledger_lines import read_lines
 from inpaint_batch.execution.lock import holder_of
+from inpaint_batch.processes import lives, process_name
 from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -83,7 +82,7 @@ def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
         "manifest": summary.manifest,
         "rows": num_rows,
         "at": summary.started_s,
-        "process": f"process {os.getpid()} on {socket.gethostname()}",
+        "process": process_name(),
     }
     (state / f"summary{state_ending(part)}.json").unlink(missing_ok=True)
     with atomic_write(state / f"run{state_ending(part)}.json") as temporary:
@@ -140,7 +139,7 @@ def _begun(state: Path, shard: Shard) -> ShardStatus:
     about = read_json(state / f"run{_ending(shard)}.json")
     if about is None:
         return ShardStatus(str(shard))
-    alive = holder_of(state / f"lock{_ending(shard)}") == about["process"] and _may_live(about["process"])
+    alive = holder_of(state / f"lock{_ending(shard)}") == about["process"] and lives(about["process"]) is not False
     return ShardStatus(
         str(shard),
         state="running" if alive else "killed",
@@ -148,19 +147,6 @@ def _begun(state: Path, shard: Shard) -> ShardStatus:
         num_rows=about["rows"],
         started_s=about["at"],
     )
-
-
-def _may_live(process: str) -> bool:
-    """False where the process is one of this machine and gone."""
-    words = process.split()
-    if len(words) == 4 and words[3] == socket.gethostname() and words[1].isdigit():
-        try:
-            os.kill(int(words[1]), 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # alive, under another user
-            return True
-    return True
 
 
 def _count_ledger(state: Path, found: dict[Shard, ShardStatus]) -> None:

@@ -7,13 +7,12 @@ belongs to a run that died. Runs that begin within the same second can miss each
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from typing import Any
 
 from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
+from inpaint_batch.processes import lives, process_name
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.objects import ObjectError, read_bytes, remove, write_bytes
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -33,7 +32,7 @@ class StoreLock:
     def __init__(self, store: str, part: Shard | None) -> None:
         """Nothing is asked of the store yet. Shards of one count do not keep each other out."""
         self._store, self._part = store, part
-        self._process = f"process {os.getpid()} on {socket.gethostname()}"
+        self._process = process_name()
         self._ending = state_ending(part)
         self._beat_at_s = 0.0
 
@@ -94,20 +93,13 @@ def _read_json(uri: str) -> dict[str, Any] | None:
 
 
 def _is_here(about: dict[str, Any]) -> bool:
-    return str(about.get("process", "")).endswith(f" on {socket.gethostname()}")
+    return lives(str(about.get("process", ""))) is not None
 
 
 def may_live(about: dict[str, Any]) -> bool:
     """Whether the holder of a lock is alive, as far as this machine and its clock can tell."""
-    words = str(about.get("process", "")).split()
-    if _is_here(about) and words[1:2] and words[1].isdigit():
-        if int(words[1]) == os.getpid():
-            return False
-        try:
-            os.kill(int(words[1]), 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # alive, under another user
-            return True
-        return True
-    return time.time() - float(about.get("at", 0)) < STALE_S
+    holder = str(about.get("process", ""))
+    if holder == process_name():  # what we ourselves left behind
+        return False
+    alive = lives(holder)
+    return time.time() - float(about.get("at", 0)) < STALE_S if alive is None else alive

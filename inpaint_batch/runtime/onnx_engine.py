@@ -14,7 +14,6 @@ and 149.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +24,7 @@ import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
 from inpaint_batch.errors import EngineError, FailureCode, RowError
+from inpaint_batch.processes import num_cores
 from inpaint_batch.runtime.adapter import adapter_path
 from inpaint_batch.runtime.convention import Convention, OwnConvention, TensorFacts
 from inpaint_batch.runtime.engine import TileBatch
@@ -111,13 +111,6 @@ class OnnxEngine:
         """See `Engine.close`."""
         self._session = None
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def checked(filled: Any, shape: tuple[int, ...]) -> FloatArray:

@@ -18,9 +18,10 @@ import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
 from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyError, RowError
+from inpaint_batch.processes import num_cores
 from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch, filled_up
-from inpaint_batch.runtime.onnx_engine import TILES_PER_THREAD, checked, num_cores
+from inpaint_batch.runtime.onnx_engine import TILES_PER_THREAD, checked
 from inpaint_batch.runtime.store import hash_file
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES
 from inpaint_batch.types import FloatArray

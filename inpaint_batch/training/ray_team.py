@@ -10,22 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from inpaint_batch.errors import (
-    ConfigError,
-    InpaintBatchError,
-    MissingDependencyError,
-    StopRequestedError,
-    WorkerLostError,
-)
+from inpaint_batch.errors import ConfigError, InpaintBatchError, StopRequestedError, WorkerLostError
+from inpaint_batch.execution.ray_cluster import ray_cluster
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.monitor import LOG
@@ -76,7 +69,9 @@ def train_on_ray(
         "num_loaders": num_loaders,
         "num_threads": num_threads,
     }
-    with _ray(num_workers) as ray, _stop_file_on_signal(run / STOP), _shown(run / LOG):
+    # One more than there are processes: Ray Train itself takes one.
+    cluster = ray_cluster("ray.train", "ray.train.torch", extra="train,ray-train", num_cpus=num_workers + 1)
+    with cluster as ray, _stop_file_on_signal(run / STOP), _shown(run / LOG):
         on_gpus = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= num_workers
         trainer = ray.train.torch.TorchTrainer(
             _work,
@@ -168,33 +163,3 @@ def _shown(path: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-@contextmanager
-def _ray(num_workers: int) -> Iterator[Any]:
-    """Ray with Ray Train, connected; what it prints goes to stderr."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray's own imports
-        try:
-            import ray
-            import ray.train
-            import ray.train.torch
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"training on Ray needs Ray Train ({error}): pip install 'inpaint-batch[train,ray-train]'"
-            ) from error
-    with redirect_stdout(sys.stderr):
-        try:
-            if os.environ.get("RAY_ADDRESS"):
-                ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
-            else:
-                cores = max(os.cpu_count() or 1, num_workers)
-                quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-                ray.init(address="local", num_cpus=cores + 1, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise WorkerLostError(f"cannot reach or start Ray ({error}); check RAY_ADDRESS and `ray status`") from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()

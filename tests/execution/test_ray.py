@@ -218,7 +218,7 @@ class Machines:
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
 def test_actors_are_as_large_as_the_machines_that_join(monkeypatch, engine):
     machines = Machines()
-    monkeypatch.setattr(ray_transport, "_cluster", lambda _: nullcontext(machines))
+    monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
     transport = RayTransport(settings(engine=engine, threads=0, workers=0))
     assert transport.num_wanted() == 0  # it waits for machines, rather than to take what the head has not got
     for number in (1, 2):
@@ -237,7 +237,7 @@ def test_actors_are_as_large_as_the_machines_that_join(monkeypatch, engine):
 
 def test_a_run_that_began_on_cpus_stays_there(monkeypatch):
     machines = Machines()
-    monkeypatch.setattr(ray_transport, "_cluster", lambda _: nullcontext(machines))
+    monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
     transport = RayTransport(settings(engine="auto", threads=0))
     machines.resources.append({"CPU": 4.0})
     transport.hire()

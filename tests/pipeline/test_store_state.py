@@ -13,7 +13,7 @@ from gallery import Gallery
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
-from inpaint_batch.pipeline import store_lock, store_state
+from inpaint_batch.pipeline import store_state
 from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
@@ -68,7 +68,7 @@ def test_parts_are_put_together_and_read_back(store, monkeypatch):
 def test_a_second_run_is_kept_out_and_a_dead_one_is_not(store, monkeypatch):
     lock = f"{store}/.inpaint-batch/lock.json"
     with open_place(config(store)):
-        monkeypatch.setattr(store_lock.os, "getpid", lambda: 1)  # as another process sees it
+        monkeypatch.setattr("os.getpid", lambda: 1)  # as another process sees it
         second = open_place(config(store))
         with pytest.raises(StorageError, match="in use by another run"):
             second.__enter__()

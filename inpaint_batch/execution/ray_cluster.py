@@ -1,0 +1,80 @@
+"""The Ray cluster that a run works on: the one that RAY_ADDRESS names, or one made of this machine.
+
+Ray is imported here alone, and only when a run wants it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from inpaint_batch.errors import MissingDependencyError, WorkerLostError
+from inpaint_batch.processes import num_cores
+
+OBJECT_STORE_BYTES = 80 << 20
+"""Nearly the least that Ray takes: no pixels travel."""
+_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+
+
+@contextmanager
+def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "") -> Iterator[Any]:
+    """Ray, connected; yields its module, with the submodules `modules` (`ray.train`) imported.
+
+    A cluster made here counts as having `num_cpus` cores where the machine has fewer. What Ray prints goes to stderr,
+    and signal handlers stay as they were.
+
+    Raises MissingDependencyError, which names `extra`, and WorkerLostError where no cluster can be reached or started;
+    both end in what to do `instead`, if anything.
+    """
+    instead = instead and f", or {instead}"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray, *_ = _imported("ray", *modules, advice=f"pip install 'inpaint-batch[{extra}]'{instead}")
+    with redirect_stdout(sys.stderr):  # "(raylet) a worker died" comes by print, whatever is asked
+        handlers = {number: signal.getsignal(number) for number in _our_signals()}
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(address="auto", **_QUIET)
+            else:
+                # "local": Ray would rather join a cluster that somebody else has started on this machine.
+                size = {"num_cpus": max(num_cores(), num_cpus), "object_store_memory": OBJECT_STORE_BYTES}
+                ray.init(address="local", include_dashboard=False, **size, **_QUIET)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise WorkerLostError(f"{_why_no_cluster(error)}{instead}") from error
+        finally:
+            for number, handler in handlers.items():  # Ray's own would print a trace and abort
+                signal.signal(number, handler)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _imported(*names: str, advice: str) -> list[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's own imports
+        try:
+            return [importlib.import_module(name) for name in names]
+        except ImportError as error:
+            raise MissingDependencyError(f"Ray cannot be imported ({error}): {advice}") from error
+
+
+def _why_no_cluster(error: Exception) -> str:
+    if "Authentication" in f"{error} {error.__cause__}":
+        return "the Ray cluster wants a token; set RAY_AUTH_MODE=token and bring the cluster's ~/.ray/auth_token here"
+    reason = " ".join(str(error).split())[:200]
+    return f"cannot reach or start Ray ({reason}); check RAY_ADDRESS and `ray status`"
+
+
+def _our_signals() -> list[int]:
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
