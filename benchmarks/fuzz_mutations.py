@@ -30,6 +30,19 @@ def _write(data: bytes, place: int, new: bytes) -> bytes:
     return data[:place] + new + data[place + len(new) :]
 
 
+def _disordered(chunks: list[tuple[bytes, bytes]], rng: Random) -> list[tuple[bytes, bytes]]:
+    """Two of them are swapped, one is missing, or one stands twice."""
+    one, other = rng.randrange(len(chunks)), rng.randrange(len(chunks))
+    way = rng.randrange(3)
+    if way == 0:
+        chunks[one], chunks[other] = chunks[other], chunks[one]
+    elif way == 1:
+        del chunks[one]
+    else:
+        chunks.insert(other, chunks[one])
+    return chunks
+
+
 # Any file
 
 
@@ -236,16 +249,7 @@ def png_header(data: bytes, rng: Random) -> bytes:
 
 def png_order(data: bytes, rng: Random) -> bytes:
     """Two chunks are swapped, one is missing, or one stands twice."""
-    chunks = _png_chunks(data)
-    one, other = rng.randrange(len(chunks)), rng.randrange(len(chunks))
-    way = rng.randrange(3)
-    if way == 0:
-        chunks[one], chunks[other] = chunks[other], chunks[one]
-    elif way == 1:
-        del chunks[one]
-    else:
-        chunks.insert(other, chunks[one])
-    return _png_join(data, chunks)
+    return _png_join(data, _disordered(_png_chunks(data), rng))
 
 
 def png_body(data: bytes, rng: Random) -> bytes:
@@ -389,17 +393,10 @@ def webp_length(data: bytes, rng: Random) -> bytes:
 def webp_order(data: bytes, rng: Random) -> bytes:
     """Two chunks are swapped, one is missing, stands twice, or is of a kind that does not belong here."""
     chunks = _webp_chunks(data)
-    one, other = rng.randrange(len(chunks)), rng.randrange(len(chunks))
-    way = rng.randrange(4)
-    if way == 0:
-        chunks[one], chunks[other] = chunks[other], chunks[one]
-    elif way == 1:
-        del chunks[one]
-    elif way == 2:
-        chunks.insert(other, chunks[one])
-    else:
-        kind = rng.choice([b"ANMF", b"ALPH", b"VP8X", b"VP8 ", b"VP8L", b"ICCP", b"EXIF", b"ABCD"])
-        chunks.insert(other, (kind, rng.randbytes(rng.choice([0, 1, 10, 100]))))
+    if rng.randrange(4):
+        return _webp_join(_disordered(chunks, rng))
+    kind = rng.choice([b"ANMF", b"ALPH", b"VP8X", b"VP8 ", b"VP8L", b"ICCP", b"EXIF", b"ABCD"])
+    chunks.insert(rng.randrange(len(chunks)), (kind, rng.randbytes(rng.choice([0, 1, 10, 100]))))
     return _webp_join(chunks)
 
 

@@ -10,7 +10,10 @@ import torch
 from inpaint_batch.models.spec import DcfSpec
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.trainer import LAST
+from inpaint_batch.training.data import Crops
+from inpaint_batch.training.photographs import list_photographs
+from inpaint_batch.training.state import TrainingState
+from inpaint_batch.training.trainer import LAST, train
 
 SMALL = DcfSpec(
     width=8,
@@ -40,6 +43,21 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     groups = {"average": checkpoint.average, "adversary": checkpoint.adversary, "optimizer": checkpoint.optimizer}
     rest = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     return {**checkpoint.weights, **rest}
+
+
+def check_resuming(config: TrainConfig, photographs: Path, folder: Path, num_steps: int) -> dict[str, torch.Tensor]:
+    """A run that is taken up after `num_steps` steps ends as an unbroken one, which it returns all weights of."""
+    train(config, photographs, folder / "whole")
+    state = TrainingState(config)
+    for batch in Crops(list_photographs(photographs)[: -config.num_validation], config, None).prefetch(0, num_steps):
+        state.learn(batch)
+    (folder / "broken").mkdir()
+    state.save(folder / "broken" / LAST)
+    train(config, photographs, folder / "broken", resume=True)
+    whole, broken = weights_of(folder / "whole"), weights_of(folder / "broken")
+    assert whole.keys() == broken.keys()
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+    return whole
 
 
 def write_settings(config: TrainConfig, file: Path) -> Path:

@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import CONFIG, weights_of
+from small_training import CONFIG, check_resuming, weights_of
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.training.data import Crops
 from inpaint_batch.training.holes import HoleMaker
-from inpaint_batch.training.photographs import list_photographs
 from inpaint_batch.training.settings import FEW_SHOT, settings_of_run
-from inpaint_batch.training.state import TrainingState
-from inpaint_batch.training.trainer import EXPORT, LAST, train
+from inpaint_batch.training.trainer import EXPORT, train
 
 PRETRAIN = replace(CONFIG, pretrain=True)
 
@@ -49,15 +46,7 @@ def test_an_encoder_is_taught_and_handed_on(photographs: Path, tmp_path: Path) -
 
 
 def test_teaching_the_encoder_resumes_bit_exactly(photographs: Path, tmp_path: Path) -> None:
-    train(PRETRAIN, photographs, tmp_path / "whole")
-    state = TrainingState(PRETRAIN)
-    for batch in Crops(list_photographs(photographs)[:-4], PRETRAIN, None).prefetch(0, 5):
-        state.learn(batch)
-    (tmp_path / "broken").mkdir()
-    state.save(tmp_path / "broken" / LAST)
-    train(PRETRAIN, photographs, tmp_path / "broken", resume=True)
-    whole, broken = weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken")
-    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+    whole = check_resuming(PRETRAIN, photographs, tmp_path, 5)
     assert "guess.weight" in whole
     with pytest.raises(ConfigError, match=r"is a run with pretrain; start a new run with --init"):
         train(CONFIG, photographs, tmp_path / "broken", resume=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import CONFIG, SMALL, weights_of
+from small_training import CONFIG, SMALL, check_resuming
 
 from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.models.checkpoint import load_generator
@@ -32,18 +32,7 @@ from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_resumed_run_equals_an_unbroken_one(photographs: Path, tmp_path: Path, optimizer: str) -> None:
-    config = replace(CONFIG, optimizer=optimizer)  # type: ignore[arg-type]
-    train(config, photographs, tmp_path / "whole")
-    state = TrainingState(config)
-    crops = Crops(list_photographs(photographs)[:-4], config, None)
-    for batch in crops.prefetch(0, 5):
-        state.learn(batch)
-    (tmp_path / "broken").mkdir()
-    state.save(tmp_path / "broken" / LAST)
-    train(config, photographs, tmp_path / "broken", resume=True)
-    whole, broken = weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken")
-    assert whole.keys() == broken.keys()
-    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+    check_resuming(replace(CONFIG, optimizer=optimizer), photographs, tmp_path, 5)  # type: ignore[arg-type]
 
 
 def test_the_best_is_measured_again_where_validation_has_become_harder(photographs: Path, tmp_path: Path) -> None:
