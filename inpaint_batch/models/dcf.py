@@ -1,7 +1,7 @@
 """DCF, the dynamic coarse-to-fine generator: fills the hole of one tile.
 
     image, hole ──> push-pull fill (8×8 … 256×256), or the prior where the level above gave one
-                 ──> encoder  1/2 · 1/4 · 1/8 · 1/16 (width 48 · 96 · 192 · 384; 1/16 may be left out)
+                 ──> encoder  1/2 · 1/4 · 1/8 · 1/16 (width 48 · 96 · 192 · 384; a smaller one ends at 1/8 or 1/4)
                  ──> three refinement stages at 1/8 · 1/4 · 1/2, each with contextual attention and a residual block
                  ──> residual, added to the fill inside the hole; known pixels pass through exactly
 
@@ -35,7 +35,7 @@ class RefinementStage(nn.Module):
         super().__init__()
         if below is not None:
             self.reduce = conv(below, channels, kernel=1)
-            self.skip = conv(channels, channels, kernel=1)
+        self.skip = conv(channels, channels, kernel=1)
         self.relu = nn.ReLU()
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(num_blocks)))
         self.gather = ContextualGather(channels, values, cell)
@@ -43,11 +43,11 @@ class RefinementStage(nn.Module):
 
     def join(self, below: Tensor | None, skip: Tensor) -> Tensor:
         """(B, below, H/2, W/2) and (B, C, H, W) -> (B, C, H, W), before any attention."""
+        joined = self.skip(skip)
         if below is not None:
             # Reduce first, then enlarge: the 1×1 convolution costs a quarter there and commutes with the copy.
-            enlarged = F.interpolate(self.reduce(below), scale_factor=2.0, mode="nearest")
-            skip = self.relu(enlarged + self.skip(skip))
-        out: Tensor = self.blocks(skip)
+            joined = F.interpolate(self.reduce(below), scale_factor=2.0, mode="nearest") + joined
+        out: Tensor = self.blocks(self.relu(joined))
         return out
 
     def forward(self, joined: Tensor, attention: Tensor) -> Tensor:
@@ -62,30 +62,31 @@ class DcfGenerator(nn.Module):
     def __init__(self, spec: DcfSpec | None = None) -> None:
         super().__init__()
         self.spec = spec = spec or DcfSpec()
-        widths = [spec.width * 2**level for level in range(len(spec.encoder_blocks))]
+        widths = [spec.width * 2**level for level in range(spec.num_levels)]
         self.push_pull = PushPull()
         self.relu = nn.ReLU()
         self.stem = conv(INPUT_CHANNELS * 4, widths[0])
         self.downs = nn.ModuleList(conv(widths[i], widths[i + 1], stride=2) for i in range(len(widths) - 1))
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                *(ResidualBlock(widths[level], dilation=1 + index % 2 if level else 1) for index in range(num_blocks))
+                *(ResidualBlock(widths[level], dilation=_dilation(spec, level, index)) for index in range(num_blocks))
             )
             for level, num_blocks in enumerate(spec.encoder_blocks[:3])
         )
         if len(widths) == 4:
             self.encoder.append(bottleneck(spec))
-        self.match = ContextualMatch(widths[2], spec.key_channels)
+        coarsest = spec.num_stages - 1
+        self.match = ContextualMatch(widths[coarsest], spec.key_channels)
         self.stages = nn.ModuleList(
             RefinementStage(
                 below=widths[level + 1] if level + 1 < len(widths) else None,
                 channels=widths[level],
                 hidden=spec.stage_widths[stage],
                 values=spec.value_channels[stage],
-                cell=2**stage,
+                cell=2 ** (2 - level),
                 num_blocks=spec.decoder_blocks[stage],
             )
-            for stage, level in enumerate((2, 1, 0))
+            for stage, level in enumerate(range(coarsest, -1, -1))
         )
         self.head = nn.Conv2d(widths[0], 3 * 4, 3, padding=1)
         # A fresh network returns the start image: training begins at the quality of the push-pull fill.
@@ -105,7 +106,7 @@ class DcfGenerator(nn.Module):
         return torch.clamp(start + hole * self.residual(start, hole, prior_weight), 0.0, 1.0) * hole + image
 
     def encode(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> list[Tensor]:
-        """Features at 1/2, 1/4, 1/8 (and 1/16) of the start image (B, 3, H, W) with its hole (B, 1, H, W)."""
+        """Features at 1/2, 1/4 and so on of the start (B, 3, H, W) with its hole (B, 1, H, W), the finest first."""
         stacked = torch.cat([start - CENTRE, hole, hole * prior_weight], dim=1)
         finest, *coarser = self.encoder
         features = [finest(self.relu(self.stem(F.pixel_unshuffle(stacked, 2))))]
@@ -123,6 +124,14 @@ class DcfGenerator(nn.Module):
             assert isinstance(stage, RefinementStage)
             joined = stage.join(features, skip)
             if attention is None:
-                attention = self.match(joined, known)
+                cell = stage.gather.cell  # the match is made at 1/8, whatever the first stage's resolution
+                attention = self.match(F.avg_pool2d(joined, cell) if cell > 1 else joined, known)
             features = stage(joined, attention)
         return F.pixel_shuffle(self.head(features), 2)
+
+
+def _dilation(spec: DcfSpec, level: int, index: int) -> int:
+    """Of an encoder's block. Where nothing lies below 1/4, the blocks there make up for its reach."""
+    if level == 0:
+        return 1
+    return 2 ** (index % 3) if spec.num_levels == 2 else 1 + index % 2

@@ -25,7 +25,7 @@ class MaskedAutoencoder(DcfGenerator):
 
     def __init__(self, spec: DcfSpec | None = None) -> None:
         super().__init__(spec)
-        levels = len(self.spec.encoder_blocks)
+        levels = self.spec.num_levels
         self.enlarge = 2**levels
         self.guess = nn.Conv2d(self.spec.width * 2 ** (levels - 1), 3 * self.enlarge**2, 1)
         nn.init.zeros_(self.guess.weight)

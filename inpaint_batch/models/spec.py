@@ -21,32 +21,48 @@ class DcfSpec:
     width: int = 48
     """Channels at 1/2 resolution; doubled at each further halving."""
     encoder_blocks: tuple[int, ...] = (1, 2, 2, 1)
-    """Residual blocks at 1/2, 1/4, 1/8 and 1/16. With three numbers the network has no 1/16: less to compute, and a
-    shorter reach."""
-    decoder_blocks: tuple[int, int, int] = (1, 1, 1)
-    """Residual blocks at 1/8, 1/4 and 1/2 on the way up, before each refinement stage."""
+    """Residual blocks at 1/2, 1/4, 1/8 and 1/16. With two or three numbers the network ends at 1/4 or 1/8: less to
+    compute, and a shorter reach."""
+    decoder_blocks: tuple[int, ...] = (1, 1, 1)
+    """Residual blocks at 1/8, 1/4 and 1/2 on the way up, before each refinement stage. A network that ends at 1/4 has
+    two stages, at 1/4 and 1/2, and two numbers here and below."""
     bottleneck: Bottleneck = "conv"
     """What the blocks at 1/16 are made of: 3×3 convolutions, self-attention over the tile, or convolutions on Haar
     sub-bands."""
     bottleneck_hidden: int = 192
     """Hidden channels of the blocks at 1/16."""
-    stage_widths: tuple[int, int, int] = (128, 64, 32)
-    """Hidden channels of the three refinement stages at 1/8, 1/4 and 1/2."""
+    stage_widths: tuple[int, ...] = (128, 64, 32)
+    """Hidden channels of the refinement stages at 1/8, 1/4 and 1/2."""
     key_channels: int = 48
     """Channels in which attention compares cells."""
-    value_channels: tuple[int, int, int] = (128, 32, 8)
+    value_channels: tuple[int, ...] = (128, 32, 8)
     """Channels borrowed through attention at each stage; times the cell area they cost the same at each."""
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.bottleneck_hidden, self.key_channels, *self.stage_widths, *self.value_channels)
         if min(sizes) < 1:
             raise ConfigError(f"all sizes of a DCF generator must be at least 1: {self}")
-        if len(self.encoder_blocks) not in (3, 4):
-            raise ConfigError(f"encoder_blocks must be three or four numbers, not {list(self.encoder_blocks)}")
+        if not 2 <= self.num_levels <= 4:
+            raise ConfigError(f"encoder_blocks must be two to four numbers, not {list(self.encoder_blocks)}")
+        for name in ("decoder_blocks", "stage_widths", "value_channels"):
+            if len(numbers := getattr(self, name)) != self.num_stages:
+                raise ConfigError(
+                    f"{name} must be {self.num_stages} numbers, one for each refinement stage, not {list(numbers)}"
+                )
         if self.bottleneck not in get_args(Bottleneck):
             raise ConfigError(f"bottleneck must be one of {', '.join(get_args(Bottleneck))}, not {self.bottleneck!r}")
-        if self.bottleneck != "conv" and len(self.encoder_blocks) == 3:
+        if self.bottleneck != "conv" and self.num_levels < 4:
             raise ConfigError(f"bottleneck {self.bottleneck!r} lives at 1/16: give encoder_blocks a fourth number")
+
+    @property
+    def num_levels(self) -> int:
+        """Resolutions that the encoder sees, from 1/2 on."""
+        return len(self.encoder_blocks)
+
+    @property
+    def num_stages(self) -> int:
+        """Refinement stages, the last at 1/2."""
+        return min(self.num_levels, 3)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or TOML."""

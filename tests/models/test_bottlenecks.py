@@ -19,14 +19,16 @@ from inpaint_batch.models.spec import DcfSpec
 
 
 def small(bottleneck: Any = "conv", encoder_blocks: tuple[int, ...] = (1, 2, 2, 1)) -> DcfSpec:
+    stages = slice(-min(3, len(encoder_blocks)), None)
     return DcfSpec(
         width=8,
         encoder_blocks=encoder_blocks,
+        decoder_blocks=(1, 1, 1)[stages],
         bottleneck=bottleneck,
         bottleneck_hidden=8,
-        stage_widths=(8, 8, 8),
+        stage_widths=(8, 8, 8)[stages],
         key_channels=8,
-        value_channels=(8, 4, 4),
+        value_channels=(8, 4, 4)[stages],
     )
 
 
@@ -77,8 +79,11 @@ def test_attention_by_hand() -> None:
     torch.testing.assert_close(block(x).flatten(), torch.tensor([0.0, 2.0 + mean]), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("spec", [small("transformer"), small("wavelet"), small(encoder_blocks=(1, 1, 2))])
-def test_every_bottleneck_makes_a_generator(spec: DcfSpec, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [small("transformer"), small("wavelet"), small(encoder_blocks=(1, 1, 2)), small(encoder_blocks=(1, 3))],
+)
+def test_every_depth_and_bottleneck_makes_a_generator(spec: DcfSpec, tmp_path: Path) -> None:
     """Known pixels pass through, a tile does not depend on its batch, the file brings back the network."""
     generator = woken(DcfGenerator(spec))
     assert isinstance(generator, DcfGenerator)
@@ -98,26 +103,48 @@ def test_every_bottleneck_makes_a_generator(spec: DcfSpec, tmp_path: Path) -> No
         torch.testing.assert_close(again(*inputs), filled)
 
 
-def test_a_network_without_a_sixteenth_is_one_whose_sixteenth_says_nothing() -> None:
-    """Three levels give what four give where nothing comes up from 1/16 and the features at 1/8 pass as they are."""
-    deep = woken(DcfGenerator(small()))
-    shallow = DcfGenerator(small(encoder_blocks=(1, 2, 2))).eval()
+@pytest.mark.parametrize("num_levels", [2, 3])
+def test_a_network_of_fewer_levels_is_one_whose_coarsest_say_nothing(num_levels: int) -> None:
+    """The same weights give the same where nothing comes up from below, and nothing is borrowed."""
+    blocks = (1, 2, 2, 1)
+    deep = woken(DcfGenerator(small(encoder_blocks=blocks)))
+    shallow = DcfGenerator(small(encoder_blocks=blocks[:num_levels])).eval()
+    left_out = 3 - shallow.spec.num_stages  # the stages of the deep one that the other has not got
+    reduce = deep.stages[3 - num_levels].reduce  # type: ignore[index]
+    weights = {}
     with torch.no_grad():
-        coarsest = deep.stages[0]  # type: ignore[index]
-        coarsest.reduce.weight.zero_()
-        coarsest.reduce.bias.zero_()
-        coarsest.skip.weight.copy_(torch.eye(32).view(32, 32, 1, 1))
-        coarsest.skip.bias.zero_()
-    kept = shallow.state_dict().keys()
-    shallow.load_state_dict({name: value for name, value in deep.state_dict().items() if name in kept})
-    assert not any(name.startswith(("downs.2", "encoder.3", "stages.0.reduce")) for name in kept)
+        for parameter in (*reduce.parameters(), *(stage.gather.project for stage in deep.stages)):  # type: ignore
+            (parameter if isinstance(parameter, nn.Parameter) else parameter.weight).zero_()
+        for name in shallow.state_dict():
+            source = name
+            if name.startswith("stages."):
+                source = f"stages.{int(name[7]) + left_out}{name[8:]}"
+            fits = not name.startswith("match.") or num_levels == 3
+            weights[name] = deep.state_dict()[source] if fits else shallow.state_dict()[name]
+    shallow.load_state_dict(weights)
     image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     hole[:, :, 20:40, 20:40] = 1
     inputs = (image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(1, 1, 1, 1))
     with torch.no_grad():
         torch.testing.assert_close(shallow(*inputs), deep(*inputs))
-        coarsest.reduce.bias.fill_(0.5)
-        assert not torch.equal(shallow(*inputs), deep(*inputs))
+        reduce.bias.fill_(0.5)
+        assert not torch.allclose(shallow(*inputs), deep(*inputs))
+
+
+def test_a_network_of_two_levels_borrows_from_known_places_too() -> None:
+    """What lies far outside of any convolution's reach changes the fill, through attention."""
+    generator = woken(DcfGenerator(small(encoder_blocks=(1, 1))))
+    hole = torch.zeros(1, 1, 64, 256)
+    hole[..., 24:40, 8:24] = 1
+    image = torch.rand(1, 3, 64, 256) * (1 - hole)
+    other = image.clone()
+    other[..., 200:] = 1 - other[..., 200:]
+    rest = (hole, image, torch.ones(1, 1, 1, 1))  # with a prior, so that the start is no way from there to here
+    with torch.no_grad():
+        assert not torch.equal(generator(image, *rest)[..., :24], generator(other, *rest)[..., :24])
+        for stage in generator.stages:  # type: ignore[union-attr]
+            stage.gather.project.weight.zero_()
+        torch.testing.assert_close(generator(image, *rest)[..., :24], generator(other, *rest)[..., :24])
 
 
 def test_an_unknown_bottleneck_is_refused() -> None:
@@ -125,8 +152,10 @@ def test_an_unknown_bottleneck_is_refused() -> None:
         small("fourier")
     with pytest.raises(ConfigError, match="'wavelet' lives at 1/16"):
         small("wavelet", encoder_blocks=(1, 1, 1))
-    with pytest.raises(ConfigError, match=r"three or four numbers, not \[1, 1\]"):
-        small(encoder_blocks=(1, 1))
+    with pytest.raises(ConfigError, match=r"two to four numbers, not \[1\]"):
+        small(encoder_blocks=(1,))
+    with pytest.raises(ConfigError, match=r"stage_widths must be 2 numbers.*not \[128, 64, 32\]"):
+        DcfSpec(encoder_blocks=(1, 3), decoder_blocks=(1, 0))
 
 
 @pytest.mark.parametrize("encoder_blocks", [(1, 2, 2, 1), (1, 1, 1)])
