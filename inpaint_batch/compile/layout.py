@@ -19,6 +19,8 @@ from onnx import helper, numpy_helper
 
 from inpaint_batch.compile.lean import remove_unused
 
+LARGEST_CELL = 4
+"""Side of a cell of the attention in features of the last stage, the finest; half as many at each one before."""
 LEVELS = 127
 """Steps of an attention row, 0 to its largest entry. Not 255: with 7 bits no pair of products overflows 16 bits, which
 is what processors without VNNI add them up in."""
@@ -140,9 +142,10 @@ def _gather(graph: _Graph, softmax: onnx.NodeProto) -> None:
         assert matmul is not None
         values = _before(graph, matmul.input[1])
         result = _after(graph, product)
-        if stage == 0:  # its cells are single features, so the sides of the attention are those of its values
-            grid = [graph.side(nodes, values.input[0], axis) for axis in (2, 3)]
-        cell = 2**stage
+        cell = LARGEST_CELL >> (len(products) - 1 - stage)
+        if stage == 0:
+            each = graph.constant([cell])
+            grid = [graph.add(nodes, "Div", graph.side(nodes, values.input[0], axis), each) for axis in (2, 3)]
         # The new nodes replace the quantisation of the result: everything between is left without a reader.
         output = _gather_stage(graph, nodes, left, scales, values, grid, cell, result)
         nodes.append(helper.make_node("Identity", [output], [result.output[0]], name=result.name))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_generator import SPEC
+from small_generator import random_generator
 
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx
 from inpaint_batch.models.dcf import DcfGenerator
@@ -16,13 +16,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def generator() -> DcfGenerator:
-    """Random weights, also where training starts at zero."""
-    torch.manual_seed(1)
-    generator = DcfGenerator(SPEC).eval()
-    for parameter in generator.parameters():
-        if parameter.ndim == 4 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return generator
+    """One for all tests."""
+    return random_generator()
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import helper, numpy_helper
+from small_generator import SHALLOW, random_generator
 
 from inpaint_batch.compile import layout, quantise
-from inpaint_batch.compile.export import INPUTS, example_inputs
+from inpaint_batch.compile.export import INPUTS, example_inputs, export_onnx
 from inpaint_batch.types import FloatArray
 
 SIZES = [(1, 64, 64), (3, 128, 128), (2, 96, 160), (1, 256, 256)]
@@ -76,6 +78,20 @@ def test_gathering_with_eight_bits_stays_close(plain: onnx.ModelProto) -> None:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(placed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     assert session.run(None, alone)[0].tobytes() == run(placed, (3, 128, 128))[2:].tobytes()
+
+
+def test_cells_are_as_large_as_the_stages_want_them(tmp_path: Path) -> None:
+    """A network that ends at 1/4 has two stages: cells of 2×2 and of 4×4, and none of one feature."""
+    generator = random_generator(SHALLOW)
+    export_onnx(generator, tmp_path / "x.fp32.onnx")
+    feeds = [feed(1, 64, 64, 1), feed(1, 128, 128, 2)]
+    quantise.quantise(tmp_path / "x.fp32.onnx", tmp_path / "x.int8.onnx", feeds)
+    placed = onnx.load(tmp_path / "x.int8.onnx")
+    assert kinds(placed).count("MatMulInteger") == 2
+    for size in SIZES:
+        with torch.no_grad():
+            expected = generator(*example_inputs(*size, 7)).numpy()
+        assert -10 * np.log10(np.mean((run(placed, size) - expected) ** 2)) > 28
 
 
 def test_placing_twice_changes_nothing_more(plain: onnx.ModelProto) -> None:
