@@ -19,10 +19,14 @@ from typing import Protocol
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.batcher import Batcher, Filled
 from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
+from inpaint_batch.execution.failure import as_failure
+from inpaint_batch.execution.fill import row_fills
 from inpaint_batch.execution.needs import row_limit_bytes
+from inpaint_batch.execution.prepare import prepare_row
+from inpaint_batch.execution.prepared import PreparedRow
 from inpaint_batch.execution.shortage import Shortage, in_smaller_tiles
-from inpaint_batch.execution.stages import PreparedRow, as_failure, prepare_row, row_fills, write_row
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask, never
+from inpaint_batch.execution.write import write_row
 from inpaint_batch.logids import on_row, worker_id
 from inpaint_batch.report.inside import RowTiles
 from inpaint_batch.tiling.fill import TileRequest

@@ -26,7 +26,7 @@ from inpaint_batch.storage.uris import redacted
 from inpaint_batch.types import ImageFormat
 
 if TYPE_CHECKING:
-    from inpaint_batch.execution.stages import PreparedRow
+    from inpaint_batch.execution.prepared import PreparedRow
 
 SUFFIX = ".inpaint-batch.json"
 """Put behind the whole name of the result, like the next."""

@@ -12,10 +12,11 @@ from typing import Literal
 from inpaint_batch.config import PROCESS_BYTES, RunConfig
 from inpaint_batch.errors import RowError, RowsFailedError
 from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
+from inpaint_batch.execution.failure import as_failure
 from inpaint_batch.execution.ledger import Ledger
 from inpaint_batch.execution.local import MEMORY_BUDGET_BYTES
 from inpaint_batch.execution.needs import row_limit_bytes
-from inpaint_batch.execution.stages import as_failure, look_at_header, prepare_row
+from inpaint_batch.execution.prepare import look_at_header, prepare_row
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config

@@ -157,12 +157,12 @@ def test_stopping_brings_what_the_engine_has_seen_to_its_end(rows, tmp_path):
 
 
 def test_an_unexpected_error_while_reading_names_itself(rows, tmp_path, monkeypatch, caplog):
-    from inpaint_batch.execution import stages
+    from inpaint_batch.execution import prepare
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(stages, "find_holes", broken)
+    monkeypatch.setattr(prepare, "find_holes", broken)
     outcomes = execute(tasks(rows, tmp_path / "out"), Runner())
     failure = outcomes["0.png"].failure
     assert failure.code is FailureCode.READ

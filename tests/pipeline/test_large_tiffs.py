@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from gallery import run, tree
 
-from inpaint_batch.execution import stages
+from inpaint_batch.execution import prepare
 from inpaint_batch.holes.sparse import SparseMap
 from inpaint_batch.imaging import mask_pictures
 
@@ -75,7 +75,7 @@ def test_the_bytes_do_not_depend_on_the_memory(
     maps: list[int] = []
     init = SparseMap.__init__
     monkeypatch.setattr(SparseMap, "__init__", lambda self, shape: maps.append(1) or init(self, shape))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(stages, "patches_bytes", lambda _: 1 << 16)
+    monkeypatch.setattr(prepare, "patches_bytes", lambda _: 1 << 16)
     monkeypatch.setattr(mask_pictures, "_PIECE_PX", 10_000)
     summary = run(tmp_path / "m.csv", tmp_path / "parts", max_memory=LEAST)
     assert summary["exit_code"] == 0

@@ -382,7 +382,7 @@ def test_rows_in_flight_at_a_death_are_done_last_and_alone(gallery, tmp_path):
 def test_a_full_disk_ends_the_run_with_7(gallery, tmp_path, monkeypatch):
     import errno
 
-    from inpaint_batch.execution import stages
+    from inpaint_batch.execution import write
 
     for number in range(6):
         gallery.add(f"{number}.png")
@@ -390,7 +390,7 @@ def test_a_full_disk_ends_the_run_with_7(gallery, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stages, "write_filled", full)
+    monkeypatch.setattr(write, "write_filled", full)
     with pytest.raises(StorageError, match="disk is full"):
         run(gallery.manifest(), tmp_path / "out")
     assert json.loads((tmp_path / "out" / ".inpaint-batch" / "summary.json").read_text())["exit_code"] == 7

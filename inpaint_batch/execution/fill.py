@@ -1,0 +1,65 @@
+"""The second stage of a row: its windows are filled, and what was filled is put into the source's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+
+import numpy as np
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.execution.prepared import PreparedRow
+from inpaint_batch.imaging.colour import rgb_step, rgb_to_samples, samples_to_rgb
+from inpaint_batch.tiling.boxes import Window
+from inpaint_batch.tiling.fill import FillPiece, FillSteps, TileRequest, WindowFill, fill_window
+from inpaint_batch.tiling.grain import Grain, add_grain, surrounding_grain
+from inpaint_batch.types import Box, FloatArray, Patch
+
+RowFill = Generator[Sequence[TileRequest], Sequence[FloatArray], None]
+
+
+def row_fills(prepared: PreparedRow, tiling: TilingConfig) -> Iterator[RowFill]:
+    """One fill for each window of the row; each leaves its patches, at the depth of the source, with the row."""
+    return (_fill(prepared, number, window, tiling) for number, window in enumerate(prepared.windows))
+
+
+def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConfig) -> RowFill:
+    source, holes = prepared.source, prepared.holes
+
+    def read_rgb(box: Box) -> FloatArray:
+        return samples_to_rgb(source.read(box), source.header)
+
+    pieces = yield from _counted(fill_window(read_rgb, holes.hole, window, tiling), prepared)
+    step = rgb_step(source.header) if prepared.task.config.grain else None
+    grain = surrounding_grain(read_rgb, holes.hole, pieces, step) if step is not None else None
+    for piece in pieces:
+        if piece.hole.any():
+            prepared.patches.add(number, _patch(piece, prepared, grain))
+
+
+def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
+    """The same steps, and what was filled is told."""
+    try:
+        requests = next(steps)
+        while True:
+            filled = yield requests
+            prepared.num_filled += len(filled)
+            requests = steps.send(filled)
+    except StopIteration as end:
+        pieces: WindowFill = end.value
+        return pieces
+
+
+def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patch:
+    source, holes, task = prepared.source, prepared.holes, prepared.task
+    opaque = task.config.mask_from == "alpha"  # what was transparent because it was a hole is no longer
+    original = source.read(piece.box)
+    rgb = piece.rgb
+    if holes.feather_px:
+        weight = holes.weight(piece.box)[..., None]
+        rgb = weight * rgb + (np.float32(1) - weight) * samples_to_rgb(original, source.header)
+    if grain is not None:
+        rgb = add_grain(rgb, piece.box, grain, task.row.id, holes.weight(piece.box))
+    samples = rgb_to_samples(rgb, original, source.header)
+    if opaque:
+        samples[..., -1] = 255 if source.header.dtype == "uint8" else 65535
+    return Patch(piece.box, samples, piece.hole, with_alpha=opaque)

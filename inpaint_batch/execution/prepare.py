@@ -1,0 +1,194 @@
+"""The first of what happens to a row: its image is opened, its mask read, its holes found, its windows planned.
+
+Like the stages after it (`fill`, `write`) it knows no threads, and does not choose when. Every executor runs these same
+functions, so that where a row is done has no influence on its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution.identity import fingerprint
+from inpaint_batch.execution.needs import (
+    cache_bytes,
+    check_mask,
+    check_plan,
+    check_source,
+    dense_px,
+    needed_bytes,
+    patches_bytes,
+)
+from inpaint_batch.execution.patch_store import PatchStore
+from inpaint_batch.execution.prepared import PreparedRow
+from inpaint_batch.execution.sidecar import written_format
+from inpaint_batch.execution.stopwatch import Stopwatch
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.execution.transfer import RowFiles
+from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.prepare import HoleMap, hole_map
+from inpaint_batch.imaging.mask_json import ForImage
+from inpaint_batch.imaging.mask_pictures import MaskPieces, drawn_mask
+from inpaint_batch.imaging.masks import Mask, read_mask
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.imaging.tiff import TiffSource
+from inpaint_batch.imaging.xmp_files import check_xmp
+from inpaint_batch.tiling.plan import plan_windows
+from inpaint_batch.types import Header, ImageFormat
+
+FORMAT_SUFFIXES: dict[str, ImageFormat] = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+    ".jp2": "jp2",
+}
+"""What a file name promises about its format."""
+
+_USUAL_SUFFIX: dict[ImageFormat, str] = {
+    "jpeg": "jpg",
+    "png": "png",
+    "tiff": "tif",
+    "webp": "webp",
+    "jp2": "jp2",
+}
+
+
+def prepare_row(
+    task: RowTask, tiling: TilingConfig, *, max_image_bytes: int, limit_bytes: int, reserve: Callable[[int], bool]
+) -> PreparedRow | None:
+    """Open the image, read its mask, find the holes, plan the windows. Decodes the image as far as the plan wants it.
+
+    The row may take `limit_bytes` of memory (see `needs`). `reserve` is asked for what it takes once the header is
+    known and before pixels are; where it says no, None is returned. Raises RowError (read, memory, size, mask, write).
+    """
+    files = RowFiles(task)
+    try:
+        with files.by_name():
+            prepared = _prepared(files, tiling, max_image_bytes, limit_bytes, reserve)
+    except BaseException:
+        files.close()
+        raise
+    if prepared is None:
+        files.close()
+    return prepared
+
+
+def look_at_header(task: RowTask, *, max_image_bytes: int, limit_bytes: int) -> Header:
+    """What the image says of itself, pixels not decoded; whether its mask is there. Raises RowError as `prepare_row`.
+
+    A mask in a store is only asked for.
+    """
+    files = RowFiles(task)
+    try:
+        with files.by_name():
+            files.bring_image()
+            source = _opened(files, max_image_bytes, limit_bytes)
+            source.close()
+            if task.config.mask_from == "file":
+                files.find_mask()
+            return source.header
+    finally:
+        files.close()
+
+
+def _opened(files: RowFiles, max_image_bytes: int, limit_bytes: int) -> ImageSource:
+    """The image of a row, with nothing in its header that speaks against doing it."""
+    task = files.task
+    source = open_image(files.image, max_bytes=max_image_bytes, page=task.config.page or None)
+    try:
+        check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
+        check_source(task.row.image, source, limit_bytes)
+        if task.config.xmp:
+            check_xmp(files.image, source.header.format, task.config.page)
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def _prepared(
+    files: RowFiles, tiling: TilingConfig, max_image_bytes: int, limit_bytes: int, reserve: Callable[[int], bool]
+) -> PreparedRow | None:
+    watch = Stopwatch()
+    task = files.task
+    files.bring_image()
+    watch.lap("read")
+    source = _opened(files, max_image_bytes, limit_bytes)
+    try:
+        needed = needed_bytes(source, limit_bytes)
+        if isinstance(source, TiffSource):
+            source.cache_bytes = cache_bytes(source, limit_bytes)
+        watch.lap("header")
+        if not reserve(needed):
+            source.close()
+            return None
+        watch.lap("")  # waiting is no work
+        mask = _mask(files, source, min(max_image_bytes, limit_bytes))
+        if isinstance(mask.grey, MaskPieces):
+            check_mask(task.row.mask, mask.grey.whole_bytes, needed, limit_bytes)
+        dense = dense_px(limit_bytes)
+        holes = hole_map(mask.grey, mask.orientation, source.header, task.config, dense_px=dense)
+        watch.lap("read")
+        source.learn_levels(holes.hole)
+        found = find_holes(holes.hole)
+        windows = plan_windows(holes.hole, found, tiling)
+        check_plan(holes, windows, source, limit_bytes)
+        watch.lap("plan")
+        # Decoded here, in a reader's thread, and not while the engine waits.
+        source.anticipate(tile.core for window in windows for tile in window.levels[-1].tiles)
+    except BaseException:
+        source.close()
+        raise
+    watch.lap("read")
+    boxes = [hole.box for hole in found]
+    checksums: dict[str, dict[str, Any]] = {}
+    if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
+        checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
+    warnings = hole_warnings(holes)
+    patches = PatchStore(patches_bytes(limit_bytes))
+    return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches)
+
+
+def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
+    row, config = files.task.row, files.task.config
+    if config.mask_from != "file":
+        files.mask = files.image
+        drawn = drawn_mask(source, config.mask_from)
+        return Mask(drawn, drawn.orientation)
+    image = ForImage(source.header, row.image, config.mask_image, max_bytes)
+    return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask))
+
+
+def hole_warnings(holes: HoleMap) -> list[str]:
+    """Sentences about a hole map that may not be what its owner meant."""
+    warnings = []
+    if holes.suspected_inversion:
+        part = holes.num_marked_px / holes.num_pixels
+        warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, turn --mask-polarity around")
+    if holes.orientation_by_rule:
+        warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")
+    return warnings
+
+
+def check_output_name(image: str, output: str, header: Header, *, lossless: bool) -> None:
+    """Raise RowError(WRITE) where the output's name promises another format than will be written."""
+    written = written_format(header.format, "lossless" if lossless else "patch")
+    suffix = Path(output).suffix.lower()
+    promised = FORMAT_SUFFIXES.get(suffix)
+    as_the_source = suffix == Path(image).suffix.lower() and written == header.format
+    if promised in (None, written) or as_the_source:
+        return
+    raise RowError(
+        FailureCode.WRITE,
+        f"the output {output} would hold a {written.upper()} file, since results keep the format of their source; "
+        f"give it a name that ends in .{_USUAL_SUFFIX[written]}",
+    )

@@ -1,0 +1,59 @@
+"""What is held of a row between its stages: prepared, filled, written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inpaint_batch.execution.patch_store import PatchStore
+from inpaint_batch.execution.sidecar import checksum
+from inpaint_batch.execution.stopwatch import Stopwatch
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.execution.transfer import RowFiles
+from inpaint_batch.holes.prepare import HoleMap
+from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.logids import Subject, worker_id
+from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.tiling.boxes import Window
+from inpaint_batch.types import Box
+
+
+@dataclass(slots=True, eq=False)
+class PreparedRow:
+    """A row that is read and planned, and holds memory until it is written."""
+
+    task: RowTask
+    files: RowFiles
+    source: ImageSource
+    holes: HoleMap
+    windows: list[Window]
+    warnings: list[str]
+    hole_boxes: list[Box]
+    """Smallest boxes of the holes, ordered by top, then left."""
+    watch: Stopwatch
+    """Time that the row took so far."""
+    checksums: dict[str, dict[str, Any]]
+    """Sizes and SHA-256 as far as they are known (see `checksum`)."""
+    needed_bytes: int
+    """Memory that was reserved for it."""
+    patches: PatchStore
+    """What was filled of it."""
+    num_filled: int = 0
+    """Tiles that the engine has filled."""
+
+    def progress(self) -> RowTiles:
+        """How far it is; may be asked from any thread."""
+        num_tiles = sum(len(level.tiles) for window in self.windows for level in window.levels)
+        return RowTiles(Subject(self.task.row.id, self.task.attempt, worker_id()), self.num_filled, num_tiles)
+
+    def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
+        """Size and SHA-256 of a file that the result is made of; read once."""
+        if role not in self.checksums:
+            self.checksums[role] = checksum(self.files.image if role == "source" else self.files.mask)
+        return self.checksums[role]
+
+    def close(self) -> None:
+        """Let go of the samples and of copies of its files."""
+        self.patches.close()
+        self.source.close()
+        self.files.close()
