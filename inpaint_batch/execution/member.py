@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inpaint_batch.execution.requeue import Chunk
+from inpaint_batch.report.inside import RowTiles
 
 CHUNK_S = 1.0
 """How long a chunk shall keep a worker busy: so long that a call costs nothing beside it, and no longer, since all that
@@ -39,8 +40,11 @@ class Member:
     num_collected: int = 0
     """How many of these have come here."""
     pulse: Any = None
-    """The call that asks for that number, where it has been silent for too long."""
+    """The call that asks how far it is, where it has been silent for a while."""
     pulse_at_s: float = 0.0
+    """When it was last asked that."""
+    filling: tuple[RowTiles, ...] = ()
+    """What it then said of large rows."""
 
     def chunk_rows(self, least: int) -> int:
         """How many rows its next chunk shall have: as many as keep it busy for CHUNK_S, but `least` at least."""
@@ -61,6 +65,7 @@ class Member:
         self.pause_s = BACK_OFF_S[0]
         self.num_collected += num_rows
         self.num_rows = self.num_collected
+        self.filling = ()
 
     def came(self) -> None:
         """It is there, for the first time or again."""
@@ -72,6 +77,7 @@ class Member:
         chunks = list(self.chunks.values())
         self.chunks.clear()
         self.pulse = None
+        self.filling = ()
         self.ready = False
         self.ask_at_s = time.monotonic() + self.pause_s
         self.pause_s = min(2 * self.pause_s, BACK_OFF_S[1])

@@ -18,8 +18,9 @@ from inpaint_batch.execution.member import Member
 from inpaint_batch.execution.requeue import Chunk
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome
 from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, Transport, WorkerGoneError
-from inpaint_batch.execution.worker import ChunkResult
+from inpaint_batch.execution.worker import ChunkResult, Pulse
 from inpaint_batch.logids import about
+from inpaint_batch.report.inside import RowTiles
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ SILENCE_S = 30.0
 """How long a worker may take to say that it lives, at least; long, since a busy machine is no hung row."""
 GIVE_UP_S = 300.0
 """With no worker at all for so long, the run ends."""
+ASK_S = 5.0
+"""A worker that has brought nothing to its end for so long is asked how far it is, and again every so often."""
 CENSUS_S = 10.0
 """How often it is looked whether there is room for more workers."""
 
@@ -91,6 +94,10 @@ class Pool:
     def busy(self) -> bool:
         """Whether anything is in flight."""
         return any(member.chunks for member in self.members)
+
+    def filling(self) -> list[RowTiles]:
+        """How far large rows were when their workers were last asked; may be called from any thread."""
+        return [row for member in list(self.members) for row in member.filling]
 
     @property
     def num_rows_in_flight(self) -> int:
@@ -185,30 +192,34 @@ class Pool:
         return None if lost is None else self._lost(member, of_memory=lost.of_memory)
 
     def _silent(self) -> Iterator[Loss]:
-        """Workers that brought no row to its end within the limit.
+        """Ask workers that have been silent for a while how far they are; yield those that hang.
 
-        A worker that is silent is asked how many rows it has done: it may be busy with a chunk of many rows, or be dead
-        without our having been told. One that does not even answer hangs as well.
+        A silent worker may be busy with a chunk of many rows, with one large row, or be dead without our having been
+        told. It hangs where it brings no row to its end within the limit, or does not even answer.
         """
-        for member in self.members if self._row_timeout_s else ():
+        for member in self.members:
             now_s = time.monotonic()
-            if not member.chunks or now_s - member.since_s < self._row_timeout_s:
+            silent_s = now_s - member.since_s
+            too_long = bool(self._row_timeout_s) and silent_s >= self._row_timeout_s
+            if not member.chunks:
                 continue
             if member.pulse is None:
-                member.pulse = self.transport.call(member.handle, "pulse")
-                member.pulse_at_s = now_s
+                if too_long or now_s - max(member.since_s, member.pulse_at_s) >= ASK_S:
+                    member.pulse = self.transport.call(member.handle, "pulse")
+                    member.pulse_at_s = now_s
             elif self.transport.wait([member.pulse], 0.0):
                 question, member.pulse = member.pulse, None
                 try:
-                    num_rows = self.transport.answer(question)
+                    pulse: Pulse = self.transport.answer(question)
                 except WorkerGoneError as gone:
                     yield self._lost(member, of_memory=gone.of_memory)
                     continue
-                if num_rows > member.num_rows:
-                    member.num_rows, member.since_s = num_rows, now_s
-                else:
+                member.filling = pulse.filling
+                if pulse.num_rows > member.num_rows:
+                    member.num_rows, member.since_s = pulse.num_rows, now_s
+                elif too_long and member.pulse_at_s - member.since_s >= self._row_timeout_s:
                     yield self._take_away(member)
-            elif now_s - member.pulse_at_s > max(self._row_timeout_s, SILENCE_S):
+            elif too_long and silent_s > self._row_timeout_s + max(self._row_timeout_s, SILENCE_S):
                 yield self._take_away(member)
 
     def _take_away(self, member: Member) -> Loss:

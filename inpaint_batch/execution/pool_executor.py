@@ -67,8 +67,8 @@ class PoolExecutor:
         return {"workers": self._pool.num_rows_in_flight}
 
     def filling(self) -> Sequence[RowTiles]:
-        """None: what the workers fill is not seen from here."""
-        return ()
+        """How far large rows were when their workers were last asked."""
+        return self._pool.filling()
 
     def close(self) -> None:
         """Dismiss the workers."""

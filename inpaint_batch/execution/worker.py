@@ -19,6 +19,7 @@ from inpaint_batch.execution.stream import Stream
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
 from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.logids import Subject, current
+from inpaint_batch.report.inside import RowTiles, worth_telling
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import signing_as
@@ -86,6 +87,15 @@ class ChunkResult:
     """What was logged: the log file is where the driver is."""
 
 
+class Pulse(NamedTuple):
+    """What a worker says of itself while it works."""
+
+    num_rows: int
+    """Rows brought to their end so far."""
+    filling: tuple[RowTiles, ...]
+    """How far the rows are that are worth telling of."""
+
+
 class RowWorker:
     """One worker, see `transport.Transport`. Its making does nothing that can fail; `start` loads the engine."""
 
@@ -130,9 +140,11 @@ class RowWorker:
         before, self._num_told = self._num_told, self._executor.num_batches
         return ChunkResult(outcomes, self._num_told - before, self._log.take())
 
-    def pulse(self) -> int:
-        """Rows brought to their end so far. It comes while `do` works, from another thread, as `leave` does."""
-        return self._stream.num_rows if self._stream is not None else 0
+    def pulse(self) -> Pulse:
+        """How far it is. Asked while `do` works, from another thread, as `leave` is."""
+        if self._stream is None or self._executor is None:
+            return Pulse(0, ())
+        return Pulse(self._stream.num_rows, tuple(worth_telling(self._executor.filling())))
 
     def leave(self, round_number: int) -> None:
         """Begin no row of that round any more."""

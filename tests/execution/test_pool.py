@@ -17,7 +17,9 @@ from inpaint_batch.execution.pool_executor import PoolExecutor
 from inpaint_batch.execution.requeue import Chunk
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
 from inpaint_batch.execution.transport import WorkerGoneError
-from inpaint_batch.execution.worker import ChunkResult
+from inpaint_batch.execution.worker import ChunkResult, Pulse
+from inpaint_batch.logids import Subject
+from inpaint_batch.report.inside import RowTiles
 from inpaint_batch.types import Row
 
 FACTS = EngineFacts("identity", "none", "none", "identity", (64,), ())
@@ -33,7 +35,7 @@ class Worker:
         self.starts = iter(itertools.repeat(FACTS))
         """What it answers when it is asked for its engine; an exception is raised."""
         self.rows: list[str] = []
-        self.num_at_once: list[int] = []
+        self.filling: tuple[RowTiles, ...] = ()
 
 
 class Call:
@@ -78,8 +80,8 @@ class Transport:
         worker.rows += [task.row.id for task in tasks]
         return ChunkResult([RowOutcome(task, worker=worker.name) for task in tasks], 1, [])
 
-    def pulse(self, worker: Worker) -> int:
-        return len(worker.rows)
+    def pulse(self, worker: Worker) -> Pulse:
+        return Pulse(len(worker.rows), worker.filling)
 
     def leave(self, worker: Worker, _: int) -> None:
         pass
@@ -234,6 +236,31 @@ def test_a_silent_worker_is_asked_and_taken_away_from_the_row_that_hangs():
     assert found.pop("5.png") == FailureCode.TIMEOUT
     assert Counter(found.values()) == {"done": 29}
     assert transport.taken_away == ["a", "a"]
+
+
+def test_large_rows_are_told_of_while_they_last(monkeypatch):
+    """Without any limit of time, too. What the worker said goes with the row."""
+    clock = itertools.count(100.0)
+    monkeypatch.setattr(pool.time, "monotonic", lambda: next(clock))
+    large = RowTiles(Subject("0.png", 1, "a"), 7, 1000)
+
+    class Slow(Transport):
+        def call(self, worker: Worker, method: str, *arguments: Any) -> Call:
+            made = super().call(worker, method, *arguments)
+            made.looks_left = 30 if method == "do" else 1
+            return made
+
+        def pulse(self, worker: Worker) -> Pulse:
+            return Pulse(0, (large,))
+
+    executor = PoolExecutor(Slow(Worker("a", works)))
+    told = []
+    for _ in executor.run(iter(tasks(1)), lambda: told.append(tuple(executor.filling())) is not None):
+        told.append(tuple(executor.filling()))
+    assert told[0] == ()
+    assert (large,) in told
+    assert told[-1] == ()
+    assert executor.num_lost == 0
 
 
 def test_what_is_in_flight_when_time_is_over_is_left():

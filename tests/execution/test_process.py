@@ -149,10 +149,10 @@ def test_a_child_that_died_says_of_what_and_comes_again(monkeypatch):
     monkeypatch.setattr(process_transport, "_num_oom_kills", lambda: next(kills))
     for of_memory in (False, True):
         assert answer(transport, transport.call(child, "start")).identity == "identity"
-        assert answer(transport, transport.call(child, "pulse")) == 0
+        assert answer(transport, transport.call(child, "pulse")) == (0, ())
         (process,) = psutil.Process().children()
         pulse = transport.call(child, "pulse")
-        assert answer(transport, pulse) == 0
+        assert answer(transport, pulse) == (0, ())
         process.kill()
         waiting = transport.call(child, "start")
         with pytest.raises(WorkerGoneError, match="ended with -9") as gone:
