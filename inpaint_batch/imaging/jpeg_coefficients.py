@@ -61,8 +61,8 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
     """
     build = _build(_BUILD)
     num_components = len(stream.components)
-    is_special = stream.is_progressive or stream.restart_interval or num_components == _MAX_COMPONENTS
-    if is_special and jpeg_transcode.is_available(build):
+    # jpeglib's own writer decodes the source a second time, and cannot write what makes a JPEG special.
+    if jpeg_transcode.is_available(build):
         try:
             return jpeg_transcode.write(
                 build,

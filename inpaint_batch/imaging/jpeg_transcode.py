@@ -175,12 +175,14 @@ def _progression(library: ctypes.CDLL, writer: _Codec) -> _Settings | None:
 def _copy_rows(codec: _Codec, array: int, plane: NDArray[np.int16], *, to_codec: bool) -> None:
     """Copy a contiguous `plane` to one virtual array of the codec's memory manager, or from there."""
     access = _AccessRows(codec.memory[_ACCESS_VIRT_BARRAY])
-    for row, blocks in enumerate(plane):
-        rows = access(ctypes.addressof(codec), array, row, 1, to_codec)
+    this, ours, row_bytes = ctypes.addressof(codec), plane.ctypes.data, plane.shape[1] * _BLOCK_BYTES
+    for row in range(len(plane)):
+        rows = access(this, array, row, 1, to_codec)
         assert rows is not None
-        (first_block,) = ctypes.cast(rows, ctypes.POINTER(ctypes.c_void_p))[:1]
-        target, source = (first_block, blocks.ctypes.data) if to_codec else (blocks.ctypes.data, first_block)
-        ctypes.memmove(target, source, len(blocks) * _BLOCK_BYTES)
+        theirs = ctypes.c_void_p.from_address(rows).value
+        target, source = (theirs, ours) if to_codec else (ours, theirs)
+        ctypes.memmove(target, source, row_bytes)
+        ours += row_bytes
 
 
 @cache
