@@ -179,7 +179,7 @@ def _copy_rows(codec: _Codec, array: int, plane: NDArray[np.int16], *, to_codec:
     for row in range(len(plane)):
         rows = access(this, array, row, 1, to_codec)
         assert rows is not None
-        theirs = ctypes.c_void_p.from_address(rows).value
+        theirs = ctypes.c_void_p.from_address(rows).value or 0
         target, source = (theirs, ours) if to_codec else (ours, theirs)
         ctypes.memmove(target, source, row_bytes)
         ours += row_bytes
