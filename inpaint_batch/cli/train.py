@@ -73,7 +73,8 @@ def train(
         typer.Option(
             "--init",
             metavar="MODEL",
-            help="Weights to start from (safetensors); their sizes are taken over too. Default: none.",
+            help="Weights to start from (safetensors). Their sizes are taken over too; where --config names others, "
+            "what fits. Default: none.",
         ),
     ] = None,
     few_shot: Annotated[

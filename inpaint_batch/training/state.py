@@ -15,6 +15,7 @@ from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.masked_autoencoder import GUESS, MaskedAutoencoder
+from inpaint_batch.models.transplant import fitting_weights
 from inpaint_batch.training.adversary import Adversary
 from inpaint_batch.training.checkpoint import (
     Checkpoint,
@@ -192,12 +193,23 @@ class TrainingState:
         self.step, self.best_psnr = checkpoint.step, checkpoint.best_psnr
 
     def start_from(self, path: Path) -> None:
-        """Take the weights of a generator or of a run's checkpoint (its average); everything else is new."""
+        """Take the weights of a generator or of a run's checkpoint (its average); everything else is new.
+
+        Of a network of other sizes what fits (see `fitting_weights`). Raises ConfigError where its width is another.
+        """
         generator = load_generator(path)
+        if generator.spec.width != self.config.model.width:
+            raise ConfigError(
+                f"{path} holds a network of width {generator.spec.width}, and the settings ask for "
+                f"{self.config.model.width}: nothing of it fits"
+            )
+        own = self.generator.state_dict()  # a masked autoencoder keeps its own fresh guess
+        fitting = fitting_weights(generator, self.generator)
+        self.generator.load_state_dict(own | fitting)
         if generator.spec != self.config.model:
-            raise ConfigError(f"{path} holds a network of other sizes than the settings ask for")
-        # A masked autoencoder keeps its own fresh guess.
-        self.generator.load_state_dict(self.generator.state_dict() | generator.state_dict())
+            anew = sorted({name.rpartition(".")[0] for name in own.keys() - fitting.keys()})
+            log.info("%d of %d weights are those of %s", len(fitting), len(own), path)
+            log.info("these layers begin anew: %s", ", ".join(anew) or "none")
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
 

@@ -137,7 +137,7 @@ def test_starting_from_weights(photographs: Path, tmp_path: Path) -> None:
     train(config, photographs, tmp_path / "second", init=tmp_path / "first" / EXPORT)
     second = weights_of(tmp_path / "second")
     assert all(torch.equal(second[name], value) for name, value in start.state_dict().items())
-    with pytest.raises(ConfigError, match="other sizes"):
+    with pytest.raises(ConfigError, match="a network of width 8, and the settings ask for 16"):
         train(
             replace(config, model=replace(SMALL, width=16)),
             photographs,

@@ -1,0 +1,74 @@
+"""Weights that change from one network to another of other sizes, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.models.spec import DcfSpec
+from inpaint_batch.models.transplant import fitting_weights
+
+SPEC = DcfSpec(
+    width=8,
+    encoder_blocks=(1, 1, 1, 1),
+    decoder_blocks=(0, 0, 0),
+    bottleneck_hidden=8,
+    stage_widths=(8, 6, 4),
+    key_channels=8,
+    value_channels=(8, 4, 2),
+)
+
+
+def random_generator(spec: DcfSpec, seed: int) -> DcfGenerator:
+    torch.manual_seed(seed)
+    generator = DcfGenerator(spec).eval()
+    for parameter in generator.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return generator
+
+
+def test_a_network_with_further_blocks_computes_the_same() -> None:
+    source = random_generator(SPEC, 1)
+    target = DcfGenerator(replace(SPEC, encoder_blocks=(2, 1, 3, 2), decoder_blocks=(1, 1, 1))).eval()
+    fitting = fitting_weights(source, target)
+    assert fitting.keys() == source.state_dict().keys()
+    target.load_state_dict(target.state_dict() | fitting)
+    image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    hole[..., 20:40, 20:40] = 1
+    inputs = (image * (1 - hole), hole, image, torch.zeros(1, 1, 1, 1))
+    with torch.no_grad():
+        torch.testing.assert_close(target(*inputs), source(*inputs))
+
+
+def test_stages_are_matched_by_resolution() -> None:
+    """Of two stages the first, at 1/4, is the second of three."""
+    source = random_generator(SPEC, 1)
+    shallow = replace(
+        SPEC, encoder_blocks=(1, 1), decoder_blocks=(0, 0), stage_widths=(6, 4), value_channels=(4, 2), key_channels=4
+    )
+    target = DcfGenerator(shallow)
+    fitting = fitting_weights(source, target)
+    theirs = source.state_dict()
+    assert fitting["stages.0.skip.weight"] is not None
+    assert torch.equal(fitting["stages.0.refine.conv_in.weight"], theirs["stages.1.refine.conv_in.weight"])
+    assert torch.equal(fitting["stages.1.reduce.weight"], theirs["stages.2.reduce.weight"])
+    assert target.state_dict().keys() - fitting.keys() == {
+        f"match.{layer}.{kind}" for layer in ("query", "key") for kind in ("weight", "bias")
+    }
+    back = fitting_weights(target, source)
+    assert torch.equal(back["stages.2.skip.weight"], target.state_dict()["stages.1.skip.weight"])
+    assert not any(name.startswith(("stages.0", "encoder.2", "downs.1")) for name in back)
+
+
+def test_layers_of_another_shape_begin_anew() -> None:
+    source = random_generator(SPEC, 1)
+    target = DcfGenerator(replace(SPEC, stage_widths=(8, 6, 5)))
+    missing = target.state_dict().keys() - fitting_weights(source, target).keys()
+    assert missing == {
+        "stages.2.refine.conv_in.weight",
+        "stages.2.refine.conv_in.bias",
+        "stages.2.refine.conv_out.weight",
+    }
