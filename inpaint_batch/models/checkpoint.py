@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from inpaint_batch.errors import EngineError
@@ -60,8 +60,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write under a temporary name, fsync, rename: a kill leaves the file that was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb+") as file:
+        with temporary.open("wb") as file:  # its own writer lets nobody but the owner read
+            file.write(save(tensors, metadata=metadata))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

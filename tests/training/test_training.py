@@ -133,6 +133,16 @@ def test_a_second_run_does_not_overwrite_the_first(photographs: Path, tmp_path: 
         train(other, photographs, tmp_path, resume=True)
 
 
+def test_weights_can_be_read_by_all_whom_the_umask_lets(photographs: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        train(replace(CONFIG, steps=1), photographs, tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*.safetensors")}
+    assert modes == dict.fromkeys((LAST, BEST, EXPORT), 0o640)
+
+
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(EngineError, match="cannot read weights"):
