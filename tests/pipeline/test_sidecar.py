@@ -12,7 +12,7 @@ import pytest
 from gallery import Gallery, run
 from PIL import Image
 
-from inpaint_batch.execution import sidecar, stages
+from inpaint_batch.execution import sidecar, write
 from inpaint_batch.types import STAGES
 
 
@@ -97,7 +97,7 @@ def test_a_result_never_stands_without_it(gallery: Gallery, tmp_path: Path, monk
     def broken(*_: object) -> None:
         raise RuntimeError("no pen")
 
-    monkeypatch.setattr(stages, "write_beside", broken)
+    monkeypatch.setattr(write, "write_beside", broken)
     output = tmp_path / "out"
     assert run(gallery.manifest(), output, sidecar=True)["rows"]["failed_by_code"] == {"write": 1}
     assert [path.name for path in output.iterdir()] == [".inpaint-batch"]
