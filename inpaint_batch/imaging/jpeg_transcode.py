@@ -142,6 +142,7 @@ def write(
         edit(planes)
         for array, plane in held:
             _copy_rows(reader, array, plane, to_codec=True)
+        del planes, held, plane  # as large as what libjpeg holds; the stream grows in their place
         library.jpeg_mem_dest_tj(sink, ctypes.byref(target), ctypes.byref(target_bytes), _TRUE)
         library.jpeg_write_coefficients(sink, arrays)
         library.jpeg_finish_compress(sink)
