@@ -13,7 +13,7 @@ import ctypes
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -39,16 +39,20 @@ _MAX_COMPONENTS = 4
 _QUANT_TABLE_BYTES = 4 * 64 * 2
 
 
-def read_coefficients(data: bytes, stream: JpegStream, wanted: Sequence[int]) -> list[Coefficients]:
-    """Coefficients of the components `wanted` (indices) of a sound JPEG. Raises `ValueError` if libjpeg gives up."""
-    planes = {index: np.empty((*stream.blocks(index), 8, 8), np.int16) for index in wanted}
-    tables = ctypes.create_string_buffer(_QUANT_TABLE_BYTES)
-    table_numbers = (ctypes.c_short * _MAX_COMPONENTS)()
-    with _as_path(data) as path:
-        done = _build(_BUILD).read_jpeg_dct(path, *_pointers(planes), tables, table_numbers)
-    if not done:
-        raise ValueError("its coefficients cannot be read")
-    return [planes[index] for index in wanted]
+@contextmanager
+def opened_coefficients(data: bytes, stream: JpegStream) -> Iterator[list[Coefficients]]:
+    """The coefficients of a sound JPEG, one array per component, until the context ends.
+
+    They lie where libjpeg decoded them to, if the system lets it be called directly, else they are a copy. Raises
+    `ValueError` if libjpeg gives up.
+    """
+    build = _build(_BUILD)
+    with ExitStack() as held:
+        planes = None
+        if jpeg_transcode.is_available(build):
+            with suppress(ValueError):
+                planes = held.enter_context(jpeg_transcode.opened(build, data, _num_blocks(stream)))
+        yield planes or _copied_coefficients(data, stream)
 
 
 def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coefficients]], None]) -> bytes:
@@ -67,7 +71,7 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
             return jpeg_transcode.write(
                 build,
                 data,
-                [stream.blocks(index) for index in range(num_components)],
+                _num_blocks(stream),
                 edit,
                 is_progressive=stream.is_progressive,
                 restart_interval=stream.restart_interval,
@@ -80,7 +84,7 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
         raise ValueError("the jpeglib of this system cannot write CMYK")  # jpeglib forgets the fourth component
     if stream.is_progressive:
         build = _build(_SLOW_PROGRESSIVE_BUILD)
-    planes = read_coefficients(data, stream, range(num_components))
+    planes = _copied_coefficients(data, stream)
     edit(planes)
     size = (ctypes.c_int * 2)(stream.height_px, stream.width_px)
     keep = ctypes.c_short(-1)
@@ -88,7 +92,7 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
         done = build.write_jpeg_dct(
             source,
             destination,
-            *_pointers(dict(enumerate(planes))),
+            *_pointers(planes),
             size,
             None,  # block counts: those of the source
             None,  # sampling factors: those of the source
@@ -109,10 +113,24 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
         return Path(os.fsdecode(destination)).read_bytes()
 
 
-def _pointers(planes: dict[int, Coefficients]) -> list[ctypes.c_void_p | None]:
-    return [
-        planes[index].ctypes.data_as(ctypes.c_void_p) if index in planes else None for index in range(_MAX_COMPONENTS)
-    ]
+def _copied_coefficients(data: bytes, stream: JpegStream) -> list[Coefficients]:
+    planes = [np.empty((*shape, 8, 8), np.int16) for shape in _num_blocks(stream)]
+    tables = ctypes.create_string_buffer(_QUANT_TABLE_BYTES)
+    table_numbers = (ctypes.c_short * _MAX_COMPONENTS)()
+    with _as_path(data) as path:
+        done = _build(_BUILD).read_jpeg_dct(path, *_pointers(planes), tables, table_numbers)
+    if not done:
+        raise ValueError("its coefficients cannot be read")
+    return planes
+
+
+def _num_blocks(stream: JpegStream) -> list[tuple[int, int]]:
+    return [stream.blocks(index) for index in range(len(stream.components))]
+
+
+def _pointers(planes: Sequence[Coefficients]) -> list[ctypes.c_void_p | None]:
+    absent = [None] * (_MAX_COMPONENTS - len(planes))
+    return [*(plane.ctypes.data_as(ctypes.c_void_p) for plane in planes), *absent]
 
 
 @cache

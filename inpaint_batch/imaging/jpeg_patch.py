@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from inpaint_batch.imaging.jpeg_coefficients import (
     LARGEST_AC,
     Coefficients,
     edit_coefficients,
-    read_coefficients,
+    opened_coefficients,
 )
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
@@ -30,8 +31,6 @@ from inpaint_batch.imaging.source import spoiled
 from inpaint_batch.types import BoolArray, FloatArray, Patch
 
 _CHUNK_PIXELS = 1 << 19
-_VERIFY_AT_ONCE_BYTES = 64 << 20
-"""Compare all planes in one pass if they are no larger than this, else one plane at a time."""
 
 # JFIF: full-range BT.601. Rows give Y, Cb, Cr from R, G, B; chroma is offset by 128.
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
@@ -200,32 +199,23 @@ def verify_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path)
         problem = "what follows the picture"
     if problem:
         raise spoiled(destination, f"{problem} changed on the way")
-    num_components = len(stream.components)
-    num_blocks = sum(int(np.prod(stream.blocks(index))) for index in range(num_components))
-    if num_blocks * 128 <= _VERIFY_AT_ONCE_BYTES:
-        groups = [list(range(num_components))]
-    else:
-        groups = [[index] for index in range(num_components)]
-    for group in groups:
-        _verify_planes(data, written_data, stream, group, patches, destination)
+    with ExitStack() as held, ThreadPoolExecutor(1) as beside:  # libjpeg takes most of the time, and lets others run
+        reading = beside.submit(held.enter_context, opened_coefficients(data[: stream.end], stream))
+        after = held.enter_context(opened_coefficients(written_data[: written.end], written))
+        _verify_planes(reading.result(), after, stream, patches, destination)
 
 
 def _verify_planes(
-    data: bytes,
-    written_data: bytes,
+    before: Sequence[Coefficients],
+    after: Sequence[Coefficients],
     stream: JpegStream,
-    group: Sequence[int],
     patches: Sequence[Patch],
     destination: Path,
 ) -> None:
-    """Compare the components `group`: first blocks without a hole sample with the source, then all with what was
-    meant.
+    """Compare first blocks without a hole sample with those of the source, then all with what was meant, which takes
+    the place of `before`.
     """
-    with ThreadPoolExecutor(1) as beside:  # libjpeg takes most of the time, and lets others run meanwhile
-        reading = beside.submit(read_coefficients, data, stream, group)
-        after = read_coefficients(written_data, stream, group)
-        before = reading.result()
-    for index, old, new in zip(group, before, after, strict=True):
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
         touched = touched_blocks(stream, index, patches)
         for row, is_touched in enumerate(touched):  # nothing as large as a plane: the planes are large enough
             changed = old[row].view(np.int64) != new[row].view(np.int64)

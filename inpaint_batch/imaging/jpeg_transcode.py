@@ -1,4 +1,4 @@
-"""Write coefficients as a JPEG of any common kind, through the C interface of the libjpeg-turbo that jpeglib carries.
+"""Change coefficients where libjpeg holds them, and write any common kind of JPEG: libjpeg-turbo's C interface.
 
 jpeglib's own writer has no switch for progressive coding, drops restart markers, and forgets the fourth component of
 CMYK. Of its builds only MozJPEG writes progressive files, and tries dozens of ways to cut the scans before it does:
@@ -12,7 +12,8 @@ As with jpeglib's own functions, a fatal libjpeg error ends the process: hand in
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -94,6 +95,19 @@ def is_available(library: ctypes.CDLL) -> bool:
     return all(hasattr(library, name) for name in _NEEDED)
 
 
+@contextmanager
+def opened(
+    library: ctypes.CDLL, data: bytes, num_blocks: Sequence[tuple[int, int]]
+) -> Iterator[list[NDArray[np.int16]]]:
+    """The coefficients of `data`, a sound JPEG, where libjpeg holds them until the context ends: one (block rows, block
+    columns, 8, 8) int16 array per component, of as many as `num_blocks` says.
+
+    Raises `ValueError` where one is so large (a gigabyte) that libjpeg holds it in pieces.
+    """
+    with _reader(library, data) as (reader, arrays):
+        yield _in_place(reader, arrays, num_blocks)
+
+
 def write(
     library: ctypes.CDLL,
     data: bytes,
@@ -108,49 +122,70 @@ def write(
     optimal Huffman tables; a restart marker every `restart_interval` MCUs, or every `restart_rows` rows of them,
     unless that is 0.
 
-    `edit` is given one (block rows, block columns, 8, 8) int16 array per component, of as many as `num_blocks` says.
-    Frame, tables and components are those of `data`, a sound JPEG. Raises what `edit` raises, and before it is called
-    `ValueError` where the library only writes progressive files.
+    `edit` is given what `opened` gives. Frame, tables and components are those of `data`, a sound JPEG. Raises what
+    `edit` raises, and before it is called `ValueError` where `opened` does or the library only writes progressive
+    files.
     """
+    writer = _Codec()
+    target, target_bytes = ctypes.c_void_p(), ctypes.c_ulong()
+    sink = ctypes.byref(writer)
+    with _reader(library, data) as (reader, arrays):
+        writer.errors = reader.errors
+        library.jpeg_CreateCompress(sink, *_version_and_size(library, "jpeg_CreateCompress"))
+        try:
+            library.jpeg_copy_critical_parameters(ctypes.byref(reader), sink)
+            if settings := _progression(library, writer):
+                settings.optimize_coding = _TRUE
+                settings.restart_interval = restart_interval
+                settings.restart_in_rows = restart_rows
+                if not is_progressive:
+                    settings.num_scans, settings.scans = 0, None
+            elif not is_progressive:
+                raise ValueError("the libjpeg of this system cannot write it in one scan")
+            edit(_in_place(reader, arrays, num_blocks))
+            library.jpeg_mem_dest_tj(sink, ctypes.byref(target), ctypes.byref(target_bytes), _TRUE)
+            library.jpeg_write_coefficients(sink, arrays)
+            library.jpeg_finish_compress(sink)
+            return ctypes.string_at(target.value or 0, target_bytes.value)
+        finally:
+            library.jpeg_destroy_compress(sink)
+            library.free(target)  # of the C library that the build is linked to
+
+
+@contextmanager
+def _reader(library: ctypes.CDLL, data: bytes) -> Iterator[tuple[_Codec, ctypes._Pointer[ctypes.c_void_p]]]:
+    """A codec that has decoded `data`, and its virtual array of each component."""
     errors = _Errors()
     library.jpeg_std_error(ctypes.byref(errors))
-    reader, writer = _Codec(), _Codec()
-    reader.errors = writer.errors = ctypes.pointer(errors)
-    target, target_bytes = ctypes.c_void_p(), ctypes.c_ulong()
+    reader = _Codec(errors=ctypes.pointer(errors))
+    source = ctypes.byref(reader)
     read_coefficients = library.jpeg_read_coefficients
     read_coefficients.restype = ctypes.POINTER(ctypes.c_void_p)
-    source, sink = ctypes.byref(reader), ctypes.byref(writer)
     library.jpeg_CreateDecompress(source, *_version_and_size(library, "jpeg_CreateDecompress"))
-    library.jpeg_CreateCompress(sink, *_version_and_size(library, "jpeg_CreateCompress"))
     try:
         library.jpeg_mem_src_tj(source, data, ctypes.c_ulong(len(data)))
         library.jpeg_read_header(source, _TRUE)
-        arrays = read_coefficients(source)
-        library.jpeg_copy_critical_parameters(source, sink)
-        if settings := _progression(library, writer):
-            settings.optimize_coding = _TRUE
-            settings.restart_interval = restart_interval
-            settings.restart_in_rows = restart_rows
-            if not is_progressive:
-                settings.num_scans, settings.scans = 0, None
-        elif not is_progressive:
-            raise ValueError("the libjpeg of this system cannot write it in one scan")
-        planes = [np.empty((*shape, 8, 8), np.int16) for shape in num_blocks]
-        held = list(zip(arrays[: len(planes)], planes, strict=True))
-        for array, plane in held:
-            _copy_rows(reader, array, plane, to_codec=False)
-        edit(planes)
-        for array, plane in held:
-            _copy_rows(reader, array, plane, to_codec=True)
-        del planes, held, plane  # as large as what libjpeg holds; the stream grows in their place
-        library.jpeg_mem_dest_tj(sink, ctypes.byref(target), ctypes.byref(target_bytes), _TRUE)
-        library.jpeg_write_coefficients(sink, arrays)
-        library.jpeg_finish_compress(sink)
-        return ctypes.string_at(target.value or 0, target_bytes.value)
+        yield reader, read_coefficients(source)
     finally:
-        library.jpeg_destroy_compress(sink)
         library.jpeg_destroy_decompress(source)
-        library.free(target)  # of the C library that the build is linked to
+
+
+def _in_place(
+    reader: _Codec, arrays: ctypes._Pointer[ctypes.c_void_p], num_blocks: Sequence[tuple[int, int]]
+) -> list[NDArray[np.int16]]:
+    """One view per component. libjpeg may pad rows, all of them alike. Raises `ValueError` as `opened` does."""
+    access = _AccessRows(reader.memory[_ACCESS_VIRT_BARRAY])
+    planes = []
+    for array, shape in zip(arrays[: len(num_blocks)], num_blocks, strict=True):
+        found = [access(ctypes.addressof(reader), array, row, 1, _TRUE) or 0 for row in range(shape[0])]
+        rows = [ctypes.c_size_t.from_address(pointer).value for pointer in found]
+        row_bytes = rows[1] - rows[0] if len(rows) > 1 else shape[1] * _BLOCK_BYTES
+        if any(row != rows[0] + index * row_bytes for index, row in enumerate(rows)) or row_bytes <= 0:
+            raise ValueError("libjpeg holds its coefficients in pieces")
+        memory = (ctypes.c_byte * (row_bytes * len(rows))).from_address(rows[0])
+        strides = (row_bytes, _BLOCK_BYTES, *np.empty((8, 8), np.int16).strides)
+        planes.append(np.ndarray((*shape, 8, 8), np.int16, memoryview(memory), strides=strides))
+    return planes
 
 
 def _progression(library: ctypes.CDLL, writer: _Codec) -> _Settings | None:
@@ -171,19 +206,6 @@ def _progression(library: ctypes.CDLL, writer: _Codec) -> _Settings | None:
             are_defaults = new.do_fancy_downsampling == 1 and not any(getattr(new, name) for name in _ZERO_BY_DEFAULT)
             return new if are_defaults else None
     return None
-
-
-def _copy_rows(codec: _Codec, array: int, plane: NDArray[np.int16], *, to_codec: bool) -> None:
-    """Copy a contiguous `plane` to one virtual array of the codec's memory manager, or from there."""
-    access = _AccessRows(codec.memory[_ACCESS_VIRT_BARRAY])
-    this, ours, row_bytes = ctypes.addressof(codec), plane.ctypes.data, plane.shape[1] * _BLOCK_BYTES
-    for row in range(len(plane)):
-        rows = access(this, array, row, 1, to_codec)
-        assert rows is not None
-        theirs = ctypes.c_void_p.from_address(rows).value or 0
-        target, source = (theirs, ours) if to_codec else (ours, theirs)
-        ctypes.memmove(target, source, row_bytes)
-        ours += row_bytes
 
 
 @cache
