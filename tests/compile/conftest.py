@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_generator import random_generator
+from small_networks import random_generator
 
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx
 from inpaint_batch.models.dcf import DcfGenerator

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_generator import SPEC
+from small_networks import SMALL
 
 from inpaint_batch.compile.build import build_onnx
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
@@ -70,7 +70,7 @@ def test_a_wrong_export_is_refused_and_leaves_nothing(
             shutil.copyfile(fp32, path)
 
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
-    generator = DcfGenerator(SPEC)
+    generator = DcfGenerator(SMALL)
     torch.nn.init.constant_(generator.head.bias, 0.1)
     with pytest.raises(EngineError, match="differs from torch"):
         export_onnx(generator, tmp_path / "wrong.onnx")

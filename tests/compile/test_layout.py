@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from small_generator import SHALLOW, random_generator
+from small_networks import random_generator, small
 
 from inpaint_batch.compile import layout, quantise
 from inpaint_batch.compile.export import INPUTS, example_inputs, export_onnx
@@ -82,7 +82,7 @@ def test_gathering_with_eight_bits_stays_close(plain: onnx.ModelProto) -> None:
 
 def test_cells_are_as_large_as_the_stages_want_them(tmp_path: Path) -> None:
     """A network that ends at 1/4 has two stages: cells of 2×2 and of 4×4, and none of one feature."""
-    generator = random_generator(SHALLOW)
+    generator = random_generator(small((1, 2)))
     export_onnx(generator, tmp_path / "x.fp32.onnx")
     feeds = [feed(1, 64, 64, 1), feed(1, 128, 128, 2)]
     quantise.quantise(tmp_path / "x.fp32.onnx", tmp_path / "x.int8.onnx", feeds)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from small_networks import small, woken
 from torch import nn
 
 from inpaint_batch.errors import ConfigError
@@ -16,30 +16,6 @@ from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.layers.bottlenecks import TransformerBlock, WaveletBlock, haar_filters
 from inpaint_batch.models.masked_autoencoder import MaskedAutoencoder
 from inpaint_batch.models.spec import DcfSpec
-
-
-def small(bottleneck: Any = "conv", encoder_blocks: tuple[int, ...] = (1, 2, 2, 1)) -> DcfSpec:
-    stages = slice(-min(3, len(encoder_blocks)), None)
-    return DcfSpec(
-        width=8,
-        encoder_blocks=encoder_blocks,
-        decoder_blocks=(1, 1, 1)[stages],
-        bottleneck=bottleneck,
-        bottleneck_hidden=8,
-        stage_widths=(8, 8, 8)[stages],
-        key_channels=8,
-        value_channels=(8, 4, 4)[stages],
-    )
-
-
-def woken(network: nn.Module) -> nn.Module:
-    """Weights that start at zero get values, so that everything counts."""
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if not parameter.any():
-                nn.init.normal_(parameter, std=0.1)
-    return network.eval()
 
 
 @pytest.mark.parametrize("kind", [TransformerBlock, WaveletBlock])
@@ -81,7 +57,12 @@ def test_attention_by_hand() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [small("transformer"), small("wavelet"), small(encoder_blocks=(1, 1, 2)), small(encoder_blocks=(1, 3))],
+    [
+        small((1, 2, 2, 1), bottleneck="transformer"),
+        small((1, 2, 2, 1), bottleneck="wavelet"),
+        small((1, 1, 2)),
+        small((1, 3)),
+    ],
 )
 def test_every_depth_and_bottleneck_makes_a_generator(spec: DcfSpec, tmp_path: Path) -> None:
     """Known pixels pass through, a tile does not depend on its batch, the file brings back the network."""
@@ -107,8 +88,8 @@ def test_every_depth_and_bottleneck_makes_a_generator(spec: DcfSpec, tmp_path: P
 def test_a_network_of_fewer_levels_is_one_whose_coarsest_say_nothing(num_levels: int) -> None:
     """The same weights give the same where nothing comes up from below, and nothing is borrowed."""
     blocks = (1, 2, 2, 1)
-    deep = woken(DcfGenerator(small(encoder_blocks=blocks)))
-    shallow = DcfGenerator(small(encoder_blocks=blocks[:num_levels])).eval()
+    deep = woken(DcfGenerator(small(blocks)))
+    shallow = DcfGenerator(small(blocks[:num_levels])).eval()
     left_out = 3 - shallow.spec.num_stages  # the stages of the deep one that the other has not got
     reduce = deep.stages[3 - num_levels].reduce  # type: ignore[index]
     weights = {}
@@ -133,7 +114,7 @@ def test_a_network_of_fewer_levels_is_one_whose_coarsest_say_nothing(num_levels:
 
 def test_a_network_of_two_levels_borrows_from_known_places_too() -> None:
     """What lies far outside of any convolution's reach changes the fill, through attention."""
-    generator = woken(DcfGenerator(small(encoder_blocks=(1, 1))))
+    generator = woken(DcfGenerator(small((1, 1))))
     hole = torch.zeros(1, 1, 64, 256)
     hole[..., 24:40, 8:24] = 1
     image = torch.rand(1, 3, 64, 256) * (1 - hole)
@@ -149,11 +130,11 @@ def test_a_network_of_two_levels_borrows_from_known_places_too() -> None:
 
 def test_an_unknown_bottleneck_is_refused() -> None:
     with pytest.raises(ConfigError, match="conv, transformer, wavelet, not 'fourier'"):
-        small("fourier")
+        small((1, 2, 2, 1), bottleneck="fourier")
     with pytest.raises(ConfigError, match="'wavelet' lives at 1/16"):
-        small("wavelet", encoder_blocks=(1, 1, 1))
+        small((1, 1, 1), bottleneck="wavelet")
     with pytest.raises(ConfigError, match=r"two to four numbers, not \[1\]"):
-        small(encoder_blocks=(1,))
+        small((1,))
     with pytest.raises(ConfigError, match=r"stage_widths must be 2 numbers.*not \[128, 64, 32\]"):
         DcfSpec(encoder_blocks=(1, 3), decoder_blocks=(1, 0))
 
@@ -162,7 +143,7 @@ def test_an_unknown_bottleneck_is_refused() -> None:
 def test_a_masked_autoencoder_guesses_from_the_deepest_features_alone(
     encoder_blocks: tuple[int, ...], tmp_path: Path
 ) -> None:
-    network = woken(MaskedAutoencoder(small(encoder_blocks=encoder_blocks)))
+    network = woken(MaskedAutoencoder(small(encoder_blocks)))
     image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     hole[:, :, 16:32, 16:48] = 1
     inputs = (image * (1 - hole), hole, torch.zeros_like(image), torch.zeros(1, 1, 1, 1))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_networks import SMALL, random_generator
 from torch.utils.flop_counter import FlopCounterMode
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.dcf import INPUT_CHANNELS, DcfGenerator
 from inpaint_batch.models.spec import DcfSpec
-
-SMALL = DcfSpec(width=8, bottleneck_hidden=8, stage_widths=(8, 8, 8), key_channels=8, value_channels=(8, 4, 4))
 
 
 def tile(batch: int = 2, height: int = 64, width: int = 96) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -19,15 +18,6 @@ def tile(batch: int = 2, height: int = 64, width: int = 96) -> tuple[torch.Tenso
     hole = torch.zeros(batch, 1, height, width)
     hole[:, :, 20:40, 30:60] = 1
     return image, hole, torch.rand(batch, 3, height, width, generator=generator)
-
-
-def random_generator() -> DcfGenerator:
-    torch.manual_seed(1)
-    generator = DcfGenerator(SMALL).eval()
-    for parameter in generator.parameters():
-        if parameter.ndim == 4 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return generator
 
 
 def test_default_generator_stays_within_its_limits() -> None:

@@ -5,33 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from small_networks import SMALLEST, random_generator
 
 from inpaint_batch.models.dcf import DcfGenerator
-from inpaint_batch.models.spec import DcfSpec
 from inpaint_batch.models.transplant import fitting_weights
 
-SPEC = DcfSpec(
-    width=8,
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(0, 0, 0),
-    bottleneck_hidden=8,
-    stage_widths=(8, 6, 4),
-    key_channels=8,
-    value_channels=(8, 4, 2),
-)
-
-
-def random_generator(spec: DcfSpec, seed: int) -> DcfGenerator:
-    torch.manual_seed(seed)
-    generator = DcfGenerator(spec).eval()
-    for parameter in generator.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return generator
+SPEC = replace(SMALLEST, stage_widths=(8, 6, 4), value_channels=(8, 4, 2))
+"""Every stage has sizes of its own."""
 
 
 def test_a_network_with_further_blocks_computes_the_same() -> None:
-    source = random_generator(SPEC, 1)
+    source = random_generator(SPEC)
     target = DcfGenerator(replace(SPEC, encoder_blocks=(2, 1, 3, 2), decoder_blocks=(1, 1, 1))).eval()
     fitting = fitting_weights(source, target)
     assert fitting.keys() == source.state_dict().keys()
@@ -45,7 +29,7 @@ def test_a_network_with_further_blocks_computes_the_same() -> None:
 
 def test_stages_are_matched_by_resolution() -> None:
     """Of two stages the first, at 1/4, is the second of three."""
-    source = random_generator(SPEC, 1)
+    source = random_generator(SPEC)
     shallow = replace(
         SPEC, encoder_blocks=(1, 1), decoder_blocks=(0, 0), stage_widths=(6, 4), value_channels=(4, 2), key_channels=4
     )
@@ -64,7 +48,7 @@ def test_stages_are_matched_by_resolution() -> None:
 
 
 def test_layers_of_another_shape_begin_anew() -> None:
-    source = random_generator(SPEC, 1)
+    source = random_generator(SPEC)
     target = DcfGenerator(replace(SPEC, stage_widths=(8, 6, 5)))
     missing = target.state_dict().keys() - fitting_weights(source, target).keys()
     assert missing == {

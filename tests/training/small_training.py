@@ -1,4 +1,4 @@
-"""A network and a run so small that a step takes a tenth of a second, for all tests of training."""
+"""A run of a network so small that a step takes a tenth of a second, for all tests of training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import torch
+from small_networks import SMALLEST
 
-from inpaint_batch.models.spec import DcfSpec
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import Crops
@@ -15,17 +15,8 @@ from inpaint_batch.training.photographs import list_photographs
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.trainer import LAST, train
 
-SMALL = DcfSpec(
-    width=8,
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(0, 0, 0),
-    bottleneck_hidden=8,
-    stage_widths=(8, 8, 8),
-    key_channels=8,
-    value_channels=(8, 4, 4),
-)
 CONFIG = TrainConfig(
-    model=SMALL,
+    model=SMALLEST,
     steps=8,
     batch_size=2,
     sides_px=(64, 128),

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from small_training import CONFIG, SMALL, check_resuming, weights_of
+from small_networks import SMALLEST
+from small_training import CONFIG, check_resuming, weights_of
 
 from inpaint_batch.errors import ConfigError, StorageError
 from inpaint_batch.models.checkpoint import load_generator
@@ -132,14 +133,14 @@ def test_starting_from_weights(photographs: Path, tmp_path: Path) -> None:
     train(replace(SHORT, steps=2), photographs, tmp_path / "first")
     start = load_generator(tmp_path / "first" / EXPORT)
     settings = settings_of_run(tmp_path / "second", init=tmp_path / "first" / EXPORT, steps=1)
-    assert settings.model == SMALL
+    assert settings.model == SMALLEST
     config = replace(SHORT, steps=1, learning_rate=0.0, seed=5)
     train(config, photographs, tmp_path / "second", init=tmp_path / "first" / EXPORT)
     second = weights_of(tmp_path / "second")
     assert all(torch.equal(second[name], value) for name, value in start.state_dict().items())
     with pytest.raises(ConfigError, match="a network of width 8, and the settings ask for 16"):
         train(
-            replace(config, model=replace(SMALL, width=16)),
+            replace(config, model=replace(SMALLEST, width=16)),
             photographs,
             tmp_path / "x",
             init=tmp_path / "first" / EXPORT,

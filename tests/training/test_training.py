@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import CONFIG, SMALL, check_resuming
+from small_networks import SMALLEST
+from small_training import CONFIG, check_resuming
 
 from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.models.checkpoint import load_generator
@@ -104,7 +105,7 @@ def test_orthogonalised_updates_have_singular_values_near_one() -> None:
 
 def test_learning_one_batch_by_heart_halves_its_loss(photographs: Path) -> None:
     """A wrong sign, a detached graph or a dead layer anywhere between input and loss makes this fail."""
-    model = replace(SMALL, width=16, bottleneck_hidden=32, decoder_blocks=(1, 1, 0), stage_widths=(32, 24, 16))
+    model = replace(SMALLEST, width=16, bottleneck_hidden=32, decoder_blocks=(1, 1, 0), stage_widths=(32, 24, 16))
     config = replace(CONFIG, model=model, steps=1000, learning_rate=2e-3, warmup_steps=1)
     config = replace(config, sides_px=(64,), side_shares=(1.0,), prior_share=0.0)
     state = TrainingState(config)
@@ -128,7 +129,7 @@ def test_a_second_run_does_not_overwrite_the_first(photographs: Path, tmp_path: 
     train(replace(CONFIG, steps=1), photographs, tmp_path)
     with pytest.raises(ConfigError, match="--resume"):
         train(CONFIG, photographs, tmp_path)
-    other = replace(CONFIG, model=replace(SMALL, width=16))
+    other = replace(CONFIG, model=replace(SMALLEST, width=16))
     with pytest.raises(ConfigError, match="other sizes"):
         train(other, photographs, tmp_path, resume=True)
 
