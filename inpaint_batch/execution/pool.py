@@ -197,12 +197,10 @@ class Pool:
         A silent worker may be busy with a chunk of many rows, with one large row, or be dead without our having been
         told. It hangs where it brings no row to its end within the limit, or does not even answer.
         """
-        for member in self.members:
+        for member in [member for member in self.members if member.chunks]:
             now_s = time.monotonic()
             silent_s = now_s - member.since_s
             too_long = bool(self._row_timeout_s) and silent_s >= self._row_timeout_s
-            if not member.chunks:
-                continue
             if member.pulse is None:
                 if too_long or now_s - max(member.since_s, member.pulse_at_s) >= ASK_S:
                     member.pulse = self.transport.call(member.handle, "pulse")
