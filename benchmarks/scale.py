@@ -147,11 +147,13 @@ def everything_done(folder: Path, num_rows: int) -> Path:
         for number, name in enumerate(row_names(num_rows)):
             image, mask = f"{images}/{name}", f"{masks}/{name}"
             key = row_key(Row(name, number + 2, image, mask, name), row_config, tiling, engine)
-            started = LedgerEntry(id=name, key=key, status="started", image=image, output=name, run="bench")
+            at_s = 1.7e9 + number
+            started = LedgerEntry(id=name, at_s=at_s, key=key, status="started", image=image, output=name, run="bench")
             done = LedgerEntry(
                 id=name,
                 key=key,
                 status="done",
+                at_s=at_s,
                 image=image,
                 output=name,
                 num_tiles={64: 3},
@@ -161,8 +163,8 @@ def everything_done(folder: Path, num_rows: int) -> Path:
                 run="bench",
                 worker="node7:4711",
             )
-            ledger.write(started.to_line(1.7e9 + number))
-            ledger.write(done.to_line(1.7e9 + number))
+            ledger.write(started.to_line())
+            ledger.write(done.to_line())
     return write_manifest(folder / "manifest.csv", num_rows)
 
 

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,8 +106,7 @@ class Box(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One line of a manifest: one image to restore."""
 
     id: str
@@ -121,7 +121,7 @@ class Row:
     """Where the result goes, relative to the output folder, with forward slashes; never absolute, never with `..`."""
     truth: str | None = None
     """The undamaged image, where it is known; used by evaluation only."""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Per-row overrides, by the name of the option (`mask_polarity`, `dilate`, ...), as text from the manifest."""
 
 

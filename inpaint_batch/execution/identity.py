@@ -43,9 +43,9 @@ class Identity(NamedTuple):
     """Who a row is, and what was seen of its files."""
 
     key: str
-    image: Look | None
-    """None where it is not there, or an object."""
-    mask: Look | None
+    image: tuple[str, Look | None]
+    """Where it lies (`location`), and what it looks like: None where it is not there, or an object."""
+    mask: tuple[str, Look | None]
 
 
 def identify(row: Row, config: RowConfig, tiling: TilingConfig, engine: str, *, by_content: bool = False) -> Identity:
@@ -118,16 +118,16 @@ def fingerprint(path: str) -> str:
     return _fingerprint(path, False)[0].hex()
 
 
-def _fingerprint(path: str, by_content: bool) -> tuple[bytes, Look | None]:
+def _fingerprint(path: str, by_content: bool) -> tuple[bytes, tuple[str, Look | None]]:
     name = location(path)
     if "://" in name:
-        return _digest(f"{name}\0{object_version(name)}"), None
+        return _digest(f"{name}\0{object_version(name)}"), (name, None)
     seen = look(name)
     if seen is None:
-        return _digest(f"{name}\0\0"), None
+        return _digest(f"{name}\0\0"), (name, None)
     if by_content:
-        return content_digest(name, seen), seen
-    return _digest(f"{name}\0{seen[0]}\0{seen[1]}"), seen
+        return content_digest(name, seen), (name, seen)
+    return _digest(f"{name}\0{seen[0]}\0{seen[1]}"), (name, seen)
 
 
 @lru_cache(maxsize=VERSIONS_KEPT)

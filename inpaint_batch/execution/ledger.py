@@ -21,11 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.config import Shard
-from inpaint_batch.execution.ledger_lines import LedgerEntry, Line, parts_of
+from inpaint_batch.execution.ledger_lines import LedgerEntry, parts_of
 from inpaint_batch.execution.memory import Known, Memory
 
 __all__ = ["Known", "Ledger", "LedgerEntry"]
@@ -125,17 +126,18 @@ class Ledger:
         return self._all_claims
 
     def append(self, entry: LedgerEntry) -> None:
-        """Add a line. It survives the end of this process at once, and a power cut once the disk has it (see `tick`).
+        """Add a line, with the time in it.
 
+        It survives the end of this process at once, and a power cut once the disk has it (see `tick`).
         Raises `OSError` where the disk does not take it.
         """
         if self._file is None:
             self._file = self._new_part()
         with self._naming:
-            self._file.write(entry.to_line(time.time()))
+            self._file.write(msgspec.structs.replace(entry, at_s=round(time.time(), 3)).to_line())
             self._file.flush()
         self._unsynced += 1
-        self._rows.add(Line.of(entry))
+        self._rows.add(entry)
         self._own_claims.add(_claim(entry.output, entry.image))
         if len(self._own_claims) >= OWN_CLAIMS:
             self._claims.extend(self._own_claims)
@@ -208,12 +210,12 @@ class Ledger:
         self._folder.rename(self._archive / f"{number:06d}")
         self._folder.mkdir()
 
-    def _lines(self, part: Path) -> Iterator[Line]:
+    def _lines(self, part: Path) -> Iterator[LedgerEntry]:
         """The lines of a part; what they claim is remembered, and damaged ones are counted."""
         claims = self._claims
         with part.open("rb") as file:
             for text in file:
-                line = Line.parse(text)
+                line = LedgerEntry.parse(text)
                 if line is None:
                     self.num_damaged += 1
                 else:

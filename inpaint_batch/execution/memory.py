@@ -6,7 +6,7 @@ from binascii import unhexlify
 from typing import NamedTuple
 
 from inpaint_batch.execution.identity import KEY_DIGITS
-from inpaint_batch.execution.ledger_lines import Line, Status
+from inpaint_batch.execution.ledger_lines import LedgerEntry, Status
 
 _KEY_BYTES = KEY_DIGITS // 2
 _STATUS: dict[int, Status] = {ord("s"): "started", ord("x"): "dropped", ord("d"): "done"}
@@ -46,27 +46,28 @@ class Memory:
         found = self._rows.get(hash(row_id))
         return _unpacked(found, row_id) if isinstance(found, bytes) else found
 
-    def add(self, line: Line) -> None:
+    def add(self, line: LedgerEntry) -> None:
         """One line more, the next in order."""
         at = hash(line.id)
         before = self._rows.get(at)
+        known = packed = None
         if line.alone or line.code or not line.output or isinstance(before, Known):
             known = _merged(_unpacked(before, line.id) if isinstance(before, bytes) else before, line)
-            if known.code or known.num_deaths or not known.output:
-                self._rows[at] = known
-                return
-            line = line._replace(output=known.output)
-        self._rows[at] = _packed(line)
+            if known.output and not (known.code or known.num_deaths):
+                packed = _packed(line, known.output)
+        else:
+            packed = _packed(line, line.output)
+        self._rows[at] = packed or known or _merged(None, line)
 
 
-def _packed(line: Line) -> bytes | Known:
+def _packed(line: LedgerEntry, output: str) -> bytes | None:
     if len(line.key) == KEY_DIGITS and line.status != "failed":
-        output = b"" if line.output == line.id else line.output.encode("utf-8", "surrogatepass")
+        name = b"" if output == line.id else output.encode("utf-8", "surrogatepass")
         try:
-            return _SIGN[line.status] + unhexlify(line.key) + output
+            return _SIGN[line.status] + unhexlify(line.key) + name
         except ValueError:
             pass  # a key of another version, or by hand
-    return _merged(None, line)
+    return None
 
 
 def _unpacked(packed: bytes, row_id: str) -> Known:
@@ -74,7 +75,7 @@ def _unpacked(packed: bytes, row_id: str) -> Known:
     return Known(_STATUS[packed[0]], packed[1 : 1 + _KEY_BYTES].hex(), output or row_id)
 
 
-def _merged(before: Known | None, line: Line) -> Known:
+def _merged(before: Known | None, line: LedgerEntry) -> Known:
     # A row that failed before it had a name for its output still owns the output of an earlier, better day.
     output = line.output or (before.output if before else "")
     num_deaths = 0

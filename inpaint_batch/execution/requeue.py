@@ -8,10 +8,11 @@ alone. Knows neither workers nor clocks.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import msgspec
 
 from inpaint_batch.errors import FailureCode
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
@@ -78,7 +79,7 @@ class Requeue:
         self._chunks.extend(chunks)
 
     def _alone(self, task: RowTask) -> None:
-        self._chunks.append(Chunk([dataclasses.replace(task, attempt=task.attempt + 1)], alone=True))
+        self._chunks.append(Chunk([msgspec.structs.replace(task, attempt=task.attempt + 1)], alone=True))
 
 
 def _tasks(chunks: Iterable[Chunk]) -> list[RowTask]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 
+import msgspec
+
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import ConfigError, FailureCode
 from inpaint_batch.execution.tasks import RowOutcome, RowTask
@@ -74,9 +76,9 @@ class Shortage:
             if tiling is None:
                 return False
             facts = task.facts and dataclasses.replace(task.facts, tiling=tiling)
-            task = dataclasses.replace(task, tiling=tiling, facts=facts)
+            task = msgspec.structs.replace(task, tiling=tiling, facts=facts)
         self._alone.add(task.row.id)
-        self._waiting.append(dataclasses.replace(task, attempt=task.attempt + 1))
+        self._waiting.append(msgspec.structs.replace(task, attempt=task.attempt + 1))
         return True
 
     def was_of_company(self, outcome: RowOutcome) -> bool:

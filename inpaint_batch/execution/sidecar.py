@@ -75,7 +75,7 @@ def write_beside(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int,
         SUFFIX: lambda: json.dumps(told, indent=2, ensure_ascii=True) + "\n",
         PREMIS_SUFFIX: lambda: premis_event(told),
     }
-    result = prepared.task.destination
+    result = Path(prepared.task.destination)
     for suffix, path in zip(facts.suffixes, paths_beside(result, facts.suffixes), strict=True):
         with atomic_write(path) as temporary:
             temporary.write_text(texts[suffix](), encoding="utf-8")

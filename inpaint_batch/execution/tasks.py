@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
@@ -15,8 +16,7 @@ from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.types import Row
 
 
-@dataclass(frozen=True, slots=True)
-class RowTask:
+class RowTask(msgspec.Struct, frozen=True):
     """One row that is to be done now, with everything about it decided."""
 
     row: Row
@@ -27,8 +27,8 @@ class RowTask:
     """Identity of the work (see `identity.row_key`)."""
     output: str
     """Name of the result relative to the output folder, after conflicts were settled."""
-    destination: Path
-    """Where the result goes: `output` inside the output folder, already checked to lie there."""
+    destination: str
+    """Path where the result goes: `output` inside the output folder, already checked to lie there."""
     facts: RunFacts | None = None
     """What is said of the run in its result and beside it; None where no result is to be written."""
     store: str = ""
@@ -58,16 +58,15 @@ class Failure:
         return cls(error.code, error.message, error.retryable)
 
 
-@dataclass(frozen=True, slots=True)
-class RowOutcome:
+class RowOutcome(msgspec.Struct, frozen=True):
     """What became of a task."""
 
     task: RowTask
     failure: Failure | None = None
     """None where the row is done."""
-    num_tiles: Mapping[int, int] = field(default_factory=dict)
+    num_tiles: Mapping[int, int] = msgspec.field(default_factory=dict)
     """Tiles that the engine ran for this row, by side in pixels."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = msgspec.field(default_factory=dict)
     """Time spent on this row by stage (`types.STAGES`). A batch's time is shared out by its tiles."""
     coverage: float | None = None
     """Part of the image that is hole, 0..1; None where it never became known."""

@@ -11,8 +11,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.tasks import RowTask
@@ -30,8 +31,8 @@ class RowFiles:
         self._names: dict[str, str] = {}  # scratch path -> what people know it by
         self._store = task.store
         if task.store:
-            task = replace(task, destination=self._folder() / Path(task.output).name)
-            self._names[str(task.destination)] = joined(task.store, task.output)
+            task = replace(task, destination=str(self._folder() / Path(task.output).name))
+            self._names[task.destination] = joined(task.store, task.output)
         self.task = task
         """The task, its destination on this machine."""
         self.image = Path(task.row.image)
@@ -65,8 +66,8 @@ class RowFiles:
         result = joined(self._store, self.task.output)
         try:
             for path in beside:
-                send(path, result + path.name.removeprefix(self.task.destination.name))
-            send(self.task.destination, result)
+                send(path, result + path.name.removeprefix(Path(self.task.destination).name))
+            send(Path(self.task.destination), result)
         except ObjectError as error:
             raise error.for_run("write the results") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from inpaint_batch.execution.prepared import PreparedRow
 from inpaint_batch.execution.sidecar import paths_beside, write_beside, written_format, xmp_mark
@@ -20,9 +21,10 @@ def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
     more.
     """
     task, watch, patches = prepared.task, prepared.watch, prepared.patches
+    destination = Path(task.destination)
     watch.lap("")
     with prepared.files.by_name():
-        with atomic_write(task.destination) as temporary:
+        with atomic_write(destination) as temporary:
             write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
             watch.lap("write")
             verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
@@ -33,5 +35,5 @@ def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
                     mark_file(temporary, kind, xmp_mark(prepared, task.facts), task.config.page)
                 # Before the result has its name: a result never stands without what is wanted beside it.
                 write_beside(prepared, task.facts, num_tiles, temporary)
-        prepared.files.deliver(*paths_beside(task.destination, task.facts.suffixes if task.facts else ()))
+        prepared.files.deliver(*paths_beside(destination, task.facts.suffixes if task.facts else ()))
     watch.lap("write")

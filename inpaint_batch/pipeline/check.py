@@ -159,7 +159,7 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
     task: RowTask | None = None
     try:
         settings = row_config(row, config.row)
-        task = RowTask(row, settings, "", output_name(row, settings), Path())
+        task = RowTask(row, settings, "", output_name(row, settings), "")
         limit_bytes = row_limit_bytes(config.max_memory_bytes)
         if depth == "headers":
             header = look_at_header(task, max_image_bytes=config.max_image_bytes, limit_bytes=limit_bytes)

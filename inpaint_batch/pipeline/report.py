@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from inpaint_batch.errors import RowError, UsageError
-from inpaint_batch.execution.ledger_lines import Line, read_texts
+from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
@@ -33,45 +32,20 @@ MAX_FAILED = 500
 """Failures that are listed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """A row that is done, as the ledger tells it."""
-
-    id: str
-    image: str
-    output: str
-    coverage: float | None
-    warnings: tuple[str, ...]
-    page: int
-
-    @classmethod
-    def of(cls, line: Line, text: bytes) -> _Result:
-        values = json.loads(text.decode("utf-8", "surrogatepass"))
-        told = values.get("coverage")
-        return cls(
-            line.id,
-            line.image,
-            line.output,
-            float(told) if isinstance(told, int | float) else None,
-            tuple(str(warning) for warning in values.get("warnings", ())),
-            int(values.get("page", 0)),
-        )
-
-
 @dataclass(slots=True)
 class _First:
     """Of all rows that are added, the `limit` first by `rank`; memory for twice as many."""
 
     limit: int
-    rank: Callable[[_Result], object]
-    kept: dict[str, _Result] = field(default_factory=dict)
+    rank: Callable[[LedgerEntry], object]
+    kept: dict[str, LedgerEntry] = field(default_factory=dict)
 
-    def add(self, result: _Result) -> None:
+    def add(self, result: LedgerEntry) -> None:
         self.kept[result.id] = result
         if len(self.kept) > 2 * self.limit + 1000:
             self.kept = {each.id: each for each in self.ranked()}
 
-    def ranked(self) -> list[_Result]:
+    def ranked(self) -> list[LedgerEntry]:
         return sorted(self.kept.values(), key=self.rank)[: self.limit]  # type: ignore[arg-type]
 
 
@@ -100,20 +74,19 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
     return target
 
 
-def _chosen(state: Path, num_rows: int) -> tuple[list[_Result], list[Failed], int]:
+def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], list[Failed], int]:
     """Results to show, failures to list, and how many there are of these."""
     widest, by_chance = _First(num_rows or 1 << 60, _by_width), _First(num_rows or 1 << 60, _by_chance)
     failed: dict[str, Failed] = {}
-    for line, text in read_texts(state):
+    for line in read_lines(state):
         if line.status == "failed":
             failed[line.id] = Failed(line.id, line.code, line.message)
             for kept in (widest.kept, by_chance.kept):
                 kept.pop(line.id, None)
         elif line.status == "done":
             failed.pop(line.id, None)
-            result = _Result.of(line, text)
-            widest.add(result)
-            by_chance.add(result)
+            widest.add(line)
+            by_chance.add(line)
     first = widest.ranked()[: round(num_rows * WIDEST_SHARE) or None] if num_rows else widest.ranked()
     already = {each.id for each in first}
     others = [each for each in by_chance.ranked() if each.id not in already]
@@ -121,11 +94,11 @@ def _chosen(state: Path, num_rows: int) -> tuple[list[_Result], list[Failed], in
     return chosen, list(failed.values())[:MAX_FAILED], len(failed)
 
 
-def _by_width(result: _Result) -> tuple[bool, float, str]:
+def _by_width(result: LedgerEntry) -> tuple[bool, float, str]:
     return not result.warnings, -(result.coverage or 0.0), result.id
 
 
-def _by_chance(result: _Result) -> bytes:
+def _by_chance(result: LedgerEntry) -> bytes:
     return hashlib.blake2b(result.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
@@ -155,7 +128,7 @@ def _choice(num_shown: int, num_rows: int) -> str:
     )
 
 
-def _shown(result: _Result, output: Path | str, target: Path, max_image_bytes: int) -> Shown:
+def _shown(result: LedgerEntry, output: Path | str, target: Path, max_image_bytes: int) -> Shown:
     if isinstance(output, str):
         place, link = joined(output, result.output), ""
     else:
@@ -168,7 +141,7 @@ def _shown(result: _Result, output: Path | str, target: Path, max_image_bytes: i
     return Shown(result.id, result.image, result.output, link, result.coverage, result.warnings, pictures)
 
 
-def _compared(result: _Result, place: str, max_image_bytes: int) -> Comparison:
+def _compared(result: LedgerEntry, place: str, max_image_bytes: int) -> Comparison:
     page_number = result.page or None
     with _on_this_machine(result.image, "image") as source, _on_this_machine(place, "output") as written:
         before = open_image(source, max_bytes=max_image_bytes, page=page_number)

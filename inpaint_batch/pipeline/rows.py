@@ -83,14 +83,14 @@ class OutputNames:
         while not self._taken.add(path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()):
             number += 1
 
-    def claim(self, row: Row, name: str) -> tuple[str, Path] | None:
+    def claim(self, row: Row, name: str) -> tuple[str, str] | None:
         """The name and path for the row's result, conflicts settled; None where it shall be left out.
 
         Raises RowError(WRITE) where there is no way.
         """
         root = self._config.output
-        destination = self._outputs.destination(name, row)
-        is_ours = not self._outputs.is_taken(name) or self._owns(name, location(row.image))
+        destination, is_there = self._outputs.place(name, row)
+        is_ours = not is_there or self._owns(name, location(row.image))
         if not self._taken.add(name):
             if self._config.on_conflict != "suffix":
                 raise RowError(
@@ -101,13 +101,13 @@ class OutputNames:
             return name, destination
         try:
             resolved = resolve_conflict(
-                destination, self._config.on_conflict, taken=lambda path: self._is_taken(path, name)
+                Path(destination), self._config.on_conflict, taken=lambda path: self._is_taken(path, name)
             )
         except RowError as error:
             raise self._outputs.shown(error) from None
         if resolved is None:
             return None
-        return resolved.relative_to(root).as_posix(), resolved
+        return resolved.relative_to(root).as_posix(), str(resolved)
 
     def _is_taken(self, path: Path, wanted: str) -> bool:
         name = path.relative_to(self._config.output).as_posix()

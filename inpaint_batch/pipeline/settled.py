@@ -26,7 +26,7 @@ from typing import Any
 from inpaint_batch import __version__
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.execution.identity import ALGORITHM_VERSION, Look, look
-from inpaint_batch.execution.ledger_lines import Line, parts_of
+from inpaint_batch.execution.ledger_lines import LedgerEntry, parts_of
 from inpaint_batch.execution.sidecar import companions
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.report.tally import FailedRow
@@ -124,7 +124,7 @@ class Settled:
             with path.open("rb") as file:
                 file.seek(before[0])
                 for text in file:
-                    line = Line.parse(text)
+                    line = LedgerEntry.parse(text)
                     if line is not None and (part is None or part.has(line.id)):
                         return False
         return not known

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from inpaint_batch.config import RunConfig
-from inpaint_batch.execution.identity import Identity, Look, location
+from inpaint_batch.execution.identity import Identity, Look
 from inpaint_batch.execution.ledger_lines import parts_of
 from inpaint_batch.pipeline.settled import (
     BLOCK_ROWS,
@@ -49,7 +49,7 @@ class Settling:
         self._state, self._config, self._engine, self._manifest = state, config, engine, manifest
         self._path = settled_path(state, config.part)
         self._new = self._path.with_suffix(".new")
-        self._seen: dict[str, tuple[str, str, Identity]] = {}  # rows on their way, by id
+        self._seen: dict[str, Identity] = {}  # rows on their way, by id
         self._rows: list[_Standing] = []
         self._num_done = 0
         self._failed: list[SettledFailure] = []
@@ -75,17 +75,17 @@ class Settling:
         if is_uri(row.image) or is_uri(row.mask):
             self.spoil()
         else:
-            self._seen[row.id] = location(row.image), location(row.mask), identity
+            self._seen[row.id] = identity
 
     def done(self, row_id: str, output: str) -> None:
         """A row stands as `output`."""
         if self._spoilt:
             return
-        image, mask, identity = self._seen.pop(row_id)
-        if identity.image is None or identity.mask is None or "\0" in output:
+        _, (image, image_look), (mask, mask_look) = self._seen.pop(row_id)
+        if image_look is None or mask_look is None or "\0" in output:
             self.spoil()
             return
-        self._rows.append(_Standing(image, mask, output, (*identity.image, *identity.mask)))
+        self._rows.append(_Standing(image, mask, output, (*image_look, *mask_look)))
         if len(self._rows) >= BLOCK_ROWS:
             self._write_block()
 
@@ -98,8 +98,8 @@ class Settling:
             if row_id not in self._seen:  # refused for something that is neither in the manifest nor in its files
                 self.spoil()
                 return
-            image, mask, identity = self._seen.pop(row_id)
-            files = ((image, identity.image), (mask, identity.mask))
+            _, *seen = self._seen.pop(row_id)
+            files = tuple(seen)
         self._failed.append(SettledFailure(row_id, failed, files))
         if len(self._failed) > MAX_FAILED:
             self.spoil()

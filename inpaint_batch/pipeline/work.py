@@ -176,7 +176,8 @@ class Work:
 
     def _begin(self, task: RowTask, ledger: Ledger, *, alone: bool = False) -> RowTask:
         self._begun[task.row.id] = task
-        self._tally.redone.update([task.why] if task.why else [])
+        if task.why:
+            self._tally.redone[task.why] += 1
         ledger.append(started(task, self._summary.run, alone=alone))
         return task
 

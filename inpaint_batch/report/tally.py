@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class RowReport:
+
+class RowReport(msgspec.Struct, frozen=True):
     """One row's end, as it is told to a person."""
 
     id: str
@@ -25,9 +26,9 @@ class RowReport:
     earlier: bool = False
     """Whether it failed in an earlier run and was not tried again."""
     num_pixels: int = 0
-    num_tiles: Mapping[int, int] = field(default_factory=dict)
+    num_tiles: Mapping[int, int] = msgspec.field(default_factory=dict)
     """Tiles by side in pixels."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = msgspec.field(default_factory=dict)
     """Time by stage."""
     warnings: tuple[str, ...] = ()
     worker: str = ""
@@ -94,8 +95,8 @@ class Tally:
                 self.num_failed_earlier += 1
             else:
                 self.num_failed += 1
-        if report.num_tiles:
-            self.num_tiles.update(report.num_tiles)
+        for side_px, number in report.num_tiles.items():
+            self.num_tiles[side_px] += number
         for stage, seconds in report.seconds.items():
             self.seconds[stage] += seconds  # type: ignore[assignment]  # a Counter adds up floats as well
         self.num_warnings += len(report.warnings)

@@ -27,8 +27,11 @@ class Outputs(Protocol):
         """Whether anything is there, be it a link to nothing."""
         ...
 
-    def destination(self, name: str, row: Row) -> Path:
-        """Where the row's result is to be written on this machine; raises RowError(WRITE) where it may not go."""
+    def place(self, name: str, row: Row) -> tuple[str, bool]:
+        """Where the row's result is to be written on this machine, and whether anything is there (see `is_taken`).
+
+        Raises RowError(WRITE) where it may not go.
+        """
         ...
 
     def shown(self, error: RowError) -> RowError:
@@ -42,30 +45,33 @@ class FolderOutputs:
     def __init__(self, root: Path, *, read_only: bool = False) -> None:
         """`read_only`: nobody writes there meanwhile, so a folder that is not there need not be looked for again."""
         self._root = root
+        self._prefix = os.path.join(root, "")  # noqa: PTH118  (paths are made a million times)
         self._read_only = read_only
         self._checked: set[str] = set()  # folders that lie inside, and are there unless nothing is written
 
     def exists(self, name: str) -> bool:
         """See `Outputs`."""
-        return os.path.exists(f"{self._root}/{name}")  # noqa: PTH110  (a million times)
+        return os.path.exists(self._prefix + name)  # noqa: PTH110
 
     def is_taken(self, name: str) -> bool:
         """See `Outputs`."""
-        return os.path.lexists(f"{self._root}/{name}")
+        return os.path.lexists(self._prefix + name)
 
-    def destination(self, name: str, row: Row) -> Path:
+    def place(self, name: str, row: Row) -> tuple[str, bool]:
         """See `Outputs`."""
-        destination = self._root / name
+        destination = self._prefix + name
         folder = name.rpartition("/")[0]
         # Following every link on the way costs more than all else that is decided about a row.
-        if folder not in self._checked or output_problem(name) is not None:
-            destination = safe_join(self._root, name)
+        if folder not in self._checked or (name != row.output and output_problem(name) is not None):
+            parent = safe_join(self._root, name).parent
             if len(self._checked) >= FOLDERS_KEPT:
                 self._checked.clear()
-            if self._read_only or destination.parent.is_dir():
+            if self._read_only or parent.is_dir():
                 self._checked.add(folder)
-        refuse_input(destination, row)
-        return destination
+        is_taken = os.path.lexists(destination)
+        if is_taken:
+            refuse_input(Path(destination), row)
+        return destination, is_taken
 
     def shown(self, error: RowError) -> RowError:
         """See `Outputs`."""
@@ -94,7 +100,7 @@ class StoreOutputs:
         """See `Outputs`."""
         return hash(name) in self._names
 
-    def destination(self, name: str, row: Row) -> Path:
+    def place(self, name: str, row: Row) -> tuple[str, bool]:
         """See `Outputs`."""
         if (problem := output_problem(name)) is not None:
             raise RowError(FailureCode.WRITE, f"output {name!r} {problem}")
@@ -105,7 +111,7 @@ class StoreOutputs:
                     FailureCode.WRITE,
                     f"the output {uri} is the {role} of this row; choose an output prefix away from the input",
                 )
-        return self._root / name
+        return str(self._root / name), self.is_taken(name)
 
     def shown(self, error: RowError) -> RowError:
         """See `Outputs`."""

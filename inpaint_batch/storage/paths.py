@@ -77,7 +77,7 @@ def refuse_input(destination: Path, row: Row) -> None:
     if not os.path.lexists(destination):
         return
     try:
-        there = os.stat(destination)  # noqa: PTH116  (a million times)
+        there = destination.stat()
     except OSError:  # a link to nothing
         there = None
     for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):

@@ -45,7 +45,7 @@ class Runner:
 
 def tasks(gallery: Gallery, output: Path) -> list[RowTask]:
     rows = [row for row in read_manifest(gallery.manifest()) if isinstance(row, Row)]
-    return [RowTask(row, RowConfig(), "key", row.output, output / row.output) for row in rows]
+    return [RowTask(row, RowConfig(), "key", row.output, str(output / row.output)) for row in rows]
 
 
 def our_threads() -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inpaint_batch.execution.identity import KEY_DIGITS
-from inpaint_batch.execution.ledger_lines import LedgerEntry, Line
+from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.execution.memory import Known, Memory
 
 KEYS = st.sampled_from(["", "k", "z" * KEY_DIGITS, "0a" * (KEY_DIGITS // 2), "1b" * (KEY_DIGITS // 2)])
@@ -21,8 +21,14 @@ ENTRIES = st.builds(
     output=NAMES | st.just(""),
     alone=st.booleans(),
     image=NAMES | st.just(""),
+    at_s=st.floats(1e9, 2e9),
+    num_tiles=st.dictionaries(st.sampled_from([64, 128, 256]), st.integers(1, 9)),
+    seconds=st.dictionaries(st.sampled_from(["read", "write"]), st.floats(0, 1e4)),
+    coverage=st.none() | st.floats(0, 1),
     num_pixels=st.integers(0, 5),
+    warnings=st.lists(NAMES).map(tuple),
     why=st.sampled_from(["", "image"]),
+    page=st.integers(0, 3),
 ) | st.builds(
     LedgerEntry,
     id=NAMES,
@@ -37,22 +43,22 @@ ENTRIES = st.builds(
 
 @given(ENTRIES)
 def test_a_line_says_what_was_entered(entry):
-    assert Line.parse(entry.to_line(12.5)) == Line.of(entry)._replace(at_s=12.5)
+    assert LedgerEntry.parse(entry.to_line()) == entry
 
 
 @given(ENTRIES, st.data())
 def test_a_torn_line_is_damaged(entry, data):
-    text = entry.to_line(12.5)
-    assert Line.parse(text[: data.draw(st.integers(0, len(text) - 2))]) is None
+    text = entry.to_line()
+    assert LedgerEntry.parse(text[: data.draw(st.integers(0, len(text) - 2))]) is None
     half = len(text) // 2
-    assert Line.parse(text[:half] + b"\0" * (len(text) - half)) is None
+    assert LedgerEntry.parse(text[:half] + b"\0" * (len(text) - half)) is None
 
 
 @given(st.lists(ENTRIES, max_size=12))
 def test_the_last_word_is_kept_in_whatever_form(entries):
     memory, plain = Memory(), dict[str, Known]()
     for entry in entries:
-        memory.add(Line.of(entry))
+        memory.add(entry)
         before = plain.get(entry.id)
         deaths = (before.num_deaths if before else 0) + entry.alone if entry.status == "started" else 0
         output = entry.output or (before.output if before else "")
@@ -71,7 +77,7 @@ def test_a_row_takes_less_than_200_bytes():
         memory = Memory()
         for number in range(20_000):
             name = f"folder/{number:08d}.png"
-            memory.add(Line(name, f"{number:0{KEY_DIGITS}x}", "done", name))
+            memory.add(LedgerEntry(id=name, key=f"{number:0{KEY_DIGITS}x}", status="done", output=name))
         assert tracemalloc.get_traced_memory()[0] < 200 * 20_000
     finally:
         tracemalloc.stop()

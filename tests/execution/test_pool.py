@@ -110,7 +110,7 @@ def quick(monkeypatch):
 
 def tasks(number: int) -> list[RowTask]:
     names = [f"{index}.png" for index in range(number)]
-    return [RowTask(Row(n, 2, n, n, n), RowConfig(), "key", n, Path(n)) for n in names]
+    return [RowTask(Row(n, 2, n, n, n), RowConfig(), "key", n, n) for n in names]
 
 
 def works(_: str, __: RowTask) -> None:
@@ -124,12 +124,12 @@ def ends(executor: PoolExecutor, number: int, **limits: Any) -> dict[str, str]:
 
 
 def test_all_rows_are_shared_out_and_paths_are_absolute():
-    seen: list[Path] = []
+    seen: list[str] = []
     workers = [Worker(name, lambda _, task: seen.append(task.destination)) for name in "abc"]
     executor = PoolExecutor(Transport(*workers))
     assert Counter(ends(executor, 100).values()) == {"done": 100}
     assert all(worker.rows for worker in workers)
-    assert all(path.is_absolute() for path in seen)
+    assert all(Path(path).is_absolute() for path in seen)
     assert executor.num_batches >= 100 / member.MAX_CHUNK_ROWS
     assert executor.queues() == {"workers": 0}
 

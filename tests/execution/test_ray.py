@@ -129,7 +129,7 @@ def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
         gallery.add(f"{number}.png")
     add_plain(gallery, "broken.png", 9)
     rows = [row for row in read_manifest(gallery.manifest()) if isinstance(row, Row)]
-    tasks = [RowTask(row, RowConfig(), "key", row.output, tmp_path / "out" / row.output) for row in rows]
+    tasks = [RowTask(row, RowConfig(), "key", row.output, str(tmp_path / "out" / row.output)) for row in rows]
     worker = pickle.loads(pickle.dumps(RowWorker))(settings(engine="faulty:e"))
     assert worker.start().identity == "faulty:e"
     result = pickle.loads(pickle.dumps(worker.do(1, tasks)))

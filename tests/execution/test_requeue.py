@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,7 @@ from inpaint_batch.types import Row
 
 
 def task(name: str) -> RowTask:
-    return RowTask(Row(name, 2, "a.png", "m.png", name), RowConfig(), "key", name, Path(name))
+    return RowTask(Row(name, 2, "a.png", "m.png", name), RowConfig(), "key", name, name)
 
 
 @given(

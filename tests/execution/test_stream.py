@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -43,7 +42,7 @@ class Executor:
 
 def chunk(name: str, num_rows: int = 4) -> list[RowTask]:
     rows = [f"{name}{number}" for number in range(num_rows)]
-    return [RowTask(Row(row, 2, row, row, row), RowConfig(), "key", row, Path(row)) for row in rows]
+    return [RowTask(Row(row, 2, row, row, row), RowConfig(), "key", row, row) for row in rows]
 
 
 def ids(outcomes: list[RowOutcome]) -> list[str]:

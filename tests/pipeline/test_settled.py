@@ -148,7 +148,7 @@ def test_a_line_more_in_the_ledger_counts(done):
     assert stands(run(gallery.folder / "manifest.csv", output))
     entry = LedgerEntry(id="box0/0.png", key="", status="dropped", output="box0/0.png")
     with (output / ".inpaint-batch/ledger/000001.jsonl").open("ab") as part:
-        part.write(entry.to_line(1.0))
+        part.write(entry.to_line())
     summary = run(gallery.folder / "manifest.csv", output)
     assert not stands(summary)
     assert summary["rows"]["done"] == 1
