@@ -18,7 +18,7 @@ Manifest = Annotated[
         parser=path_or_uri,
         metavar="MANIFEST",
         help="Table with the columns image and mask, paths relative to it: CSV, TSV, JSON Lines (.gz, .zst too), "
-        "Parquet; - means standard input. Or a folder of images. May lie in a store: s3://, gs://, az://.",
+        "Parquet; - means standard input. Or a folder of images, or one image. May lie in a store: s3://, gs://, az://.",
         show_default=False,
     ),
 ]
@@ -26,8 +26,9 @@ Masks = Annotated[
     Path | None,
     typer.Option(
         "--masks",
-        metavar="DIR",
-        help="Where MANIFEST is a folder: folder of masks of the same relative paths, or one COCO file (.json).",
+        metavar="PATH",
+        help="Where MANIFEST is a folder: folder of masks of the same relative paths, or one COCO file (.json). Where "
+        "it is an image: its mask.",
     ),
 ]
 Output = Annotated[

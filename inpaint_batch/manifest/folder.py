@@ -1,4 +1,4 @@
-"""Rows from a folder of images and a folder of masks, matched by relative path without suffix."""
+"""Rows from a folder of images and a folder of masks, matched by relative path without suffix; or from one image."""
 
 from __future__ import annotations
 
@@ -39,6 +39,36 @@ def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     return _rows(images.absolute(), masks.absolute())
 
 
+def read_image(image: Path, mask: Path) -> Generator[Row | RowProblem]:
+    """One row: the result has the name of `image`. `mask` is a file, or the folder in which its mask has the name that
+    `read_folder` would look for.
+
+    Raises ManifestError where one of the two is missing, and UsageError where they are the same file.
+    """
+    for path, role in ((image, "image"), (mask, "mask")):
+        if not path.exists():
+            raise ManifestError(f"the {role} {path} does not exist")
+    if image.samefile(mask):
+        raise UsageError(f"image and mask are the same file {image}; draw the mask in a file of its own")
+    return _row(image.absolute(), mask.absolute())
+
+
+def _row(image: Path, mask: Path) -> Generator[Row | RowProblem]:
+    name = image.name
+    try:
+        _check_name(name)
+        if mask.is_dir():
+            mask = mask / _Masks(mask, [name]).of(name)
+        yield Row(id=name, line=1, image=str(image), mask=str(mask), output=name)
+    except RowError as error:
+        yield _problem(1, name, str(image), error)
+
+
+def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
+    shown, shown_image = (text.encode("utf-8", "backslashreplace").decode() for text in (output, image))
+    return RowProblem(line, shown, error, {"id": shown, "image": shown_image, "output": shown})
+
+
 def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
     for relative, names in _walk(images, "", masks.resolve()):
@@ -52,9 +82,7 @@ def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
                 mask = f"{masks}{os.sep}{relative}{chosen.of(name)}" if chosen is not None else str(masks.absolute())
                 yield Row(id=output, line=line, image=image, mask=mask, output=output)
             except RowError as error:
-                shown = output.encode("utf-8", "backslashreplace").decode()
-                shown_image = image.encode("utf-8", "backslashreplace").decode()
-                yield RowProblem(line, shown, error, {"id": shown, "image": shown_image, "output": shown})
+                yield _problem(line, output, image, error)
     if line == 0:
         raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE, Shard
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
-from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder
+from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder, read_image
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.seen import Seen
@@ -24,7 +24,8 @@ _WINDOWS = os.name == "nt"
 
 
 def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
-    """The rows of the manifest `path`, streaming: a file, `-` (standard input), or a folder of images with `masks`.
+    """The rows of the manifest `path`, streaming: a file, `-` (standard input), or a folder of
+    images, or one image, with `masks`.
 
     Text is the URI of a manifest in a store; what is relative in it counts from there.
 
@@ -46,12 +47,14 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[R
         if masks is None:
             raise UsageError(f"{path} is a folder; say with --masks where its masks are")
         return read_folder(path, masks)
+    if _is_image(path):
+        if masks is None:
+            raise UsageError(f"{path} is an image; say with --masks where its mask is")
+        return read_image(path, masks)
     if masks is not None:
-        raise UsageError("--masks goes with a folder of images; a manifest file names the mask of each row itself")
+        raise UsageError("--masks goes with an image or a folder of images; a manifest names the mask of each row")
     if path != STDIN and path.exists() and not path.is_file():
         raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
-    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-        raise ManifestError(f"{path} is an image; name a manifest, or the folder that it lies in together with --masks")
     return _rows_of(Source.of(path))
 
 
@@ -63,19 +66,23 @@ def count_rows(path: Path | str, *, masks: Path | None = None, part: Shard | Non
     rows = read_manifest(path, masks=masks)
     if part is not None:
         return sum(1 for row in rows if part.has(row.id))
-    if isinstance(path, Path) and path.is_dir():
+    if isinstance(path, Path) and (path.is_dir() or _is_image(path)):
         return sum(1 for _ in rows)
     return sum(1 for _ in _records(Source.of(path))) - 1  # the header
 
 
 def manifest_digest(path: Path | str) -> str:
-    """Changes with every byte of the manifest and with the folder that its paths count from; empty for a folder.
+    """Changes with every byte of the manifest and with the folder that its paths count from; empty for images.
 
     Raises ManifestError where it cannot be read.
     """
-    if isinstance(path, Path) and path.is_dir():
+    if isinstance(path, Path) and (path.is_dir() or _is_image(path)):
         return ""
     return Source.of(path).digest()
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _rows_of(source: Source) -> Generator[Row | RowProblem]:

@@ -5,7 +5,7 @@ import pytest
 
 from inpaint_batch.errors import FailureCode, ManifestError, UsageError
 from inpaint_batch.manifest.folder import read_folder
-from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.read import count_rows, manifest_digest, read_manifest
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.types import Row
 
@@ -115,3 +115,29 @@ def test_folders_that_cannot_be(images: Path, masks: Path, tmp_path: Path) -> No
     put(images, "notes.txt")
     with pytest.raises(ManifestError, match=r"no image below .*\.jpg"):
         list(read_folder(images, masks))
+
+
+def test_one_image_and_its_mask(images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(images, "a.JPG")
+    put(masks, "any.png", "a.JPG.tif", "a.png")
+    monkeypatch.chdir(images)
+    for mask, found in (("any.png", "any.png"), (".", "a.JPG.tif")):
+        (row,) = read_manifest(Path("a.JPG"), masks=masks / mask)
+        assert row == Row("a.JPG", 1, str(images / "a.JPG"), str(masks / found), "a.JPG")
+        assert count_rows(Path("a.JPG"), masks=masks / mask) == 1
+    assert manifest_digest(Path("a.JPG")) == ""
+
+
+def test_one_image_that_cannot_be(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "b\\c.jpg")
+    put(masks, "b.png", "b\\c.png")
+    with pytest.raises(ManifestError, match=r"the image .*gone\.jpg does not exist"):
+        read_manifest(images / "gone.jpg", masks=masks / "b.png")
+    with pytest.raises(ManifestError, match=r"the mask .*gone\.png does not exist"):
+        read_manifest(images / "a.jpg", masks=masks / "gone.png")
+    with pytest.raises(UsageError, match="same file"):
+        read_manifest(images / "a.jpg", masks=images / "a.jpg")
+    for name, code in (("a.jpg", FailureCode.MASK), ("b\\c.jpg", FailureCode.WRITE)):
+        (row,) = read_manifest(images / name, masks=masks)
+        assert isinstance(row, RowProblem)
+        assert row.error.code == code

@@ -282,5 +282,5 @@ def test_a_manifest_that_can_be_read_only_once_is_refused(tmp_path: Path) -> Non
 
 def test_an_image_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "scan.TIF").write_bytes(b"II*\0")
-    with pytest.raises(ManifestError, match="is an image"):
+    with pytest.raises(UsageError, match=r"is an image; say with --masks"):
         read_manifest(tmp_path / "scan.TIF")

@@ -324,6 +324,18 @@ def test_a_folder_of_images_and_one_of_masks(tmp_path):
         run(tmp_path / "in", tmp_path / "in" / "out", masks=tmp_path / "masks")
 
 
+def test_one_image_and_its_mask(tmp_path):
+    hole = np.eye(64, dtype=np.uint8) * 255
+    Image.fromarray(noise(1, 64, "RGB")).save(tmp_path / "a.png")
+    Image.fromarray(hole).save(tmp_path / "mask.png")
+    assert run(tmp_path / "a.png", tmp_path / "out", masks=tmp_path / "mask.png")["rows"]["done"] == 1
+    changed = (samples(tmp_path / "a.png") != samples(tmp_path / "out" / "a.png")).any(axis=2)
+    assert changed.any()
+    assert not changed[hole == 0].any()
+    again = run(tmp_path / "a.png", tmp_path / "out", masks=tmp_path / "mask.png")
+    assert (again["rows"]["done"], again["rows"]["skipped"]) == (0, 1)
+
+
 def test_what_ends_a_run_before_it_begins(gallery, tmp_path):
     gallery.add("a.png")
     manifest = gallery.manifest()
