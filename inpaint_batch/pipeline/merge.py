@@ -101,7 +101,7 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> tuple[
         return code, f"not all is done: shard {who} did not end or was stopped; run it again, then merge again"
     if code == errors.RowsFailedError.exit_code:
         failed = sum(part["rows"]["failed"] for part in ended.values())
-        return code, f"{failed} rows failed; they are listed, with reasons, in {STATE_FOLDER}/failures.csv"
+        return code, f"rows failed: {failed}; reasons in {STATE_FOLDER}/failures.csv"
     return code, f"shard {who} ended with exit code {code}: {ended[codes[code][0]]['error']}"
 
 

@@ -106,7 +106,7 @@ class Work:
             raise self._stop.error()
         if self._tally.num_all_failed:
             raise RowsFailedError(
-                f"{self._tally.num_all_failed} of {num_rows} rows failed; they are listed, with reasons, in {failures}"
+                f"{self._tally.num_all_failed} of {num_rows} rows failed; reasons in {failures}"
             )
 
     def _stands(self, rows: ManifestRows, engine: EngineFacts) -> bool:
@@ -138,7 +138,7 @@ class Work:
             self._do_rows(executor, ledger, self._tasks(rows, planner, ledger))
             if redone := self._tally.redone:
                 causes = ", ".join(f"{_CAUSES[cause]} {number}" for cause, number in redone.most_common())
-                self._note(f"{redone.total()} rows were done again ({causes})")
+                self._note(f"rows done again: {redone.total()} ({causes})")
             self._summary.num_batches = executor.num_batches
         finally:
             try:

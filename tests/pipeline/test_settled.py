@@ -94,7 +94,7 @@ def test_a_change_redoes_what_it_touches_and_is_named(done, change, monkeypatch)
     assert not stands(summary)
     assert summary["rows"]["redone"] == {change: num_redone}
     assert summary["rows"]["done"] == num_redone
-    assert any(f"{num_redone} rows were done again" in note for note in summary["notes"])
+    assert any(f"rows done again: {num_redone} " in note for note in summary["notes"])
     whys = [line.get("why") for line in ledger_lines(output) if line["status"] == "started"]
     assert whys == [None] * 6 + [change] * num_redone
     again = run(gallery.folder / "manifest.csv", output, **settings)

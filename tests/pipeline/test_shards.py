@@ -155,7 +155,7 @@ def test_merge_and_status_add_up(rows, tmp_path):
     with pytest.raises(StopRequestedError, match="shard 3/3 did not end"):
         merge_shards(output)
     summaries.append(run_shard(manifest, output, "3/3"))
-    with pytest.raises(RowsFailedError, match="2 rows failed"):
+    with pytest.raises(RowsFailedError, match="rows failed: 2;"):
         merge_shards(output)
     merged = json.loads((output / ".inpaint-batch" / "summary.json").read_text())
     assert merged["rows"]["done"] == sum(one["rows"]["done"] for one in summaries) == 12
