@@ -15,6 +15,7 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.holes.prepare import HoleMap
 from inpaint_batch.holes.sparse import DENSE_MAP_PX
+from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.side_by_side import AT_ONCE_BYTES
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import DEFAULT_CACHE_BYTES, TiffSource
@@ -57,7 +58,7 @@ def needed_bytes(source: ImageSource, limit_bytes: int) -> int:
     """Estimate of the memory that one row takes at its worst moment, without the tiles.
 
     Of a TIFF, some decoded segments and patches; of all others the samples, once as source, once in the writer and
-    once more while the output is compared.
+    once more while the output is compared; of a JPEG, the samples and the coefficients of both files that are compared.
     """
     header = source.header
     maps_bytes = header.num_pixels * _DENSE_BYTES_PER_PX if header.num_pixels <= dense_px(limit_bytes) else 0
@@ -65,6 +66,9 @@ def needed_bytes(source: ImageSource, limit_bytes: int) -> int:
         kept_bytes = min(cache_bytes(source, limit_bytes), header.decoded_bytes)
         patch_bytes = min(patches_bytes(limit_bytes), header.decoded_bytes + header.num_pixels)
         return kept_bytes + patch_bytes + _segment_bytes(source) + maps_bytes
+    if isinstance(source, JpegSource):
+        compared_bytes = header.decoded_bytes + 2 * source.coefficient_bytes
+        return max(3 * header.decoded_bytes, compared_bytes) + maps_bytes
     codec_bytes = _OPENJPEG_BYTES * header.num_pixels * header.num_bands if header.format == "jp2" else 0
     return 3 * header.decoded_bytes + codec_bytes + maps_bytes
 

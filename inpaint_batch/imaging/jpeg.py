@@ -36,6 +36,11 @@ class JpegSource(WholeRasterSource):
 
     _checked: tuple[bytes, JpegStream] | None = None
 
+    def __init__(self, path: Path, header: Header, coefficient_bytes: int) -> None:
+        """`coefficient_bytes` is what the coefficients of all components take in memory."""
+        super().__init__(path, header)
+        self.coefficient_bytes = coefficient_bytes
+
     def checked(self) -> tuple[bytes, JpegStream]:
         """The file's bytes and structure, once known to decode.
 
@@ -87,4 +92,4 @@ def open_jpeg(path: Path, max_bytes: int) -> JpegSource:
         model="ink" if is_ink else "light",
         ink_profile=profile if profile[16:20] == b"CMYK" else b"",
     )
-    return JpegSource(path, header)
+    return JpegSource(path, header, sum(map(stream.coefficient_bytes, range(len(stream.components)))))

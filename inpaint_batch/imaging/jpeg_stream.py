@@ -111,6 +111,11 @@ class JpegStream:
         rows = -(-self.height_px * component.vertical // (8 * tallest))
         return rows, -(-self.width_px * component.horizontal // (8 * widest))
 
+    def coefficient_bytes(self, index: int) -> int:
+        """What the coefficients of component `index` take, two bytes each."""
+        rows, columns = self.blocks(index)
+        return rows * columns * 64 * 2
+
     @property
     def colours(self) -> Colours:
         """What the components mean, by the rules that libjpeg follows."""

@@ -105,9 +105,7 @@ class Work:
         if self._tally.num_rows < num_rows and self._stop():
             raise self._stop.error()
         if self._tally.num_all_failed:
-            raise RowsFailedError(
-                f"{self._tally.num_all_failed} of {num_rows} rows failed; reasons in {failures}"
-            )
+            raise RowsFailedError(f"{self._tally.num_all_failed} of {num_rows} rows failed; reasons in {failures}")
 
     def _stands(self, rows: ManifestRows, engine: EngineFacts) -> bool:
         """Whether nothing has changed since an earlier run brought every row to its end; all is then counted."""

@@ -113,6 +113,16 @@ def tiff(path: Path, side: int, **options: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("subsampling", "coefficients"), [(0, 3 * 10 * 8 * 128), (2, (10 * 8 + 2 * 5 * 4) * 128)])
+def test_jpegs_need_the_coefficients_that_are_compared(tmp_path: Path, subsampling: int, coefficients: int):
+    """80 x 60 pixels are 10 x 8 blocks of 128 bytes; halved chroma has 5 x 4 of them."""
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "a.jpg", subsampling=subsampling)
+    source = open_image(tmp_path / "a.jpg", max_bytes=1 << 30)
+    samples, maps = 60 * 80 * 3, 60 * 80 * 8
+    expected = max(3 * samples, samples + 2 * coefficients) + maps
+    assert needs.needed_bytes(source, 1 << 40) == expected
+
+
 def test_tiffs_need_their_segments_and_all_others_their_samples(tmp_path: Path):
     Image.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "a.png")
     limit = 20_000_000
