@@ -2,7 +2,8 @@
 
 The features of such networks have long tails: their largest value is two to three times the one that all but a
 ten-thousandth stay below. Steps for the whole tail are coarse for everything else, and flat parts of a picture show
-it; without the tail, strong edges are filled visibly otherwise. The geometric mean of the two is what is taken.
+it; without the tail, strong edges are filled visibly otherwise. What is taken lies between the two, on a logarithmic
+scale.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from onnx import helper
 
 TAIL_PERCENT = 0.01
 """Share of the values, on each side, that counts as tail."""
+TOWARDS_EXTREME = 0.55
+"""How much of the way from the tail to the extreme."""
 SAMPLES_PER_BATCH = 2048
 """Values of each tensor that are looked at for the tail; evenly spread, so that the same tiles give the same ranges."""
 
@@ -47,6 +50,9 @@ def activation_ranges(
 
 def _range(extremes: Range, samples: NDArray[np.float32]) -> Range:
     tails = np.percentile(samples, [TAIL_PERCENT, 100 - TAIL_PERCENT])
-    low, high = (float(np.sqrt(max(extreme * tail, 0.0))) for extreme, tail in zip(extremes, tails, strict=True))
+    low, high = (
+        abs(extreme) ** TOWARDS_EXTREME * abs(float(tail)) ** (1 - TOWARDS_EXTREME)
+        for extreme, tail in zip(extremes, tails, strict=True)
+    )
     # Where next to everything is 0 so is the percentile, and there is no tail to cut.
     return -low if tails[0] < 0 else extremes[0], high if tails[1] > 0 else extremes[1]
