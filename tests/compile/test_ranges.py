@@ -28,7 +28,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nearly_half_of_a_long_tail_is_cut(graph: Path) -> None:
-    """Values from -1 to 1 with one of 16 and one of -9: sixteen and nine times the tail; 16^0.55 and 9^0.55 are left."""
+    """Values from -1 to 1 with one of 16 and one of -9: sixteen and nine times the tail; 16^0.55, 9^0.55 are left."""
     body = np.linspace(-1, 1, 40_000, dtype=np.float32)
     peaks = np.array([16, -9], np.float32)
     batches = np.split(np.random.default_rng(0).permutation(body), 20)
