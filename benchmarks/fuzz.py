@@ -243,7 +243,7 @@ def _judge(case: Case, image: Path, mask: Path, line: dict[str, object], output:
         wrong = ""
         if code not in SAFE_CODES or any(word in message for word in SUSPECT_WORDS):
             wrong = f"{code}: {message}"
-        elif line.get("retryable") and code != "memory":
+        elif line["retryable"] and code != "memory":
             wrong = f"it is to be tried again: {message}"
         elif result.exists():
             wrong = "it failed and has an output"

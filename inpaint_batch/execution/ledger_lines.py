@@ -36,7 +36,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Failure code, empty unless failed."""
     message: str = ""
     """What happened and what to do next, empty unless failed."""
-    retryable: bool = False
+    retryable: bool | None = None
+    """Whether the same row may succeed if it is simply run again; of `failed` alone, whose lines always say it."""
     num_tiles: Mapping[int, int] = msgspec.field(default_factory=dict, name="tiles")
     """Tiles by side in pixels."""
     seconds: Mapping[str, float] = msgspec.field(default_factory=dict)

@@ -81,4 +81,4 @@ def _merged(before: Known | None, line: LedgerEntry) -> Known:
     num_deaths = 0
     if line.status == "started":
         num_deaths = (before.num_deaths if before else 0) + line.alone
-    return Known(line.status, line.key, output, line.code, line.message, line.retryable, num_deaths)
+    return Known(line.status, line.key, output, line.code, line.message, bool(line.retryable), num_deaths)

@@ -59,7 +59,7 @@ def ended(outcome: RowOutcome, run: str) -> LedgerEntry:
         output=task.output,
         code=failure.code.value if failure else "",
         message=failure.message if failure else "",
-        retryable=failure.retryable if failure else False,
+        retryable=failure.retryable if failure else None,
         num_tiles=dict(sorted(outcome.num_tiles.items())),
         # To tenths of a millisecond; round() would take four times as long.
         seconds={stage: int(1e4 * seconds + 0.5) / 1e4 for stage, seconds in outcome.seconds.items() if seconds},

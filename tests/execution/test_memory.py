@@ -63,7 +63,7 @@ def test_the_last_word_is_kept_in_whatever_form(entries):
         deaths = (before.num_deaths if before else 0) + entry.alone if entry.status == "started" else 0
         output = entry.output or (before.output if before else "")
         plain[entry.id] = Known(
-            entry.status, entry.key, output, entry.code, entry.message, entry.retryable, num_deaths=deaths
+            entry.status, entry.key, output, entry.code, entry.message, bool(entry.retryable), num_deaths=deaths
         )
     assert len(memory) == len(plain)
     for row_id, known in plain.items():
