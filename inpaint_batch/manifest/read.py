@@ -24,8 +24,8 @@ _WINDOWS = os.name == "nt"
 
 
 def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
-    """The rows of the manifest `path`, streaming: a file, `-` (standard input), or a folder of
-    images, or one image, with `masks`.
+    """The rows of the manifest `path`, streaming: a file, `-` (standard input), or images with `masks`: a folder of
+    them, or one.
 
     Text is the URI of a manifest in a store; what is relative in it counts from there.
 
@@ -66,7 +66,7 @@ def count_rows(path: Path | str, *, masks: Path | None = None, part: Shard | Non
     rows = read_manifest(path, masks=masks)
     if part is not None:
         return sum(1 for row in rows if part.has(row.id))
-    if isinstance(path, Path) and (path.is_dir() or _is_image(path)):
+    if _is_of_images(path):
         return sum(1 for _ in rows)
     return sum(1 for _ in _records(Source.of(path))) - 1  # the header
 
@@ -76,9 +76,14 @@ def manifest_digest(path: Path | str) -> str:
 
     Raises ManifestError where it cannot be read.
     """
-    if isinstance(path, Path) and (path.is_dir() or _is_image(path)):
+    if _is_of_images(path):
         return ""
     return Source.of(path).digest()
+
+
+def _is_of_images(path: Path | str) -> bool:
+    """Whether rows come of images themselves, a folder of them or one, and not of a table."""
+    return isinstance(path, Path) and (path.is_dir() or _is_image(path))
 
 
 def _is_image(path: Path) -> bool:
