@@ -138,14 +138,14 @@ def _from_segments(path: Path, layout: TiffLayout) -> Iterator[tuple[Box, Grey]]
     """Strip by strip or tile by tile."""
     repeated: dict[tuple[bytes, tuple[int, int, int]], Grey] = {}
     with reading(path, _WHAT), path.open("rb") as file:
-        for index in range(len(layout.offsets)):
-            box = layout.box(index)
-            packed = read_packed(file, layout, index)
-            key = packed, layout.stored_shape(index)
-            grey = repeated.get(key) if len(packed) <= _MAX_REPEATED_BYTES else None
+        for run in layout.runs(Box(0, 0, layout.height_px, layout.width_px)):
+            box = layout.box_of(run)
+            packed = read_packed(file, layout, run)
+            key = b"".join(packed), layout.stored_shape(run)
+            grey = repeated.get(key) if len(key[0]) <= _MAX_REPEATED_BYTES else None
             if grey is None:
-                grey = _grey_of_segment(unpack(packed, layout, index, path, _WHAT), layout.kind.depth)
-                if len(packed) <= _MAX_REPEATED_BYTES and len(repeated) < _MAX_REPEATED:
+                grey = _grey_of_segment(unpack(packed, layout, run, path, _WHAT), layout.kind.depth)
+                if len(key[0]) <= _MAX_REPEATED_BYTES and len(repeated) < _MAX_REPEATED:
                     repeated[key] = grey
             yield box, grey[: box.height, : box.width]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged
-from inpaint_batch.imaging.tiff_codec import FileType, unpack_segment
+from inpaint_batch.imaging.tiff_codec import DamagedSegmentError, FileType, unpack_segments
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
 from inpaint_batch.types import BoolMap, Box, Header, SampleArray
 
@@ -36,16 +36,16 @@ class TiffSource(ImageSource):
         self.layout = layout
         self.cache_bytes = DEFAULT_CACHE_BYTES
         """How many bytes of decoded segments are kept; the last one that was read is kept in any case."""
-        self._kept: OrderedDict[int, SampleArray] = OrderedDict()  # the least recently read first
+        self._kept: OrderedDict[range, SampleArray] = OrderedDict()  # by run; the least recently read first
         self._kept_bytes = 0
 
     def anticipate(self, boxes: Iterable[Box]) -> None:
         """As in `ImageSource`, until half of what may be kept is used."""
         for box in boxes:
-            for index in self.layout.touching(box):
+            for run in self.layout.runs(box):
                 if 2 * self._kept_bytes >= self.cache_bytes:
                     return
-                self.read(self.layout.box(index))
+                self.read(self.layout.box_of(run))
 
     def parts(self) -> Iterator[Box]:
         """As in `ImageSource`: tiles one by one, strips a few together."""
@@ -63,23 +63,23 @@ class TiffSource(ImageSource):
         samples: SampleArray = np.empty((box.height, box.width, header.num_bands), header.dtype)
         with ExitStack() as opened:
             file: BinaryIO | None = None
-            for index in self.layout.touching(box):
-                segment = self._kept.get(index)
-                if segment is None:
+            for run in self.layout.runs(box):
+                decoded = self._kept.get(run)
+                if decoded is None:
                     file = file or opened.enter_context(self.path.open("rb"))
-                    segment = read_segment(file, self.layout, index, self.path)
-                    self._keep(index, segment)
+                    decoded = read_run(file, self.layout, run, self.path)
+                    self._keep(run, decoded)
                 else:
-                    self._kept.move_to_end(index)
-                inside = self.layout.box(index)
+                    self._kept.move_to_end(run)
+                inside = self.layout.box_of(run)
                 common = inside.intersect(box)
-                where = (*common.shift(-box.top, -box.left).slices, self.layout.bands(index))
-                samples[where] = segment[common.shift(-inside.top, -inside.left).slices]
+                where = (*common.shift(-box.top, -box.left).slices, self.layout.bands(run[0]))
+                samples[where] = decoded[common.shift(-inside.top, -inside.left).slices]
         return samples
 
-    def _keep(self, index: int, segment: SampleArray) -> None:
-        self._kept[index] = segment
-        self._kept_bytes += segment.nbytes
+    def _keep(self, run: range, decoded: SampleArray) -> None:
+        self._kept[run] = decoded
+        self._kept_bytes += decoded.nbytes
         while self._kept_bytes > self.cache_bytes and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
@@ -135,7 +135,8 @@ def _find_levels(path: Path, layout: TiffLayout, num_colours: int, hole: BoolMap
             inside = layout.box(index)
             every = max(1, math.isqrt(inside.area_px // _MAX_LEVEL_PIXELS))
             for plane in range(num_planes):
-                segment = read_segment(file, layout, index + plane * num_in_plane, path)
+                number = index + plane * num_in_plane
+                segment = read_run(file, layout, range(number, number + 1), path)
                 part = segment[: inside.height : every, : inside.width : every, :num_colours]
                 if hole is not None:
                     part = part[~hole[inside.slices][::every, ::every]]
@@ -144,42 +145,45 @@ def _find_levels(path: Path, layout: TiffLayout, num_colours: int, hole: BoolMap
     return (white, black) if layout.kind.is_min_white else (black, white)
 
 
-def read_packed(file: BinaryIO, layout: TiffLayout, index: int) -> bytes:
-    """The bytes of segment `index` as its codec wants them."""
+def read_packed(file: BinaryIO, layout: TiffLayout, run: range) -> list[bytes]:
+    """The bytes of each segment of a run as its codec wants them."""
+    return [_read_packed(file, layout, index) for index in run]
+
+
+def _read_packed(file: BinaryIO, layout: TiffLayout, index: int) -> bytes:
     file.seek(layout.offsets[index])
     packed = file.read(layout.lengths[index])
     return reverse_bits(packed) if layout.kind.is_reversed else packed
 
 
-def read_segment(file: BinaryIO, layout: TiffLayout, index: int, path: Path) -> SampleArray:
-    """Segment `index` as stored (h, w, bands), padding included, but black-is-zero. Raises `RowError` (read)."""
-    return unpack(read_packed(file, layout, index), layout, index, path)
+def read_run(file: BinaryIO, layout: TiffLayout, run: range, path: Path) -> SampleArray:
+    """A run as stored (h, w, bands), padding included, but black-is-zero. Raises `RowError` (read)."""
+    return unpack(read_packed(file, layout, run), layout, run, path)
 
 
-def unpack(packed: bytes, layout: TiffLayout, index: int, path: Path, what: str = "image") -> SampleArray:
-    """Like `read_segment`, of bytes that are there already."""
-    full_shape = (*layout.segment_px, layout.segment_bands)
+def unpack(packed: Sequence[bytes], layout: TiffLayout, run: range, path: Path, what: str = "image") -> SampleArray:
+    """Like `read_run`, of bytes that are there already."""
     try:
-        samples = unpack_segment(
+        samples = unpack_segments(
             packed,
             layout.compression,
             layout.predictor,
             file_dtype(layout),
-            full_shape,
-            layout.stored_shape(index),
+            layout.segment_px[0],
+            layout.stored_shape(run),
             layout.kind.depth,
         )
-    except (ValueError, RuntimeError) as error:
-        raise damaged(path, f"segment {index} does not decode ({error})", what) from error
-    return turn_white(samples, layout, index)
+    except DamagedSegmentError as error:
+        raise damaged(path, f"segment {run[error.position]} does not decode ({error})", what) from error
+    return turn_white(samples, layout, run)
 
 
-def turn_white(samples: SampleArray, layout: TiffLayout, index: int) -> SampleArray:
-    """Swap min-is-white and black-is-zero in segment `index` (its own inverse); alpha stays.
+def turn_white(samples: SampleArray, layout: TiffLayout, run: range) -> SampleArray:
+    """Swap min-is-white and black-is-zero in the samples of a run (its own inverse); alpha stays.
 
     Samples without a fixed range stay as well: their levels are swapped instead.
     """
-    if layout.kind.is_min_white and layout.bands(index).start == 0 and not layout.kind.has_free_range:
+    if layout.kind.is_min_white and layout.bands(run[0]).start == 0 and not layout.kind.has_free_range:
         samples = samples.copy()
         np.bitwise_xor(samples[..., :1], samples.dtype.type((1 << layout.kind.depth) - 1), out=samples[..., :1])
     return samples

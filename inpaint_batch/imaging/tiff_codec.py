@@ -1,8 +1,11 @@
-"""Pack and unpack one TIFF segment: byte order, predictor, compression. Each encoder undoes its decoder exactly."""
+"""Pack and unpack TIFF segments: byte order, predictor, compression. Each encoder undoes its decoder exactly.
+
+Segments that lie under each other are done together: each is packed on its own, all else is done to their rows at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -88,29 +91,49 @@ FileType = np.dtype[np.uint8] | np.dtype[np.uint16] | np.dtype[np.uint32] | np.d
 """Sample type with the byte order of the file."""
 
 
-def unpack_segment(
-    packed: bytes,
+class DamagedSegmentError(ValueError):
+    """One of several segments does not unpack."""
+
+    def __init__(self, position: int, reason: object) -> None:
+        super().__init__(str(reason))
+        self.position = position
+        """Which of them, from 0."""
+
+
+def unpack_segments(
+    packed: Sequence[bytes],
     compression: int,
     predictor: int,
     dtype: FileType,
-    full_shape: tuple[int, int, int],
+    segment_rows: int,
     shape: tuple[int, int, int],
     depth: int = 8,
 ) -> SampleArray:
-    """Samples (h, w, bands) in native byte order of one packed segment.
+    """Samples (h, w, bands) in native byte order of packed segments that lie under each other.
 
-    `dtype` is that of the file, byte order included; `shape` is what is needed, `full_shape` what some writers pad
-    the last strip to. A `depth` of 1, 2 or 4 bits says how many samples share a byte. Raises `ValueError` or a codec's
-    own error where the segment is damaged or short.
+    `dtype` is that of the file, byte order included; `shape` is what is needed of all together. Each segment has
+    `segment_rows` rows; of the last there may be fewer, or more than are needed, since some writers pad it. A `depth`
+    of 1, 2 or 4 bits says how many samples share a byte. Raises `DamagedSegmentError` where one is damaged or short.
     """
+    row_bytes = shape[1] * shape[2] if compression == fax.GROUP_4 else _row_bytes(shape, dtype, depth)
+    raw = []
+    for position, each in enumerate(packed):
+        num_rows = min(segment_rows, shape[0] - position * segment_rows)
+        try:
+            if compression == fax.GROUP_4:
+                unpacked = fax.unpack(each, num_rows, shape[1]).tobytes()
+            else:
+                unpacked = CODECS[compression].unpack(each, segment_rows * row_bytes)
+        except (ValueError, RuntimeError) as error:
+            raise DamagedSegmentError(position, error) from error
+        wanted_bytes = num_rows * row_bytes
+        if len(unpacked) < wanted_bytes:
+            raise DamagedSegmentError(position, f"a segment unpacks to {len(unpacked)} bytes instead of {wanted_bytes}")
+        raw.append(unpacked)
+    joined = raw[0] if len(raw) == 1 else b"".join(raw)
+    stored = np.frombuffer(joined, np.uint8, shape[0] * row_bytes).reshape(shape[0], row_bytes)
     if compression == fax.GROUP_4:
-        return fax.unpack(packed, *shape[:2])[..., None]
-    row_bytes = _row_bytes(shape, dtype, depth)
-    wanted_bytes = shape[0] * row_bytes
-    raw = CODECS[compression].unpack(packed, full_shape[0] * row_bytes)
-    if len(raw) < wanted_bytes:
-        raise ValueError(f"a segment unpacks to {len(raw)} bytes instead of {wanted_bytes}")
-    stored = np.frombuffer(raw, np.uint8, wanted_bytes).reshape(shape[0], row_bytes)
+        return stored.reshape(shape).copy()
     if depth < 8:
         return split_bytes(stored, shape[1] * shape[2], depth).reshape(shape)
     if predictor == _FLOATING:
@@ -118,14 +141,18 @@ def unpack_segment(
     samples = cast(SampleArray, stored.view(dtype).reshape(shape).astype(dtype.newbyteorder("=")))
     if predictor == _HORIZONTAL:
         bits = _as_bits(samples)
-        np.cumsum(bits, axis=1, dtype=bits.dtype, out=bits)
+        imagecodecs.delta_decode(bits, axis=1, out=bits)  # a third of the time of numpy's running sums
     return samples
 
 
-def pack_segment(samples: SampleArray, compression: int, predictor: int, dtype: FileType, depth: int = 8) -> bytes:
-    """One packed segment of samples (h, w, bands): what `unpack_segment` turns back into exactly these."""
+def pack_segments(
+    samples: SampleArray, compression: int, predictor: int, dtype: FileType, segment_rows: int, depth: int = 8
+) -> list[bytes]:
+    """Packed segments of samples (h, w, bands): what `unpack_segments` turns back into exactly these."""
+    starts = range(0, len(samples), segment_rows)
     if compression == fax.GROUP_4:
-        return fax.pack(samples[..., 0].astype(np.uint8, copy=False))
+        bits = samples[..., 0].astype(np.uint8, copy=False)
+        return [fax.pack(bits[start : start + segment_rows]) for start in starts]
     row_bytes = _row_bytes(samples.shape, dtype, depth)
     if depth < 8:
         raw = join_bytes(samples.reshape(len(samples), -1).astype(np.uint8, copy=False), depth).tobytes()
@@ -137,7 +164,8 @@ def pack_segment(samples: SampleArray, compression: int, predictor: int, dtype: 
             stored = samples.copy()
             _as_bits(stored)[:, 1:] -= _as_bits(samples)[:, :-1]
         raw = np.ascontiguousarray(stored).astype(dtype).tobytes()
-    return CODECS[compression].pack(raw, row_bytes)
+    pack = CODECS[compression].pack
+    return [pack(raw[start * row_bytes : (start + segment_rows) * row_bytes], row_bytes) for start in starts]
 
 
 def _row_bytes(shape: tuple[int, ...], dtype: FileType, depth: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,9 @@ _INTERLEAVED, _PLANES = 1, 2
 """Values of PlanarConfiguration."""
 _REDUCED = 1
 """Bit of NewSubfileType: a smaller version of another page."""
+RUN_BYTES = 1 << 18
+"""Strips are decoded together until they hold that much: most writers make them of 8 KB, where what it takes to begin
+with one outweighs its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,51 @@ class TiffLayout:
         """Memory that the samples of one segment take, decoded."""
         return self.segment_px[0] * self.segment_px[1] * self.segment_bands * np.dtype(self.kind.dtype).itemsize
 
+    @property
+    def run_length(self) -> int:
+        """Segments that are decoded at once: one tile, or a few strips."""
+        return 1 if self.is_tiled else max(1, RUN_BYTES // self.segment_bytes)
+
+    @property
+    def run_bytes(self) -> int:
+        """Memory that the samples of one run take, decoded."""
+        return self.run_length * self.segment_bytes
+
+    def runs(self, box: Box) -> list[range]:
+        """The runs of segments that hold a pixel of `box`, in file order.
+
+        A run is one tile, or strips of one plane that lie under each other; every segment belongs to one run.
+        """
+        if self.is_tiled:
+            return [range(index, index + 1) for index in self.touching(box)]
+        if not box.area_px:
+            return []
+        num_strips, height_px = self.grid[0], self.segment_px[0]
+        first = box.top // (self.run_length * height_px) * self.run_length
+        starts = range(first, -(-box.bottom // height_px), self.run_length)
+        num_planes = self.num_bands if self.is_planar else 1
+        return [
+            range(plane * num_strips + start, plane * num_strips + min(start + self.run_length, num_strips))
+            for plane in range(num_planes)
+            for start in starts
+        ]
+
+    def in_runs(self, indices: Iterable[int]) -> Iterator[range]:
+        """The same segments in the same order; strips that follow each other come together, as many as a run has."""
+        num_strips = self.grid[0]
+        run = range(0)
+        for index in indices:
+            is_next = index == run.stop and index % num_strips and 0 < len(run) < self.run_length
+            if not is_next and run:
+                yield run
+            run = range(run.start, index + 1) if is_next else range(index, index + 1)
+        if run:
+            yield run
+
+    def box_of(self, run: range) -> Box:
+        """Pixels of the image that the segments of a run hold."""
+        return self.box(run[0]).union(self.box(run[-1]))
+
     def box(self, index: int) -> Box:
         """Pixels of the image that segment `index` holds."""
         rows, columns = self.grid
@@ -96,9 +145,9 @@ class TiffLayout:
         plane = index // (rows * columns)
         return slice(plane, plane + 1)
 
-    def stored_shape(self, index: int) -> tuple[int, int, int]:
-        """(height, width, bands) as packed: tiles are always full, the last strip may be short."""
-        height_px = self.segment_px[0] if self.is_tiled else self.box(index).height
+    def stored_shape(self, run: range) -> tuple[int, int, int]:
+        """(height, width, bands) of a run as packed: tiles are always full, the last strip may be short."""
+        height_px = self.segment_px[0] if self.is_tiled else self.box_of(run).height
         return height_px, self.segment_px[1], self.segment_bands
 
     def touching(self, box: Box) -> list[int]:

@@ -8,9 +8,10 @@ dead space.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,9 +23,9 @@ from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.side_by_side import in_order
 from inpaint_batch.imaging.source import same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
-from inpaint_batch.imaging.tiff_codec import pack_segment
+from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
-from inpaint_batch.types import Patch, SampleArray
+from inpaint_batch.types import BoolArray, Patch, SampleArray
 
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _FORMATS = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
@@ -40,10 +41,10 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
     with source.path.open("rb") as original, destination.open("w+b") as file:
         size, copied = original.seek(0, 2), 0
         file.truncate(size)
-        jobs = (_Job(index, read_packed(original, layout, index), touched[index]) for index in order)
-        work = partial(_patched, source, patches)
+        jobs = (_job(original, layout, run, touched) for run in layout.in_runs(order))
+        packed_runs = in_order(partial(_patched, source, patches), jobs, layout.run_bytes)
         # Front to back: what stays is copied while the next segments are packed.
-        for index, packed in zip(order, in_order(work, jobs, layout.segment_bytes), strict=True):
+        for index, packed in zip(order, chain.from_iterable(packed_runs), strict=True):
             if index not in layout.shared:
                 copy_range(original, file, copied, offsets[index])
                 copied = offsets[index] + lengths[index]
@@ -61,47 +62,70 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) 
 
 
 class _Job(NamedTuple):
-    """A segment that is to be filled."""
+    """Segments that are to be filled."""
 
-    segment: int
-    packed: bytes
-    """As it stands in the source."""
+    run: range
+    packed: list[bytes]
+    """As they stand in the source."""
     numbers: list[int]
     """Of the patches that have a hole there."""
 
 
+def _job(file: BinaryIO, layout: TiffLayout, run: range, touched: Mapping[int, Sequence[int]]) -> _Job:
+    numbers = sorted({number for index in run for number in touched[index]})
+    return _Job(run, read_packed(file, layout, run), numbers)
+
+
 def _filled(source: TiffSource, patches: Sequence[Patch], job: _Job) -> SampleArray:
-    """The samples (h, w, bands) of a segment with its patches, black-is-zero."""
-    samples = unpack(job.packed, source.layout, job.segment, source.path)
+    """The samples (h, w, bands) of a run with its patches, black-is-zero."""
+    samples = unpack(job.packed, source.layout, job.run, source.path)
     chosen = (patches[number] for number in job.numbers)
-    _patch_segment(samples, source.layout, job.segment, chosen, source.header.num_colours)
+    _patch_run(samples, source.layout, job.run, chosen, source.header.num_colours)
     return samples
 
 
-def _patched(source: TiffSource, patches: Sequence[Patch], job: _Job) -> bytes:
-    """The same as it shall stand in the file."""
+def _patched(source: TiffSource, patches: Sequence[Patch], job: _Job) -> list[bytes]:
+    """The same, each segment as it shall stand in the file."""
     layout = source.layout
-    samples = turn_white(_filled(source, patches, job), layout, job.segment)
-    packed = pack_segment(samples, layout.compression, layout.predictor, file_dtype(layout), layout.kind.depth)
-    return reverse_bits(packed) if layout.kind.is_reversed else packed
+    samples = turn_white(_filled(source, patches, job), layout, job.run)
+    packed = pack_segments(
+        samples, layout.compression, layout.predictor, file_dtype(layout), layout.segment_px[0], layout.kind.depth
+    )
+    return [reverse_bits(each) for each in packed] if layout.kind.is_reversed else packed
 
 
 def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> dict[int, list[int]]:
     """Segments that hold at least one hole pixel, each with the numbers of the patches that have it there."""
+    rows, columns = layout.grid
+    planes = range(layout.num_bands if layout.is_planar else 1)
     touched: dict[int, list[int]] = {}
     for number, patch in enumerate(patches):
-        for index in layout.touching(patch.box):
-            inside = layout.box(index).intersect(patch.box).shift(-patch.box.top, -patch.box.left)
-            if patch.hole[inside.slices].any():
-                touched.setdefault(index, []).append(number)
+        if not patch.box.area_px:
+            continue
+        height_px, width_px = layout.segment_px
+        in_rows, first_row = _by_segment(patch.hole, 0, patch.box.top, height_px)
+        in_segments, first_column = _by_segment(in_rows, 1, patch.box.left, width_px)
+        for row, column in np.argwhere(in_segments).tolist():
+            index = (first_row + row) * columns + first_column + column
+            for plane in planes:
+                touched.setdefault(plane * rows * columns + index, []).append(number)
     return touched
 
 
-def _patch_segment(
-    samples: SampleArray, layout: TiffLayout, index: int, patches: Iterable[Patch], num_colours: int
+def _by_segment(hole: BoolArray, axis: int, start_px: int, side_px: int) -> tuple[BoolArray, int]:
+    """Whether anything is true in each row (or column) of segments, for `hole` (h, w) that begins at `start_px` of the
+    image along `axis`; and which of them is the first.
+    """
+    first = start_px // side_px
+    starts = np.arange(first * side_px, start_px + hole.shape[axis], side_px) - start_px
+    return np.logical_or.reduceat(hole, np.maximum(starts, 0), axis=axis), first
+
+
+def _patch_run(
+    samples: SampleArray, layout: TiffLayout, run: range, patches: Iterable[Patch], num_colours: int
 ) -> None:
-    """Write the hole samples of all patches into a segment (h, w, bands), black-is-zero, in place."""
-    box, bands = layout.box(index), layout.bands(index)
+    """Write the hole samples of all patches into a run (h, w, bands), black-is-zero, in place."""
+    box, bands = layout.box_of(run), layout.bands(run[0])
     for patch in patches:
         filled = slice(bands.start, bands.stop if patch.with_alpha else min(bands.stop, num_colours))
         common = box.intersect(patch.box)
@@ -164,18 +188,21 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
         if index not in touched and (offset, length) != (new_offset, new_length):
             raise spoiled(destination, f"segment {index} moved although it holds no hole")
     with source.path.open("rb") as old, destination.open("rb") as new:
-        jobs = (
-            (_Job(index, read_packed(old, before, index), touched[index]), read_packed(new, after, index))
-            for index in sorted(touched)
-        )
+        runs = before.in_runs(sorted(touched))
+        jobs = ((_job(old, before, run, touched), read_packed(new, after, run)) for run in runs)
 
-        def is_as_meant(pair: tuple[_Job, bytes]) -> bool:
+        def first_wrong(pair: tuple[_Job, list[bytes]]) -> int | None:
             job, packed = pair
-            return same_samples(_filled(source, patches, job), unpack(packed, after, job.segment, destination))
+            meant, found = _filled(source, patches, job), unpack(packed, after, job.run, destination)
+            if same_samples(meant, found):
+                return None
+            rows = (slice(start, start + before.segment_px[0]) for start in range(0, len(meant), before.segment_px[0]))
+            parts = zip(job.run, rows, strict=True)
+            return next(index for index, part in parts if not same_samples(meant[part], found[part]))
 
-        for index, is_right in zip(sorted(touched), in_order(is_as_meant, jobs, before.segment_bytes), strict=True):
-            if not is_right:
-                raise spoiled(destination, f"segment {index} read back different from what was meant")
+        for segment in in_order(first_wrong, jobs, before.run_bytes):
+            if segment is not None:
+                raise spoiled(destination, f"segment {segment} read back different from what was meant")
         _verify_rest(old, new, before, touched, destination)
 
 

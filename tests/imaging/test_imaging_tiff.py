@@ -17,9 +17,9 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff, tiff_patch
+from inpaint_batch.imaging import tiff, tiff_layout, tiff_patch
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.imaging.tiff_codec import CODECS, pack_segment, unpack_segment
+from inpaint_batch.imaging.tiff_codec import CODECS, pack_segments, unpack_segments
 from inpaint_batch.imaging.tiff_layout import TiffLayout
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.types import Box, Patch
@@ -213,9 +213,9 @@ def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monk
     decoded: list[int] = []
     unpack = tiff.unpack
 
-    def counted(packed: bytes, layout: TiffLayout, index: int, *rest: Any) -> Any:
-        decoded.append(index)
-        return unpack(packed, layout, index, *rest)
+    def counted(packed: list[bytes], layout: TiffLayout, run: range, *rest: Any) -> Any:
+        decoded.extend(run)
+        return unpack(packed, layout, run, *rest)
 
     monkeypatch.setattr(tiff, "unpack", counted)
     source.close()
@@ -230,6 +230,51 @@ def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monk
     source.close()
     source.anticipate([Box(0, 0, 200, 200), Box(200, 200, 9, 9)])
     assert decoded[6:] == [0]
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 97])
+@pytest.mark.parametrize("run_bytes", [1, 4000, 1 << 18])
+def test_strips_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_bytes: int, rows: int, planar: bool
+) -> None:
+    monkeypatch.setattr(tiff_layout, "RUN_BYTES", run_bytes)
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("rgb", dtype="uint16")
+    options = {"compression": "zlib", "predictor": True, "planarconfig": "separate" if planar else "contig"}
+    save_tiff(path, samples, "rgb", rowsperstrip=rows, **options)
+    source, _ = restore(path, out)
+    layout, strip_bytes = source.layout, 131 * 2 * rows * (1 if planar else 3)
+    assert layout.run_length == max(1, run_bytes // strip_bytes)
+    everything = layout.runs(source.header.box)
+    assert list(itertools.chain.from_iterable(everything)) == list(range(len(layout.offsets)))
+    for box in (Box(0, 0, 1, 1), Box(20, 5, 41, 9), Box(96, 130, 1, 1), Box(13, 0, 1, 131)):
+        np.testing.assert_array_equal(source.read(box), samples[box.slices])
+        runs = layout.runs(box)
+        assert set(layout.touching(box)) <= set(itertools.chain.from_iterable(runs))
+        assert set(runs) <= set(everything)
+        assert all(layout.box_of(run).intersect(box).area_px for run in runs)
+
+
+def test_segments_are_put_in_runs_only_where_they_follow_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    save_tiff(path, cases.picture("rgb"), "rgb", rowsperstrip=10, planarconfig="separate")  # three planes of ten
+    layout = open_image(path, max_bytes=cases.NO_LIMIT).layout
+    runs = list(layout.in_runs([3, 4, 5, 7, 6, 8, 9, 10, 11, 20]))
+    assert runs == [range(3, 6), range(7, 8), range(6, 7), range(8, 10), range(10, 12), range(20, 21)]
+    assert list(layout.in_runs([])) == []
+
+
+def test_a_damaged_strip_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    save_tiff(path, cases.picture("rgb"), "rgb", compression="zlib", rowsperstrip=4)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    data = bytearray(path.read_bytes())
+    start = source.layout.offsets[7]
+    data[start : start + source.layout.lengths[7]] = bytes(source.layout.lengths[7])
+    path.write_bytes(data)
+    with pytest.raises(RowError, match="segment 7 does not decode"):
+        source.read(source.header.box)
 
 
 @pytest.mark.parametrize("where", ["pixels", "tags"])
@@ -254,9 +299,11 @@ def test_a_changed_byte_is_caught(tmp_path: Path, where: str) -> None:
 def test_packing_undoes_unpacking(compression: int, predictor: int, dtype: str, data: st.DataObject) -> None:
     kind = np.dtype(dtype)
     shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 4)))
+    rows = data.draw(st.integers(1, 7))
     samples = data.draw(arrays.arrays(kind.newbyteorder("="), shape))
-    packed = pack_segment(samples, compression, predictor, kind)
-    np.testing.assert_array_equal(unpack_segment(packed, compression, predictor, kind, shape, shape), samples)
+    packed = pack_segments(samples, compression, predictor, kind, rows)
+    assert len(packed) == -(-shape[0] // rows)
+    np.testing.assert_array_equal(unpack_segments(packed, compression, predictor, kind, rows, shape), samples)
 
 
 @given(st.sampled_from(sorted(CODECS)), st.sampled_from([1, 2, 3]), st.sampled_from("<>"), st.data())
@@ -264,8 +311,9 @@ def test_packing_of_floats_keeps_every_bit(compression: int, predictor: int, ord
     shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 4)))
     samples = data.draw(arrays.arrays(np.uint32, shape)).view(np.float32)  # any bits: NaN of all kinds among them
     kind = np.dtype(np.float32).newbyteorder(order)
-    packed = pack_segment(samples, compression, predictor, kind)
-    back = unpack_segment(packed, compression, predictor, kind, shape, shape)
+    rows = data.draw(st.integers(1, 7))
+    packed = pack_segments(samples, compression, predictor, kind, rows)
+    back = unpack_segments(packed, compression, predictor, kind, rows, shape)
     np.testing.assert_array_equal(back.view(np.uint32), samples.view(np.uint32))
 
 
@@ -274,5 +322,6 @@ def test_packing_of_few_bits(compression: int, depth: int, data: st.DataObject) 
     shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 19), st.integers(1, 2)))
     samples = data.draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, (1 << depth) - 1)))
     kind = np.dtype(np.uint8)
-    packed = pack_segment(samples, compression, 1, kind, depth)
-    np.testing.assert_array_equal(unpack_segment(packed, compression, 1, kind, shape, shape, depth), samples)
+    rows = data.draw(st.integers(1, 7))
+    packed = pack_segments(samples, compression, 1, kind, rows, depth)
+    np.testing.assert_array_equal(unpack_segments(packed, compression, 1, kind, rows, shape, depth), samples)
