@@ -131,6 +131,21 @@ holes and windows (`plan`), its share of the engine's time (`infer`), cutting ti
 encoding, syncing, sending (`write`), comparing the result with its source (`verify`)."""
 
 ImageFormat = Literal["jpeg", "png", "tiff", "webp", "jp2"]
+FORMAT_SUFFIXES: Mapping[str, ImageFormat] = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+    ".jp2": "jp2",
+}
+"""What a file name promises about its format, in lower case; the usual suffix of each format comes first. What a file
+is, its first bytes tell."""
+IMAGE_SUFFIXES = frozenset(FORMAT_SUFFIXES)
+"""What counts as an image where a folder is searched."""
 SampleType = Literal["uint8", "uint16", "uint32", "int32", "float32"]
 ColourModel = Literal["light", "ink", "palette"]
 """What the colour bands hold: light (grey or RGB), ink (CMYK, 0 is bare paper), or one index into a palette."""

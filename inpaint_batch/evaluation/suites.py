@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.holes.synthesise import DamageLibrary, box_hole, stroke_hole
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.types import IMAGE_SUFFIXES, BoolArray, FloatArray
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 MID_GREY = 127
 
 HoleMaker = Callable[[np.random.Generator, int, int], BoolArray]
@@ -59,9 +58,9 @@ def find_photos(folder: Path, limit: int | None = None) -> list[Path]:
 
     Raises ValueError where there are none.
     """
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not photos:
-        raise ValueError(f"no photograph ({', '.join(sorted(PHOTO_SUFFIXES))}) under {folder}")
+        raise ValueError(f"no photograph ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
     if limit is None or limit >= len(photos):
         return photos
     return [photos[index * len(photos) // limit] for index in range(limit)]

@@ -38,28 +38,7 @@ from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.xmp_files import check_xmp
 from inpaint_batch.tiling.plan import plan_windows
-from inpaint_batch.types import Header, ImageFormat
-
-FORMAT_SUFFIXES: dict[str, ImageFormat] = {
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpe": "jpeg",
-    ".jfif": "jpeg",
-    ".png": "png",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".webp": "webp",
-    ".jp2": "jp2",
-}
-"""What a file name promises about its format."""
-
-_USUAL_SUFFIX: dict[ImageFormat, str] = {
-    "jpeg": "jpg",
-    "png": "png",
-    "tiff": "tif",
-    "webp": "webp",
-    "jp2": "jp2",
-}
+from inpaint_batch.types import FORMAT_SUFFIXES, Header
 
 
 def prepare_row(
@@ -187,8 +166,9 @@ def check_output_name(image: str, output: str, header: Header, *, lossless: bool
     as_the_source = suffix == Path(image).suffix.lower() and written == header.format
     if promised in (None, written) or as_the_source:
         return
+    usual = next(suffix for suffix, kind in FORMAT_SUFFIXES.items() if kind == written)
     raise RowError(
         FailureCode.WRITE,
         f"the output {output} would hold a {written.upper()} file, since results keep the format of their source; "
-        f"give it a name that ends in .{_USUAL_SUFFIX[written]}",
+        f"give it a name that ends in {usual}",
     )

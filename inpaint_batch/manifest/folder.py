@@ -10,9 +10,8 @@ from pathlib import Path
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import output_problem
-from inpaint_batch.types import Row
+from inpaint_batch.types import IMAGE_SUFFIXES, Row
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".jp2"})
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
 """A mask may also be text: polygons, or run lengths."""
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE, Shard
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
-from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, read_folder, read_image
+from inpaint_batch.manifest.folder import read_folder, read_image
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.manifest.sources import STDIN, Source
 from inpaint_batch.storage.paths import output_problem
 from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
-from inpaint_batch.types import Row
+from inpaint_batch.types import IMAGE_SUFFIXES, Row
 
 LOCATION_COLUMNS = ("image", "mask", "truth")
 _WINDOWS = os.name == "nt"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inpaint_batch.errors import ManifestError
-from inpaint_batch.manifest.folder import IMAGE_SUFFIXES
 from inpaint_batch.storage.objects import ObjectError, read_bytes
 from inpaint_batch.storage.paths import output_problem
 from inpaint_batch.storage.uris import is_uri, uri_problem
+from inpaint_batch.types import IMAGE_SUFFIXES
 
 CARRIED_COLUMNS = ("id", "truth", "page")
 """Columns that a given list passes on to the manifest that is written, besides image and output."""

@@ -18,11 +18,10 @@ from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.outputs import outputs_at
-from inpaint_batch.types import Row
+from inpaint_batch.types import FORMAT_SUFFIXES, Row
 
 MAX_DEATHS = 2
 """A row that was alone in flight when the process died is given up after so many times."""
-JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def output_name(row: Row, config: RowConfig) -> str:
     """Where the result goes: the row's output, with the suffix `.png` where a JPEG is to be written losslessly."""
     if config.jpeg == "lossless":
         path = Path(row.output)
-        if path.suffix.lower() in JPEG_SUFFIXES:
+        if FORMAT_SUFFIXES.get(path.suffix.lower()) == "jpeg":
             return path.with_suffix(".png").as_posix()
     return row.output
 

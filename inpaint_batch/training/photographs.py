@@ -11,11 +11,11 @@ import numpy as np
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import ConfigError
-from inpaint_batch.manifest.folder import IMAGE_SUFFIXES, MASK_SUFFIXES
+from inpaint_batch.manifest.folder import MASK_SUFFIXES
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.types import IMAGE_SUFFIXES, BoolArray, FloatArray
 
 DAMAGE_RIM_PX = 2
 """Pixels around a hole of a manifest that are not learned from either: damage rarely ends where its mask does."""

@@ -51,6 +51,15 @@ def test_rows_are_complete_and_sorted(images: Path, masks: Path) -> None:
     )
 
 
+def test_every_name_that_promises_an_image_counts(images: Path, masks: Path) -> None:
+    names = ["a.jpe", "b.jfif", "c.jpeg", "d.jpg", "e.tif", "f.tiff", "g.jp2", "h.png", "i.webp", "j.JFIF"]
+    put(images, *names)
+    put(masks, *names)
+    assert pairs(images, masks) == {name: name for name in names}
+    (row,) = read_manifest(images / "b.jfif", masks=masks / "a.jpe")
+    assert row == Row("b.jfif", 1, str(images / "b.jfif"), str(masks / "a.jpe"), "b.jfif")
+
+
 def test_an_image_without_a_mask_is_a_problem_and_the_others_go_on(images: Path, masks: Path) -> None:
     put(images, "a.jpg", "b.jpg", "deep/c.jpg")
     put(masks, "b.png", "c.png", "a.txt")
