@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,6 +106,7 @@ class RowWorker:
         self._executor: LocalExecutor | None = None
         self._stream: Stream | None = None
         self._num_told = 0
+        self._telling = threading.Lock()  # two chunks may end at a time
         self._log = _Lines()
         self._life = ExitStack()
         self._life.enter_context(signing_as(settings.signature))
@@ -137,8 +139,9 @@ class RowWorker:
         if self._executor is None or self._stream is None:
             raise EngineError("a worker was given rows before it had an engine; this is a fault in the program")
         outcomes = self._stream.do(round_number, tasks)
-        before, self._num_told = self._num_told, self._executor.num_batches
-        return ChunkResult(outcomes, self._num_told - before, self._log.take())
+        with self._telling:
+            before, self._num_told = self._num_told, self._executor.num_batches
+            return ChunkResult(outcomes, self._num_told - before, self._log.take())
 
     def pulse(self) -> Pulse:
         """How far it is. Asked while `do` works, from another thread, as `leave` is."""
@@ -163,5 +166,9 @@ class _Lines(logging.Handler):
         self._lines.append(LogLine(record.levelno, self.format(record), current()))
 
     def take(self) -> list[LogLine]:
-        lines, self._lines = self._lines, []
+        self.acquire()  # as `logging` does around `emit`
+        try:
+            lines, self._lines = self._lines, []
+        finally:
+            self.release()
         return lines
