@@ -48,24 +48,23 @@ def run_manifest(
         object_version.cache_clear()
         content_digest.cache_clear()
         with open_place(config) as (config, remote):
-            return _run(config, remote, manifest, masks, rows, started_s, progress, stop, shard_from, run_id)
+            folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
+            check_output_root(config.output, folders)
+            summary = Summary(config, str(manifest), started_s, run=run_id)
+            if config.part is not None and shard_from:
+                summary.notes.append(f"this does shard {config.part} only, by {shard_from}; --shard 1/1 does all rows")
+            return _run(config, remote, rows, summary, progress, stop)
 
 
 def _run(
     config: RunConfig,
     remote: StoreState | None,
-    manifest: Path | str,
-    masks: Path | None,
     rows: ManifestRows,
-    started_s: float,
+    summary: Summary,
     progress: Progress,
     stop: Stop,
-    shard_from: str,
-    run_id: str,
 ) -> Summary:
     part = config.part
-    folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
-    check_output_root(config.output, folders)
     state = config.output / STATE_FOLDER
     with _disk_errors(state):
         state.mkdir(exist_ok=True)
@@ -76,9 +75,6 @@ def _run(
         ):
             if killed:
                 remove_stale_temporaries(config.output, killed)
-            summary = Summary(config, str(manifest), started_s, run=run_id)
-            if part is not None and shard_from:
-                summary.notes.append(f"this does shard {part} only, by {shard_from}; --shard 1/1 does all rows")
             begin_run_file(state, summary, rows.num_rows)
             if remote is not None:
                 remote.begin()
