@@ -40,8 +40,6 @@ from inpaint_batch.runtime.plans import (
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, RTX, import_tensorrt, key_here, logger
 from inpaint_batch.runtime.tuning import timing_cache
 
-PRECISIONS = ("fp32", "fp16", "int8")
-
 
 def build_tensorrt(
     fp32: Path,

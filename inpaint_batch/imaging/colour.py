@@ -17,6 +17,13 @@ _CHUNK_PIXELS = 1 << 13
 """Pixels compared with a whole palette at once: 256 entries then take 8 MiB."""
 _MAX_ENTRIES = 256
 _OPAQUE = 255
+_COLOUR_SPACE = slice(16, 20)
+"""Where an ICC profile says what it describes."""
+
+
+def as_ink_profile(profile: bytes) -> bytes:
+    """`profile` if its head says that it is an ICC profile of CMYK, else nothing."""
+    return profile if profile[_COLOUR_SPACE] == b"CMYK" else b""
 
 
 def samples_to_rgb(samples: SampleArray, header: Header) -> FloatArray:

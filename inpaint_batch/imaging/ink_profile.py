@@ -9,14 +9,6 @@ import numpy as np
 from inpaint_batch.imaging import vips
 from inpaint_batch.types import FloatArray, SampleArray, SampleType
 
-_COLOUR_SPACE = slice(16, 20)
-"""Where an ICC profile says what it describes."""
-
-
-def is_ink_profile(profile: bytes) -> bool:
-    """Whether the head of an ICC profile says CMYK."""
-    return profile[_COLOUR_SPACE] == b"CMYK"
-
 
 @lru_cache(maxsize=16)
 def is_usable(profile: bytes) -> bool:

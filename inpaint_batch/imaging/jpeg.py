@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 
 from inpaint_batch.imaging import exif, jpeg_stream
+from inpaint_batch.imaging.colour import as_ink_profile
 from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.imaging.source import WholeRasterSource, check_budget, check_file_size, damaged, refuse
 from inpaint_batch.types import Box, Header, SampleArray
@@ -90,6 +91,6 @@ def open_jpeg(path: Path, max_bytes: int) -> JpegSource:
         has_alpha=False,
         orientation=exif.orientation(stream.exif),
         model="ink" if is_ink else "light",
-        ink_profile=profile if profile[16:20] == b"CMYK" else b"",
+        ink_profile=as_ink_profile(profile),
     )
     return JpegSource(path, header, sum(map(stream.coefficient_bytes, range(len(stream.components)))))

@@ -10,6 +10,7 @@ import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import fax
+from inpaint_batch.imaging.colour import as_ink_profile
 from inpaint_batch.imaging.source import damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
 from inpaint_batch.types import ColourModel, SampleType
@@ -109,7 +110,7 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
         has_alpha=num_bands > num_colours,
         is_min_white=photometric == _MIN_IS_WHITE,
         palette=_palette(path, page, depth) if model == "palette" else b"",
-        ink_profile=bytes(profile) if bytes(profile[16:20]) == b"CMYK" else b"",
+        ink_profile=as_ink_profile(bytes(profile)),
         is_reversed=int(page.fillorder) != 1,
     )
 
