@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.storage.objects import describe
+from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
 VERSIONS_KEPT = 8192
@@ -91,7 +92,7 @@ def what_changed(before: str, now: str) -> Change | None:
 
 def location(path: str) -> str:
     """One name for one file: absolute, and without `..`, which `failures.csv` is full of. URIs stay as they are."""
-    if "://" in path:
+    if is_uri(path):
         return path
     if not path.startswith("/"):
         path = os.path.abspath(path)  # noqa: PTH100
@@ -120,7 +121,7 @@ def fingerprint(path: str) -> str:
 
 def _fingerprint(path: str, by_content: bool) -> tuple[bytes, tuple[str, Look | None]]:
     name = location(path)
-    if "://" in name:
+    if is_uri(name):
         return _digest(f"{name}\0{object_version(name)}"), (name, None)
     seen = look(name)
     if seen is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import posixpath
+import re
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from inpaint_batch.types import IMAGE_SUFFIXES, Row
 
 LOCATION_COLUMNS = ("image", "mask", "truth")
 _WINDOWS = os.name == "nt"
+_DRIVE = re.compile(r"[A-Za-z]://")
 
 
 def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
@@ -216,7 +218,7 @@ class _RowReader:
         )
 
     def _resolved(self, cell: str) -> str:
-        if cell.startswith("/") or "://" in cell or (_WINDOWS and os.path.isabs(cell)):  # noqa: PTH117
+        if cell.startswith("/") or is_uri(cell) or (_WINDOWS and os.path.isabs(cell)):  # noqa: PTH117
             return cell
         return self._base + cell if not self._in_store else _key_below(self._base, cell)
 
@@ -248,6 +250,10 @@ def _check_locations(image: str, mask: str, truth: str) -> None:
             raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
         if is_uri(cell) and (problem := uri_problem(cell)) is not None:
             raise RowError(FailureCode.READ, f"the {column} {redacted(cell)} {problem}")
+        if _DRIVE.match(cell) and not _WINDOWS:
+            raise RowError(
+                FailureCode.READ, f"the {column} {cell} is on a Windows drive; write the path as it is on this machine"
+            )
 
 
 def _key_below(base: str, cell: str) -> str:

@@ -21,6 +21,7 @@ from inpaint_batch.manifest.read import LOCATION_COLUMNS
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.report.tally import FailedRow, Tally
 from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.uris import is_uri
 
 _LIBRARIES = ("numpy", "onnxruntime", "pyvips", "opencv-python-headless", "tifffile", "imagecodecs", "jpeglib")
 
@@ -155,7 +156,7 @@ def versions() -> dict[str, str]:
 
 
 def _from(folder: Path, location: str) -> str:
-    if not location or "://" in location:
+    if not location or is_uri(location):
         return location
     path = Path(location)
     # Both without links: `..` out of a linked folder leads elsewhere than its name says.

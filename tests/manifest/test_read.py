@@ -177,6 +177,7 @@ def test_masks_go_with_folders_only(tmp_path: Path) -> None:
         ("a\0.jpg,m.png,,", "read", "NUL"),
         ("ftp://host/a.jpg,m.png,,", "read", "the image ftp://host/a.jpg is of no store that is known here"),
         ("a.jpg,s3://me:secret@bucket/m.png,,", "read", "the mask s3://…@bucket/m.png names a user"),
+        ("c://scans/a.jpg,m.png,,", "read", "the image c://scans/a.jpg is on a Windows drive"),
         ("a.jpg,s3://bucket/m.png?token=secret,,", "read", "the mask s3://bucket/m.png?… has a query"),
         ("x.jpg,m.png,,good", "read", "id 'good' is already"),
         ("x.jpg,m.png,good.jpg,", "write", "output 'good.jpg' is already"),
@@ -204,6 +205,13 @@ def test_a_bad_row_is_a_problem_and_the_others_go_on(tmp_path: Path, row: str, c
     assert (found.line, found.error.code) == (3, FailureCode(code))
     assert said in found.error.message
     assert len({first.id, found.id, last.id}) == 3
+
+
+def test_a_colon_and_slashes_make_no_uri_of_a_path(tmp_path: Path) -> None:
+    rows = read(tmp_path, "image,mask\nweb/http://host/a.jpg,1://m.png\n")
+    assert [(row.image, row.mask) for row in rows if isinstance(row, Row)] == [
+        (f"{tmp_path}/web/http://host/a.jpg", f"{tmp_path}/1://m.png")
+    ]
 
 
 def test_a_problem_keeps_its_id_and_its_cells(tmp_path: Path) -> None:

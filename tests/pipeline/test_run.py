@@ -148,6 +148,14 @@ def test_each_bad_row_fails_alone_with_its_own_reason(gallery, tmp_path):
     assert len(statuses(output)) == 16  # nothing was added
 
 
+def test_what_only_looks_like_a_uri_is_the_trouble_of_its_row(gallery, tmp_path):
+    gallery.add("good.png")
+    gallery.add_row("x://far.png", "good.png.mask.png", output="far.png")
+    gallery.add_row("web/http://host/y.png", "good.png.mask.png", output="y.png")  # a file below a folder `http:`
+    summary = run(gallery.manifest(), tmp_path / "out")
+    assert (summary["exit_code"], summary["rows"]["done"], summary["rows"]["failed_by_code"]) == (8, 1, {"read": 2})
+
+
 def test_a_mended_file_is_done_without_being_asked(gallery, tmp_path):
     path = gallery.add("a.png")
     sound = path.read_bytes()
