@@ -100,8 +100,10 @@ def remove_all(uri: str, names: list[str]) -> None:
 
 @contextmanager
 def as_storage_error(verb: str = "keep the state of the run") -> Iterator[None]:
-    """Turn an ObjectError into the StorageError that ends a run; `verb` is what was to be done."""
+    """Turn an ObjectError or OSError into the StorageError that ends a run; `verb` is what was to be done."""
     try:
         yield
     except ObjectError as error:
         raise error.for_run(verb) from error
+    except OSError as error:
+        raise StorageError(f"cannot {verb}: {error}; run again once that is mended") from error

@@ -1,7 +1,8 @@
 """Who is at work on an output in a store.
 
 Stores have no locks. So a run renews an object that says who it is, and one that is not renewed for STALE_S seconds
-belongs to a run that died. Runs that begin within the same second can miss each other.
+belongs to a run that died. A run that finds the name of another in it ends: it was taken for dead, or both began within
+the same second.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class StoreLock:
         self._store, self._part = store, part
         self._process = process_name()
         self._ending = state_ending(part)
+        self._name = f"lock{self._ending}.json"
         self._beat_at_s = 0.0
 
     def take(self, names: list[str]) -> None:
@@ -47,21 +49,29 @@ class StoreLock:
         self._beat()
 
     def keep(self) -> None:
-        """Renew it where that is due. Raises ObjectError."""
+        """Renew it where that is due. Raises ObjectError, and StorageError where another run has it by now."""
         if time.monotonic() - self._beat_at_s >= BEAT_S:
+            about = _read_json(self._uri(self._name))
+            if about is not None and about.get("process") != self._process:
+                raise StorageError(
+                    f"another run ({about.get('process')}) has taken over {self._store}, since this one did not show "
+                    "in time that it lives; wait for that one to end, then run again"
+                )
             self._beat()
 
     def give_back(self) -> None:
-        """Remove it. Raises ObjectError."""
-        remove(self._uri(f"lock{self._ending}.json"))
+        """Remove it, unless another run has it by now. Raises ObjectError."""
+        about = _read_json(self._uri(self._name))
+        if about is not None and about.get("process") == self._process:
+            remove(self._uri(self._name))
 
     def _uri(self, name: str) -> str:
         return joined(self._store, f"{STATE_FOLDER}/{name}")
 
     def _beat(self) -> None:
-        self._beat_at_s = time.monotonic()
         about = {"process": self._process, "at": time.time()}
-        write_bytes(self._uri(f"lock{self._ending}.json"), json.dumps(about).encode())
+        write_bytes(self._uri(self._name), json.dumps(about).encode())
+        self._beat_at_s = time.monotonic()
 
     def _wait_for(self, name: str) -> None:
         ending = name.removeprefix("lock").removesuffix(".json")

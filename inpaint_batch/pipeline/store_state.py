@@ -13,7 +13,7 @@ killed run did in the last of them is done again, to the same bytes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -55,7 +55,7 @@ def open_place(config: RunConfig) -> Iterator[tuple[RunConfig, StoreState | None
     try:
         yield replace(config, output=root), state
     except BaseException:
-        with suppress(ObjectError, StorageError):  # what ends the run is told already
+        with suppress(ObjectError, StorageError, OSError):  # what ends the run is told already
             state.close()
         raise
     with as_storage_error():
@@ -77,8 +77,10 @@ class StoreState:
         self._sent: dict[str, bytes] = {}
         self._pushing = threading.Lock()
         self._ended = threading.Event()
-        self._error: ObjectError | None = None
-        self._thread = threading.Thread(target=self._keep_up, name="store-state", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._keep_up, args=(step,), name=name, daemon=True)
+            for name, step in (("store-lock", self._lock.keep), ("store-ledger", self._push_lines))
+        ]
 
     def open(self, *, fresh: bool) -> None:
         """Take the lock, and bring the ledger here; with `fresh` it is archived. Raises ObjectError, StorageError."""
@@ -96,7 +98,8 @@ class StoreState:
         self._prefix = f"{max(numbers, default=0) + 1:06d}-{self._part.name if self._part else 'whole'}"
         bring_ledger(self._uri, parts, archived, self._folder)
         self._own_part /= "000002.jsonl" if parts else "000001.jsonl"  # what `Ledger` will write to
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def begin(self) -> None:
         """Show that the run has begun: its small files are there, and the summary of the one before is not."""
@@ -109,16 +112,17 @@ class StoreState:
         tasks = iter(tasks)
         while block := list(islice(tasks, BLOCK_ROWS)):
             with as_storage_error():
-                if self._error is not None:
-                    raise self._error
+                self._lock.keep()
                 self._push_lines()
             yield from block
 
     def close(self) -> None:
-        """Bring everything into the store and give the lock back. Raises ObjectError."""
+        """Bring everything into the store and give the lock back. Raises ObjectError, StorageError, OSError."""
         self._ended.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         try:
+            self._lock.keep()
             self._push_lines()
             self._put_together()
             self._push_files()
@@ -158,15 +162,16 @@ class StoreState:
         self._pushed = []
         self._group_bytes = self._done_bytes
 
-    # ── the small files ─────────────────────────────────────────────────────────────────────────────────────────────
+    def _keep_up(self, step: Callable[[], None]) -> None:
+        """Do one thing every PUSH_S seconds, in a thread of its own: a slow push must not hold up the lock.
 
-    def _keep_up(self) -> None:
+        What fails is tried again the next time, and by the run itself before it begins more rows; that is told.
+        """
         while not self._ended.wait(PUSH_S):
-            try:
-                self._push_lines()
-                self._lock.keep()
-            except ObjectError as error:
-                self._error = error
+            with suppress(ObjectError, StorageError, OSError):
+                step()
+
+    # ── the small files ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _push_files(self) -> None:
         for path in sorted(self._folder.iterdir()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gallery import Gallery
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
-from inpaint_batch.pipeline import store_state
+from inpaint_batch.pipeline import store_lock, store_state
 from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
@@ -21,7 +22,7 @@ from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_copy import merge_in_store, state_copy, store_status
 from inpaint_batch.pipeline.store_state import open_place
 from inpaint_batch.report.progress import make_progress
-from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
+from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, write_bytes
 from inpaint_batch.types import Row
 
 pytest.importorskip("fsspec")
@@ -77,6 +78,92 @@ def test_a_second_run_is_kept_out_and_a_dead_one_is_not(store, monkeypatch):
     write_bytes(lock, json.dumps({"process": "process 4711 on elsewhere", "at": time.time() - 3600}).encode())
     with open_place(config(store)):
         assert json.loads(read_bytes(lock))["process"] != "process 4711 on elsewhere"
+
+
+class Faults:
+    """Stands in for `write_bytes`: objects whose names hold a word of `failing` are not taken."""
+
+    def __init__(self) -> None:
+        self.failing: dict[str, Exception] = {}
+        self.num_failed = 0
+
+    def __call__(self, uri: str, content: bytes) -> None:
+        for word, error in self.failing.items():
+            if word in uri:
+                self.num_failed += 1
+                raise error
+        write_bytes(uri, content)
+
+
+@pytest.fixture
+def faults(monkeypatch) -> Faults:
+    """A store that is asked often, and may fail."""
+    faults = Faults()
+    for module in (store_state, store_lock):
+        monkeypatch.setattr(module, "write_bytes", faults)
+    monkeypatch.setattr(store_state, "PUSH_S", 0.005)
+    monkeypatch.setattr(store_lock, "BEAT_S", 0.005)
+    return faults
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 60.0
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+def beat(store: str) -> float:
+    return json.loads(read_bytes(f"{store}/.inpaint-batch/lock.json"))["at"]
+
+
+@pytest.mark.parametrize("error", [ObjectError("busy", "slow down"), OSError(28, "No space left on device")])
+def test_the_lock_is_kept_and_the_run_goes_on_where_a_push_fails_for_a_while(store, faults, error):
+    with open_place(config(store)) as (settings, state):
+        assert state is not None
+        ledger = Ledger(settings.output / ".inpaint-batch")
+        faults.failing = {"/ledger/": error}
+        ledger.append(LedgerEntry(id="a", key="", status="started"))
+        wait_until(lambda: faults.num_failed > 1)
+        before = beat(store)
+        wait_until(lambda: beat(store) > before)
+        with pytest.raises(StorageError):  # a row must not begin that the store does not know of
+            next(state.announced(iter(["task"])))
+        faults.failing = {}
+        assert list(state.announced(iter(["task"]))) == ["task"]
+        ledger.close()
+    parts = [name for name in names_below(store) if "/ledger/" in name]
+    assert b'"a"' in b"".join(read_bytes(f"{store}/{name}") for name in parts)
+    assert not any("lock" in name for name in names_below(store))
+
+
+@pytest.mark.parametrize("error", [ObjectError("busy", "slow down"), OSError(28, "No space left on device")])
+def test_a_beat_that_failed_is_made_up_for(store, faults, error):
+    with open_place(config(store)) as (_, state):
+        assert state is not None
+        faults.failing = {"lock": error}
+        wait_until(lambda: faults.num_failed > 1)
+        before = beat(store)
+        faults.failing = {}
+        wait_until(lambda: beat(store) > before)
+        assert list(state.announced(iter(["task"]))) == ["task"]
+
+
+def test_a_run_that_was_taken_for_dead_ends_and_leaves_the_lock_of_the_other(store, faults):
+    lock = f"{store}/.inpaint-batch/lock.json"
+    other = json.dumps({"process": "process 4711 on elsewhere", "at": time.time()}).encode()
+    place = open_place(config(store))
+    _, state = place.__enter__()
+    assert state is not None
+    faults.failing = {"lock": ObjectError("busy", "slow down")}
+    wait_until(lambda: faults.num_failed > 0)
+    write_bytes(lock, other)
+    told = r"another run \(process 4711 on elsewhere\) has taken over"
+    with pytest.raises(StorageError, match=told):
+        next(state.announced(iter(["task"])))
+    with pytest.raises(StorageError, match=told):
+        place.__exit__(None, None, None)
+    assert read_bytes(lock) == other
 
 
 def test_runs_resume_and_shards_are_merged(store, gallery):
