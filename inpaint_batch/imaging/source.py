@@ -44,7 +44,7 @@ class ImageSource(ABC):
         """
         if not self.header.box.contains(box):
             raise ValueError(f"{box} leaves the image, which is {self.header.box}")
-        with self._lock, reading(self.path):
+        with reading(self.path):
             samples = self._samples(box)
         samples.flags.writeable = False
         return samples
@@ -80,7 +80,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _samples(self, box: Box) -> SampleArray:
-        """Samples (box.height, box.width, bands), as a view of what is kept or a copy. Called under the lock."""
+        """Samples (box.height, box.width, bands), as a view of what is kept or a copy. Any thread may ask."""
 
     @abstractmethod
     def _forget(self) -> None:
@@ -97,12 +97,14 @@ class WholeRasterSource(ImageSource):
         """All samples (height, width, bands)."""
 
     def _samples(self, box: Box) -> SampleArray:
-        if self._raster is None:
-            header, raster = self.header, self._decode()
-            if raster.shape != (header.height_px, header.width_px, header.num_bands) or raster.dtype != header.dtype:
-                raise damaged(self.path, "its pixels do not match its header")
-            self._raster = raster
-        return self._raster[box.slices]
+        with self._lock:
+            if self._raster is None:
+                header, raster = self.header, self._decode()
+                shape = (header.height_px, header.width_px, header.num_bands)
+                if raster.shape != shape or raster.dtype != header.dtype:
+                    raise damaged(self.path, "its pixels do not match its header")
+                self._raster = raster
+            return self._raster[box.slices]
 
     def _forget(self) -> None:
         self._raster = None

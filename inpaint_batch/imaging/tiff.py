@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,8 @@ DEFAULT_CACHE_BYTES = 64 << 20
 _MAX_LEVEL_SEGMENTS = 32
 _MAX_LEVEL_PIXELS = 1 << 16
 """Of one segment."""
+_NUM_LOCKS = 31
+"""Runs that may be decoded at a time, if chance has them use different locks."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 """Its multiples, less their whole parts, spread evenly over 0 to 1."""
 
@@ -38,6 +40,7 @@ class TiffSource(ImageSource):
         """How many bytes of decoded segments are kept; the last one that was read is kept in any case."""
         self._kept: OrderedDict[range, SampleArray] = OrderedDict()  # by run; the least recently read first
         self._kept_bytes = 0
+        self._decoding = [threading.Lock() for _ in range(_NUM_LOCKS)]
 
     def anticipate(self, boxes: Iterable[Box]) -> None:
         """As in `ImageSource`, until half of what may be kept is used."""
@@ -61,27 +64,28 @@ class TiffSource(ImageSource):
     def _samples(self, box: Box) -> SampleArray:
         header = self.header
         samples: SampleArray = np.empty((box.height, box.width, header.num_bands), header.dtype)
-        with ExitStack() as opened:
-            file: BinaryIO | None = None
-            for run in self.layout.runs(box):
-                decoded = self._kept.get(run)
-                if decoded is None:
-                    file = file or opened.enter_context(self.path.open("rb"))
-                    decoded = read_run(file, self.layout, run, self.path)
-                    self._keep(run, decoded)
-                else:
-                    self._kept.move_to_end(run)
-                inside = self.layout.box_of(run)
-                common = inside.intersect(box)
-                where = (*common.shift(-box.top, -box.left).slices, self.layout.bands(run[0]))
-                samples[where] = decoded[common.shift(-inside.top, -inside.left).slices]
+        for run in self.layout.runs(box):
+            inside = self.layout.box_of(run)
+            common = inside.intersect(box)
+            where = (*common.shift(-box.top, -box.left).slices, self.layout.bands(run[0]))
+            samples[where] = self._decoded(run)[common.shift(-inside.top, -inside.left).slices]
         return samples
 
-    def _keep(self, run: range, decoded: SampleArray) -> None:
-        self._kept[run] = decoded
-        self._kept_bytes += decoded.nbytes
-        while self._kept_bytes > self.cache_bytes and len(self._kept) > 1:
-            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+    def _decoded(self, run: range) -> SampleArray:
+        """The samples of a run: those that are kept, or decoded now, by one thread while others decode other runs."""
+        with self._decoding[hash(run) % len(self._decoding)]:
+            with self._lock:
+                if run in self._kept:
+                    self._kept.move_to_end(run)
+                    return self._kept[run]
+            with self.path.open("rb") as file:
+                decoded = read_run(file, self.layout, run, self.path)
+            with self._lock:
+                self._kept[run] = decoded
+                self._kept_bytes += decoded.nbytes
+                while self._kept_bytes > self.cache_bytes and len(self._kept) > 1:
+                    self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+            return decoded
 
     def learn_levels(self, hole: BoolMap) -> None:
         """As in `ImageSource`; looks at the same few segments as opening does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,30 @@ def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monk
     source.close()
     source.anticipate([Box(0, 0, 200, 200), Box(200, 200, 9, 9)])
     assert decoded[6:] == [0]
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 1 << 30])
+def test_threads_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_bytes: int) -> None:
+    path = tmp_path / "a.tif"
+    samples = cases.picture("rgb", 256, 256)
+    save_tiff(path, samples, "rgb", tile=(32, 32), compression="zlib")
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    source.cache_bytes = cache_bytes
+    decoded: list[int] = []
+    unpack = tiff.unpack
+
+    def counted(packed: list[bytes], layout: TiffLayout, run: range, *rest: Any) -> Any:
+        decoded.extend(run)
+        return unpack(packed, layout, run, *rest)
+
+    monkeypatch.setattr(tiff, "unpack", counted)
+    corners = np.random.default_rng(0).integers(0, 200, (300, 2)).tolist()
+    boxes = [Box(top, left, 56, 56) for top, left in corners]
+    with ThreadPoolExecutor(8) as pool:
+        for box, read in zip(boxes, pool.map(source.read, boxes), strict=True):
+            np.testing.assert_array_equal(read, samples[box.slices])
+    if cache_bytes > 1:
+        assert sorted(decoded) == sorted(set(decoded))  # none twice
 
 
 @pytest.mark.parametrize("planar", [False, True])
