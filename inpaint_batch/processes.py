@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import secrets
 import socket
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_TOKEN = secrets.token_hex(4)
+_NAME = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+) #(?P<kernel>[0-9a-f]+)-[0-9a-f]+")
 
 
 def num_cores() -> int:
@@ -14,19 +23,41 @@ def num_cores() -> int:
 
 
 def process_name() -> str:
-    """This process as locks and reports name it: `process 4711 on node3`."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    """This process as locks and reports name it: `process 4711 on node3 #9d41b7e0-5f0c9ab2`.
+
+    Every container of a host can have a process 1 that goes by the name of the host; the digits tell them apart.
+    """
+    return f"process {os.getpid()} on {socket.gethostname()} #{_kernel_digits()}-{_TOKEN}"
 
 
 def lives(name: str) -> bool | None:
-    """Whether the process of that name is there; None where only another machine could tell."""
-    words = name.split()
-    if len(words) != 4 or words[3] != socket.gethostname() or not words[1].isdigit():
+    """Whether the process of that name is there; None where that cannot be told from here.
+
+    That is so for other machines, other PID namespaces, and names without digits, which earlier versions wrote.
+    """
+    if name == process_name():
+        return True
+    match = _NAME.fullmatch(name)
+    if match is None or match["host"] != socket.gethostname() or match["kernel"] != _kernel_digits():
         return None
+    pid = int(match["pid"])
+    if pid == os.getpid():  # it had our number before us
+        return False
     try:
-        os.kill(int(words[1]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except (OSError, OverflowError):  # it is another user's, or no number of a process
         return True
     return True
+
+
+@cache
+def _kernel_digits() -> str:
+    """What processes have in common that see each other by number: the same start of a kernel, and PID namespace."""
+    about = hashlib.blake2b(digest_size=4)
+    with suppress(OSError):  # elsewhere than on Linux the name of the host has to do
+        about.update(Path("/proc/sys/kernel/random/boot_id").read_bytes())
+    with suppress(OSError):
+        about.update(str(Path("/proc/self/ns/pid").stat().st_ino).encode())
+    return about.hexdigest()

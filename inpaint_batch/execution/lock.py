@@ -61,7 +61,7 @@ class RunLock:
 
 
 def holder_of(path: Path) -> str:
-    """Who took the lock and has not given it back, alive or not: `process 4711 on node3`; empty where nobody did."""
+    """Who took the lock and has not given it back, alive or not (see `process_name`); empty where nobody did."""
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:

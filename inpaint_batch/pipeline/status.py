@@ -38,9 +38,9 @@ class ShardStatus:
     """`i/n`; `1/1` for a run of the whole manifest."""
     state: ShardState = "absent"
     """`absent`: not begun. `killed`: its process is gone, and left no summary. `running` is what a process on another
-    machine said when it began."""
+    machine, or in another container, said when it began."""
     process: str = ""
-    """Who runs it: `process 4711 on node3`."""
+    """Who runs it: see `process_name`."""
     exit_code: int | None = None
     """Of a run that ended."""
     num_rows: int | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from gallery import Gallery
 
+from inpaint_batch import processes
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
@@ -21,6 +22,7 @@ from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_copy import merge_in_store, state_copy, store_status
 from inpaint_batch.pipeline.store_state import open_place
+from inpaint_batch.processes import process_name
 from inpaint_batch.report.progress import make_progress
 from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, write_bytes
 from inpaint_batch.types import Row
@@ -78,6 +80,22 @@ def test_a_second_run_is_kept_out_and_a_dead_one_is_not(store, monkeypatch):
     write_bytes(lock, json.dumps({"process": "process 4711 on elsewhere", "at": time.time() - 3600}).encode())
     with open_place(config(store)):
         assert json.loads(read_bytes(lock))["process"] != "process 4711 on elsewhere"
+
+
+def test_the_first_process_of_another_container_is_kept_out_by_that_of_the_first(store, faults, monkeypatch):
+    monkeypatch.setattr(store_lock, "POLL_S", 0.02)
+    with open_place(config(store)):
+        monkeypatch.setattr(processes, "_kernel_digits", lambda: "00000000")  # of the same number, on the same host
+        monkeypatch.setattr(processes, "_TOKEN", "00000000")
+        with pytest.raises(StorageError, match="in use by another run"):
+            open_place(config(store)).__enter__()
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", [process_name().partition(" #")[0], process_name().replace(" on ", " on not-")])
+def test_a_lock_of_an_earlier_version_or_another_machine_holds_until_it_goes_stale(name):
+    assert store_lock.may_live({"process": name, "at": time.time()})
+    assert not store_lock.may_live({"process": name, "at": time.time() - store_lock.STALE_S})
 
 
 class Faults:
