@@ -36,7 +36,8 @@ def serve(environ, start):
             faults["left"] -= 1
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("503 Slow Down", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+            said = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            return [said] if environ["REQUEST_METHOD"] != "HEAD" else []
     return inner(environ, start)
 
 make_server("127.0.0.1", int(sys.argv[1]), serve, threaded=True).serve_forever()

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from inpaint_batch.config import RowConfig, TilingConfig
-from inpaint_batch.storage.objects import describe
+from inpaint_batch.storage.objects import ObjectError, describe
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
@@ -55,9 +55,11 @@ def identify(row: Row, config: RowConfig, tiling: TilingConfig, engine: str, *, 
     Files count by path, size and time of modification; `by_content` by their bytes alone, wherever they lie, for the
     price of reading them. Objects count by what their store says in both cases. `engine` names what computes the fill:
     engine, precision and the hash of the model. A file that is not there gives a key too, another once it appears.
+
+    Raises RowError(READ) where a store does not say it now, and StorageError where it refuses to answer at all.
     """
-    image = _fingerprint(row.image, by_content)
-    mask = image if row.mask == row.image else _fingerprint(row.mask, by_content)
+    image = _fingerprint(row.image, "image", by_content)
+    mask = image if row.mask == row.image else _fingerprint(row.mask, "mask", by_content)
     key = b"".join(
         (
             _BY_CONTENT if by_content else _BY_TIME,
@@ -72,7 +74,7 @@ def identify(row: Row, config: RowConfig, tiling: TilingConfig, engine: str, *, 
 
 
 def row_key(row: Row, config: RowConfig, tiling: TilingConfig, engine: str, *, by_content: bool = False) -> str:
-    """The key alone; see `identify`."""
+    """The key alone; see `identify`, also for what it raises."""
     return identify(row, config, tiling, engine, by_content=by_content).key
 
 
@@ -111,18 +113,22 @@ def look(path: str) -> Look | None:
     return status.st_size, status.st_mtime_ns
 
 
-def fingerprint(path: str) -> str:
+def fingerprint(path: str, role: str) -> str:
     """What changes when a file does, or a URI's object: its name, size and time, or the version that the store tells.
 
-    Raises StorageError where the store refuses to answer at all.
+    `role` is what it is to its row: image, mask. Raises as `identify` does.
     """
-    return _fingerprint(path, False)[0].hex()
+    return _fingerprint(path, role, False)[0].hex()
 
 
-def _fingerprint(path: str, by_content: bool) -> tuple[bytes, tuple[str, Look | None]]:
+def _fingerprint(path: str, role: str, by_content: bool) -> tuple[bytes, tuple[str, Look | None]]:
     name = location(path)
     if is_uri(name):
-        return _digest(f"{name}\0{object_version(name)}"), (name, None)
+        try:
+            version = object_version(name)
+        except ObjectError as error:
+            raise error.for_row(name, role) from error
+        return _digest(f"{name}\0{version}"), (name, None)
     seen = look(name)
     if seen is None:
         return _digest(f"{name}\0\0"), (name, None)
@@ -151,7 +157,7 @@ def object_version(uri: str) -> str:
     """What tells an object from the one that was there before; empty where it is not there.
 
     Kept for a while: rows are looked at from several threads, ahead of their turn (see `pipeline.ahead`).
-    Raises StorageError where the store refuses to answer at all.
+    Raises ObjectError where the store does not tell; the next time it is asked again.
     """
     return describe(uri)
 

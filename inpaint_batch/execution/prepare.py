@@ -144,7 +144,7 @@ def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
         drawn = drawn_mask(source, config.mask_from)
         return Mask(drawn, drawn.orientation)
     image = ForImage(source.header, row.image, config.mask_image, max_bytes)
-    return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask))
+    return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask, "mask"))
 
 
 def hole_warnings(holes: HoleMap) -> list[str]:

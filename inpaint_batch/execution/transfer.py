@@ -50,14 +50,21 @@ class RowFiles:
         return self.mask
 
     def find_mask(self) -> None:
-        """Raise RowError(READ) where the mask is not there; it is not fetched."""
+        """Raise RowError(READ) where the mask is not there or may not be read, and StorageError as `bring_mask`.
+
+        It is not fetched.
+        """
         mask = self.task.row.mask
         if not is_uri(mask):
             with reading(self.mask, "mask"):
                 if stat.S_ISDIR(self.mask.stat().st_mode):
                     raise IsADirectoryError
-        elif not describe(mask):
-            raise ObjectError("missing", mask).for_row(mask, "mask")
+            return
+        try:
+            if not describe(mask):
+                raise ObjectError("missing", mask)
+        except ObjectError as error:
+            raise error.for_row(mask, "mask") from error
 
     def deliver(self, *beside: Path) -> None:
         """Send the finished result to its store, files beside it first. Raises StorageError where that fails."""

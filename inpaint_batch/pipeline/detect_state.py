@@ -10,7 +10,7 @@ from threading import Lock
 
 from inpaint_batch.errors import StorageError
 from inpaint_batch.holes.detect import DetectConfig
-from inpaint_batch.storage.objects import describe
+from inpaint_batch.storage.objects import ObjectError, describe
 from inpaint_batch.storage.uris import is_uri
 
 STATE = "found.jsonl"
@@ -84,9 +84,15 @@ def read_state(output: Path, config: DetectConfig | None, *, has_lists: bool) ->
 
 
 def version_of(file: str) -> str:
-    """Text that changes when the file or object is written anew; empty where there is none."""
+    """Text that changes when the file or object is written anew; empty where there is none.
+
+    Raises RowError(READ) where a store does not tell, and StorageError where it refuses to answer at all.
+    """
     if is_uri(file):
-        return describe(file)
+        try:
+            return describe(file)
+        except ObjectError as error:
+            raise error.for_row(file, "image") from error  # masks and previews lie on this machine
     try:
         about = Path(file).stat()
     except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inpaint_batch.config import RowConfig, RunConfig
@@ -42,6 +42,8 @@ class Refused:
     """Whether the ledger says the same already."""
     key: str = ""
     """Identity of the work that was given up; empty where the row could not be begun."""
+    leaves_result: bool = False
+    """Whether a result that an earlier run wrote is as good as it was, and the ledger shall go on saying so."""
 
 
 def output_name(row: Row, config: RowConfig) -> str:
@@ -145,7 +147,11 @@ class RowPlanner:
         config = row_config(row, self._config.row)
         # A row stays what it was recorded as, by time or by content, until it is done again.
         by_content = is_by_content(known.key) if known is not None and known.key else self._config.content_hash
-        identity = identify(row, config, self._config.tiling, self._engine, by_content=by_content)
+        try:
+            identity = identify(row, config, self._config.tiling, self._engine, by_content=by_content)
+        except RowError as untold:  # a store does not say whether anything has changed
+            is_done = known is not None and known.status == "done"
+            return replace(_refused(untold, known), leaves_result=is_done)
         key = identity.key
         name = output_name(row, config)
         why: str = "" if known is None or known.status not in ("done", "failed") else what_changed(known.key, key) or ""

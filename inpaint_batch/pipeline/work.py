@@ -222,7 +222,7 @@ class Work:
 
     def _refuse(self, row: Row | RowProblem, plan: Refused, ledger: Ledger) -> None:
         code, message = plan.error.code.value, plan.error.message
-        if not plan.earlier:
+        if not plan.earlier and not plan.leaves_result:
             ledger.append(
                 LedgerEntry(
                     id=row.id,

@@ -91,13 +91,16 @@ class ObjectError(Exception):
 
 
 def describe(uri: str) -> str:
-    """Size and version of an object, as text that changes when it was written anew; empty where it cannot be told."""
+    """Size and version of an object, as text that changes when it was written anew; empty where there is none.
+
+    Raises ObjectError where the store does not tell.
+    """
     try:
         about = _ask(uri, f"look at {uri}", lambda client, key: client.info(key))
     except ObjectError as error:
-        if error.trouble == "refused":
-            raise error.for_run("read") from error
-        return ""
+        if error.trouble == "missing":
+            return ""
+        raise
     if about.get("type") != "file":
         return ""
     names = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "created")

@@ -2,9 +2,11 @@
 
 import pytest
 
-from inpaint_batch.errors import StorageError
+from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.holes.detect import DetectConfig
+from inpaint_batch.pipeline import detect_state
 from inpaint_batch.pipeline.detect_state import STATE, Seen, StateFile, read_state, version_of
+from inpaint_batch.storage.objects import ObjectError
 
 
 def test_lines_are_read_back_the_last_one_of_an_image_counting(tmp_path):
@@ -45,3 +47,13 @@ def test_a_version_changes_with_the_file(tmp_path):
     first = version_of(str(file))
     file.write_bytes(b"12")
     assert version_of(str(file)) not in ("", first)
+
+
+def test_an_image_of_which_the_store_does_not_tell_fails_alone(monkeypatch):
+    def busy(uri):
+        raise ObjectError("busy", "slow down")
+
+    monkeypatch.setattr(detect_state, "describe", busy)
+    with pytest.raises(RowError, match=r"cannot read the image s3://bucket/a\.png: slow down") as caught:
+        version_of("s3://bucket/a.png")
+    assert caught.value.retryable

@@ -154,6 +154,44 @@ def test_errors_of_the_store_are_tried_again_for_a_while(server, prefix, gallery
     assert "SlowDown" in done.stderr
 
 
+def test_a_store_that_does_not_answer_unmakes_no_result(server, prefix, gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(objects, "PAUSES_S", (0.01,))
+    filled(gallery, 3)
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"
+    assert call(restore(source, output)).returncode == 0
+    lines = server.ledger(BUCKET, f"{prefix}out/")
+
+    server.fault(every=1, times=1000, path="in/a/01.jpg")
+    told = call(restore(source, output))
+    assert told.returncode == 8, told.stderr
+    rows = summary(server, prefix)["rows"]
+    assert (rows["skipped"], rows["failed_now"], rows["redone"]) == (2, 1, {})
+    failures = server.objects(BUCKET, f"{prefix}out/.inpaint-batch/failures.csv")[""].decode()
+    assert f"cannot read the image s3://{BUCKET}/{prefix}in/a/01.jpg" in failures
+    assert "run again when the store answers" in failures
+
+    server.fault(every=1, times=0)
+    told = call(restore(source, output))
+    assert told.returncode == 0, told.stderr
+    assert summary(server, prefix)["rows"]["skipped"] == 3
+    assert server.ledger(BUCKET, f"{prefix}out/") == lines
+
+
+def test_a_mask_of_which_the_store_does_not_tell_is_not_called_missing(server, prefix, gallery, monkeypatch):
+    monkeypatch.setattr(objects, "PAUSES_S", (0.01,))
+    filled(gallery, 1)
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    server.fault(every=1, times=1000, path="in/a/00.png.mask.png")
+    told = call(command("check", f"s3://{BUCKET}/{prefix}in/manifest.csv", "--depth", "headers"))
+    assert told.returncode == 8, told.stderr
+    said = told.stdout + told.stderr
+    assert "cannot read the mask s3://" in said
+    assert "does not exist" not in said
+
+
 def test_wrong_credentials_and_buckets_end_the_run_with_a_sentence(tmp_path, gallery):
     filled(gallery, 1)
     with s3_server(tmp_path / "home", INITIAL_NO_AUTH_ACTION_COUNT="1") as guarded:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
+from inpaint_batch.execution.identity import object_version
 from inpaint_batch.storage import objects
 from inpaint_batch.storage.objects import ObjectError
 from inpaint_batch.storage.uris import is_uri, joined, redacted, uri_problem
@@ -32,12 +33,16 @@ class Moody:
             raise self.errors.pop(0)
         return key.encode()
 
+    def info(self, key: str) -> dict[str, object]:
+        return {"type": "file", "size": len(self.cat_file(key)), "ETag": "first"}
+
 
 @pytest.fixture
 def moody(monkeypatch):
     monkeypatch.setattr(objects, "PAUSES_S", (0.0, 0.0))
 
     def use(*errors: Exception) -> Moody:
+        object_version.cache_clear()
         client = Moody(*errors)
         monkeypatch.setattr(objects, "_client", lambda scheme: client)
         return client
@@ -111,6 +116,16 @@ def test_what_will_not_change_is_not_tried_again(moody, error, trouble):
         objects.read_bytes("s3://bucket/key")
     assert (caught.value.trouble, client.num_requests) == (trouble, 1)
     assert isinstance(caught.value.for_row("s3://bucket/key", "image"), StorageError) == (trouble == "refused")
+
+
+def test_only_an_object_that_is_not_there_has_no_version(moody):
+    moody(FileNotFoundError(), PermissionError("Forbidden"), *[TimeoutError()] * 3)
+    assert objects.describe("s3://bucket/key") == ""
+    for trouble in ("denied", "busy"):
+        with pytest.raises(ObjectError) as caught:
+            object_version("s3://bucket/key")
+        assert caught.value.trouble == trouble
+    assert object_version("s3://bucket/key") == "10\0first"  # it is asked again after an error
 
 
 def test_a_full_disk_is_no_fault_of_the_store(moody):
