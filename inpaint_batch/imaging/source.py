@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.storage.atomic import final_path
 from inpaint_batch.types import BoolMap, Box, Header, Patch, SampleArray
 
@@ -112,10 +112,13 @@ class WholeRasterSource(ImageSource):
 
 @contextmanager
 def reading(path: Path, what: str = "image") -> Iterator[None]:
-    """Turn whatever goes wrong inside into one `RowError` about `path`. `what` is "image" or "mask"."""
+    """Turn whatever goes wrong inside into one `RowError` about `path`. `what` is "image" or "mask".
+
+    Errors that concern the whole run pass as they are, such as those of a store that is asked meanwhile.
+    """
     try:
         yield
-    except RowError:
+    except (RowError, InpaintBatchError):
         raise
     except FileNotFoundError:
         raise RowError(FailureCode.READ, f"the {what} {path} {_why_missing(path)}") from None
@@ -143,10 +146,13 @@ def reading(path: Path, what: str = "image") -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into one `RowError` (write, memory); other `RowError`s pass."""
+    """Turn what goes wrong while `path` is written into one `RowError` (write, memory).
+
+    Other `RowError`s pass, and errors that concern the whole run.
+    """
     try:
         yield
-    except RowError:
+    except (RowError, InpaintBatchError):
         raise
     except OSError as error:
         reason = error.strerror or error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import imaging_cases as cases
@@ -13,8 +15,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.source import reading, verifying, writing
 from inpaint_batch.imaging.tiff_codec import CODECS, Codec
 from inpaint_batch.types import Box
 
@@ -284,3 +287,11 @@ def test_a_long_path_does_not_push_out_what_to_do(tmp_path: Path) -> None:
     message = refusal(tmp_path / "/".join(["x" * 200] * 3)).message
     assert len(message) == 300
     assert message.endswith("does not exist; correct the path in the manifest")
+
+
+@pytest.mark.parametrize("guard", [reading, writing, verifying])
+def test_what_ends_the_run_is_not_blamed_on_a_file(
+    tmp_path: Path, guard: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    with pytest.raises(StorageError, match="credentials expired"), guard(tmp_path / "a.png"):
+        raise StorageError("cannot read: credentials expired")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.imaging import coco, json_stream
 from inpaint_batch.imaging.mask_json import ForImage
 from inpaint_batch.imaging.masks import Mask, read_mask
@@ -256,6 +256,16 @@ def test_a_damaged_coco_file_is_tried_once(tmp_path: Path) -> None:
     with pytest.raises(RowError) as again:
         read_mask(lambda: pytest.fail("read again"), image, shown=str(path), version=lambda: stamp)
     assert again.value.message == first.message
+
+
+def test_a_store_that_refuses_while_a_coco_file_is_read_ends_the_run(tmp_path: Path) -> None:
+    def version() -> str:
+        raise StorageError("cannot read: credentials expired")
+
+    path = written(tmp_path, ANNOTATED, "annotations")  # without a suffix: its version is asked for once it is read
+    image = ForImage(header(), "/scans/a.tif", "1", 1 << 20)
+    with pytest.raises(StorageError, match="credentials expired"):
+        read_mask(lambda: path, image, shown="s3://bucket/annotations", version=version)
 
 
 def polygon(*rings: Any) -> dict[str, Any]:
