@@ -53,8 +53,8 @@ def mask(
         typer.Argument(
             parser=path_or_uri,
             metavar="IMAGES",
-            help="Folder of images, CSV file with the column image (paths relative to the file; page chooses one of a "
-            "TIFF of several), or one image. List and images may lie in a store: s3://, gs://, az://.",
+            help="Folder of images, manifest that needs no column but image (paths relative to the file; page chooses "
+            "one of a TIFF of several), or one image. List and images may lie in a store: s3://, gs://, az://.",
             show_default=False,
         ),
     ],

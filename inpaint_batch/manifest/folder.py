@@ -55,7 +55,7 @@ def read_image(image: Path, mask: Path) -> Generator[Row | RowProblem]:
 def _row(image: Path, mask: Path) -> Generator[Row | RowProblem]:
     name = image.name
     try:
-        _check_name(name)
+        check_name(name)
         if mask.is_dir():
             mask = mask / _Masks(mask, [name]).of(name)
         yield Row(id=name, line=1, image=str(image), mask=str(mask), output=name)
@@ -70,14 +70,14 @@ def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
 
 def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
-    for relative, names in _walk(images, "", masks.resolve()):
+    for relative, names in image_names(images, "", masks.resolve()):
         chosen = None if masks.is_file() else _Masks(masks / relative, names)
         for name in names:
             line += 1
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
             try:
-                _check_name(output)
+                check_name(output)
                 mask = f"{masks}{os.sep}{relative}{chosen.of(name)}" if chosen is not None else str(masks.absolute())
                 yield Row(id=output, line=line, image=image, mask=mask, output=output)
             except RowError as error:
@@ -86,14 +86,18 @@ def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
         raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
 
 
-def _walk(root: Path, relative: str, skipped: Path) -> Iterator[tuple[str, list[str]]]:
-    """(relative folder, empty or with a trailing slash; sorted names of its images) of `root` and all folders below."""
+def image_names(root: Path, relative: str = "", skipped: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+    """(relative folder, empty or with a trailing slash; sorted names of its images) of `root` and all folders below.
+
+    Which files these are, `read_folder` says; the folder `skipped` is left out, links resolved. Raises ManifestError
+    where a folder cannot be read.
+    """
     names, folders = _listed(root / relative)
     if names:
         yield relative, names
     for folder in folders:
         if (root / relative / folder).resolve() != skipped:
-            yield from _walk(root, f"{relative}{folder}/", skipped)
+            yield from image_names(root, f"{relative}{folder}/", skipped)
 
 
 def _listed(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> tuple[list[str], list[str]]:
@@ -120,14 +124,20 @@ def _is_dangling(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not Path(entry.path).exists()
 
 
-def _check_name(output: str) -> None:
-    try:
-        output.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RowError(FailureCode.READ, f"the file name {output!r} is not UTF-8; rename the file") from error
+def check_name(output: str) -> None:
+    """Raise RowError (read, write) where a file of a folder has a name that no result can have."""
+    check_text(output)
     problem = output_problem(output)
     if problem is not None:
         raise RowError(FailureCode.WRITE, f"the file name {output!r} {problem}, or list the file in a CSV manifest")
+
+
+def check_text(path: str) -> None:
+    """Raise RowError (read) where a path is not UTF-8, as a manifest is."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(FailureCode.READ, f"the name {path!r} is not UTF-8; rename the file or its folder") from error
 
 
 class _Masks:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
-import posixpath
-import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE, Shard
+from inpaint_batch.config import Shard
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import read_folder, read_image
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
-from inpaint_batch.manifest.schema import COLUMNS, OPTION_FIELDS, REQUIRED_COLUMNS, RowProblem, check_header
-from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.manifest.row_reader import ImageReader, RowReader
+from inpaint_batch.manifest.schema import REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.sources import STDIN, Source
-from inpaint_batch.storage.paths import output_problem
-from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 from inpaint_batch.types import IMAGE_SUFFIXES, Row
-
-LOCATION_COLUMNS = ("image", "mask", "truth")
-_WINDOWS = os.name == "nt"
-_DRIVE = re.compile(r"[A-Za-z]://")
 
 
 def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
@@ -55,9 +46,16 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[R
         return read_image(path, masks)
     if masks is not None:
         raise UsageError("--masks goes with an image or a folder of images; a manifest names the mask of each row")
-    if path != STDIN and path.exists() and not path.is_file():
-        raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
-    return _rows_of(Source.of(path))
+    return _rows_of(_source(path))
+
+
+def read_images(path: Path | str) -> Generator[Row | RowProblem]:
+    """The rows of a list of images whose masks are yet to be found: a manifest that needs no column but `image`.
+
+    The mask of a row is empty, whatever stands there, and so are the options that say how to read one. `output` of a
+    page of a TIFF defaults to a name of its own, such as `a-2.tif`. Raises what `read_manifest` raises.
+    """
+    return _rows_of(_source(path), ImageReader)
 
 
 def count_rows(path: Path | str, *, masks: Path | None = None, part: Shard | None = None) -> int:
@@ -92,32 +90,39 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _rows_of(source: Source) -> Generator[Row | RowProblem]:
+def _source(path: Path | str) -> Source:
+    if isinstance(path, Path) and path != STDIN and path.exists() and not path.is_file():
+        raise ManifestError(f"{path} is a pipe or a device, and a manifest is read twice; save it as a file first")
+    return Source.of(path)
+
+
+def _rows_of(source: Source, reader: type[RowReader] = RowReader) -> Generator[Row | RowProblem]:
     path = source.path
-    records = _records(source)
+    records = _records(source, reader.required)
     _, names = next(records, (0, []))
     records.close()
     if isinstance(names, RowError):
         raise ManifestError(f"the header of {path} is not CSV: {names.message}")
     if not names:
-        raise ManifestError(f"{path} is empty; its first line must name the columns, such as image,mask")
-    check_header(names, str(path))
-    return _rows(source, names)
+        raise ManifestError(
+            f"{path} is empty; its first line must name the columns, such as {','.join(reader.required)}"
+        )
+    check_header(names, str(path), reader.required)
+    return _rows(source, reader(source.base, names))
 
 
-def _rows(source: Source, names: list[str]) -> Generator[Row | RowProblem]:
-    reader = _RowReader(source.base, names)
-    records = _records(source)
+def _rows(source: Source, reader: RowReader) -> Generator[Row | RowProblem]:
+    records = _records(source, reader.required)
     next(records)
     for line, cells in records:
         yield reader.read(line, cells)
 
 
-def _records(source: Source) -> Generator[Record]:
+def _records(source: Source, required: Sequence[str] = REQUIRED_COLUMNS) -> Generator[Record]:
     """The records of a file, the names of its columns first."""
     match source.format:
         case "jsonl":
-            return json_records(source)
+            return json_records(source, required)
         case "parquet":
             return parquet_records(source)
         case _:
@@ -148,116 +153,3 @@ def _table_records(source: Source) -> Generator[Record]:
                     yield line, [cell.strip() for cell in cells] if is_header else cells
                     is_header = False
             line = reader.line_num + 1
-
-
-class _RowReader:
-    """Makes rows of cells; remembers ids and outputs. The good row is the short way: there are millions of them."""
-
-    def __init__(self, base: str, names: list[str]) -> None:
-        """`base` ends with a slash, so that a relative cell is resolved by putting the two together."""
-        self._names = names
-        self._base = base
-        self._in_store = is_uri(base)
-        at = {name: names.index(name) for name in COLUMNS if name in names}
-        self._image, self._mask = at["image"], at["mask"]
-        # Absent columns are looked up in the empty cell that `_row` puts behind the others.
-        self._truth, self._output, self._id = (at.get(name, len(names)) for name in ("truth", "output", "id"))
-        self._options = [(name, at[name]) for name in OPTION_FIELDS if name in at]
-        self._ids = Seen()
-        self._outputs = Seen()
-
-    def read(self, line: int, cells: list[str] | RowError) -> Row | RowProblem:
-        if isinstance(cells, RowError):
-            return RowProblem(line, f"line {line}", cells, {})
-        try:
-            return self._row(line, cells)
-        except RowError as error:
-            known = self._known(cells)
-            name = known.get("id", "")
-            return RowProblem(line, name if name and self._ids.add(name) else f"line {line}", error, known)
-
-    def _row(self, line: int, cells: list[str]) -> Row:
-        if len(cells) != len(self._names):
-            raise RowError(
-                FailureCode.READ,
-                f"the row has {len(cells)} cells, the header {len(self._names)}; "
-                "a path that contains a comma must stand in double quotes",
-            )
-        cells = [*cells, ""]
-        image, mask, truth, output, name = (
-            cells[self._image], cells[self._mask], cells[self._truth], cells[self._output], cells[self._id],
-        )  # fmt: skip
-        options = {option: text for option, at in self._options if (text := cells[at].strip())} if self._options else {}
-        if "#" in mask and (entry := MASK_ENTRY.fullmatch(mask)):
-            mask, options = entry[1], {**options, "mask_image": entry[2]}
-        together = f"{image}\n{mask}\n{truth}"
-        if "\0" in together or "://" in together or not image.strip() or not mask.strip():
-            _check_locations(image, mask, truth)
-        is_named = bool(output)
-        output = output.removeprefix("./") if output else self._mirrored(image)
-        if (problem := output_problem(output)) is not None:
-            origin = "" if is_named else " (the image's own path, mirrored)"
-            raise RowError(FailureCode.WRITE, f"output '{output}'{origin} {problem}")
-        if not self._outputs.add(output):
-            raise RowError(
-                FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
-            )
-        if MASK_IN_IMAGE.fullmatch(mask):
-            mask, options = image, {**options, "mask_from": mask}
-        name = name or output
-        if self._id < len(self._names) and not self._ids.add(name):
-            raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")
-        return Row(
-            name,
-            line,
-            self._resolved(image),
-            self._resolved(mask),
-            output,
-            self._resolved(truth) if truth and truth.strip() else None,
-            options,
-        )
-
-    def _resolved(self, cell: str) -> str:
-        if cell.startswith("/") or is_uri(cell) or (_WINDOWS and os.path.isabs(cell)):  # noqa: PTH117
-            return cell
-        return self._base + cell if not self._in_store else _key_below(self._base, cell)
-
-    def _mirrored(self, image: str) -> str:
-        """The output of an image whose row names none."""
-        if image.startswith("/") or "./" in image or "//" in image:  # anything but a plain relative path
-            image = self._resolved(image)
-            image = image if is_uri(image) else os.path.normpath(image)
-            if not image.startswith(self._base):
-                return os.path.basename(image)  # noqa: PTH119
-            return image[len(self._base) :].replace(os.sep, "/")
-        return image
-
-    def _known(self, cells: list[str]) -> dict[str, str]:
-        """The cells of a row that could not be read, as far as they can be told, locations resolved where possible."""
-        known = dict(zip(self._names, cells, strict=False))
-        return {
-            name: redacted(self._resolved(cell)) if name in LOCATION_COLUMNS else cell
-            for name, cell in known.items()
-            if cell and name in COLUMNS
-        }
-
-
-def _check_locations(image: str, mask: str, truth: str) -> None:
-    for column, cell in (("image", image), ("mask", mask), ("truth", truth)):
-        if column in REQUIRED_COLUMNS and not cell.strip():
-            raise RowError(FailureCode.READ, f"the {column} cell is empty; name the file of the {column}")
-        if "\0" in cell:
-            raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
-        if is_uri(cell) and (problem := uri_problem(cell)) is not None:
-            raise RowError(FailureCode.READ, f"the {column} {redacted(cell)} {problem}")
-        if _DRIVE.match(cell) and not _WINDOWS:
-            raise RowError(
-                FailureCode.READ, f"the {column} {cell} is on a Windows drive; write the path as it is on this machine"
-            )
-
-
-def _key_below(base: str, cell: str) -> str:
-    """The URI that a relative cell names; `..` leads no further up than the bucket."""
-    scheme, _, rest = base.partition("://")
-    bucket, _, folder = rest.partition("/")
-    return f"{scheme}://{bucket}{posixpath.normpath(f'/{folder}{cell}')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from inpaint_batch.errors import FailureCode, ManifestError, MissingDependencyError, RowError
@@ -18,10 +18,11 @@ Record = tuple[int, list[str] | RowError]
 BATCH_ROWS = 8192
 
 
-def json_records(source: Source) -> Generator[Record]:
+def json_records(source: Source, required: Sequence[str]) -> Generator[Record]:
     """Records of a JSON Lines file, one object a line, empty lines left out.
 
-    Raises ManifestError where the first object is not that of a manifest; later ones fail alone.
+    Raises ManifestError where the first object is not that of a manifest, or lacks a `required` key; later ones fail
+    alone.
     """
     known = frozenset((*COLUMNS, *IGNORED_COLUMNS))
     is_first = True
@@ -32,7 +33,7 @@ def json_records(source: Source) -> Generator[Record]:
             try:
                 values = _object(text)
                 if is_first:
-                    _check_first(values, f"line {line} of {source.path}")
+                    _check_first(values, f"line {line} of {source.path}", required)
                     yield 0, list(COLUMNS)
                 cells: list[str] | RowError = _cells(values, known)
             except RowError as error:
@@ -82,10 +83,10 @@ def _object(text: str) -> dict[str, Any]:
     return values
 
 
-def _check_first(values: dict[str, Any], where: str) -> None:
+def _check_first(values: dict[str, Any], where: str, required: Sequence[str]) -> None:
     if not set(values) & {*COLUMNS, *IGNORED_COLUMNS}:
         raise ManifestError(f"{where} has no key of a manifest (known keys: {', '.join(COLUMNS)})")
-    check_header(list(values), where)
+    check_header(list(values), where, required)
 
 
 def _cells(values: dict[str, Any], known: frozenset[str]) -> list[str]:

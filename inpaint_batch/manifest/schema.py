@@ -13,6 +13,7 @@ from inpaint_batch.errors import ConfigError, FailureCode, ManifestError, RowErr
 from inpaint_batch.types import Row
 
 REQUIRED_COLUMNS = ("image", "mask")
+LOCATION_COLUMNS = ("image", "mask", "truth")
 OPTION_FIELDS = {field.name.removesuffix("_px"): field for field in dataclasses.fields(RowConfig)}
 """Per-row options by the name that users write (`dilate`), with the field of RowConfig that each one sets."""
 IGNORED_COLUMNS = ("code", "message")
@@ -38,7 +39,7 @@ class RowProblem:
     Cells of a ragged row are given as far as there are columns for them."""
 
 
-def check_header(names: Sequence[str], where: str) -> None:
+def check_header(names: Sequence[str], where: str, required: Sequence[str] = REQUIRED_COLUMNS) -> None:
     """Raise ManifestError where `names`, the first line of the manifest `where`, are not usable columns."""
     known = (*COLUMNS, *IGNORED_COLUMNS)
     if not set(names) & set(known):
@@ -47,10 +48,10 @@ def check_header(names: Sequence[str], where: str) -> None:
             kind = "a tab" if separator == "\t" else f"'{separator}'"
             raise ManifestError(f"{where} separates its columns by {kind}; save it with commas")
         raise ManifestError(
-            f"{where} has no header: its first line must name the columns, such as image,mask "
+            f"{where} has no header: its first line must name the columns, such as {','.join(required)} "
             f"(known columns: {', '.join(COLUMNS)})"
         )
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    missing = [name for name in required if name not in names]
     lacks = f"; the required column {' and '.join(missing)} is missing" if missing else ""
     for position, name in enumerate(names, start=1):
         if name in known:
@@ -81,15 +82,20 @@ def row_config(row: Row, defaults: RowConfig) -> RowConfig:
                 raise RowError(FailureCode.READ, f"{name} must be true or false, not {text!r}; correct the manifest")
             changes[field.name] = text.lower() in _YES
         elif isinstance(getattr(defaults, field.name), int):
-            if not _WHOLE_NUMBER.fullmatch(text):
-                raise RowError(FailureCode.READ, f"{name} must be a whole number, not {text!r}; correct the manifest")
-            changes[field.name] = int(float(text))
+            changes[field.name] = whole_number(name, text)
         else:
             changes[field.name] = text if field.metadata.get("verbatim") else text.lower()
     try:
         return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]  # RowConfig checks the values
     except ConfigError as error:
         raise RowError(FailureCode.READ, f"{error}; correct the manifest") from error
+
+
+def whole_number(name: str, text: str) -> int:
+    """What the cell `text` of the column `name` says; raises RowError(READ) where it is no whole number."""
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise RowError(FailureCode.READ, f"{name} must be a whole number, not {text!r}; correct the manifest")
+    return int(float(text))
 
 
 def to_cells(row: Row) -> dict[str, str]:

@@ -25,7 +25,8 @@ from inpaint_batch.imaging.mask_pictures import open_picture
 from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource, reading
-from inpaint_batch.pipeline.detect_items import CARRIED_COLUMNS, Item, items_of
+from inpaint_batch.manifest.schema import COLUMNS
+from inpaint_batch.pipeline.detect_items import Item, items_of
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write
@@ -86,12 +87,12 @@ def find_damage(
 ) -> Totals:
     """Write a mask below `output` for every image of `images` in which something is found, and `manifest.csv` there.
 
-    `images` is a folder, a CSV with an `image` column (and `page`, for a TIFF of several), or one image; list and
-    images may lie in a store. The mask of `a/b.jpg` is `a/b.jpg.png`: white is hole, in the stored layout and with the
-    orientation tag of the image. Images without damage stand in `clean.txt`. A call with the settings of the one before
-    looks only at images that are new or changed, and leaves masks that a person edited, added or deleted. With `fresh`
-    everything is looked for anew; with `relist` nothing is, and the two lists are written anew from the masks that
-    are there. `review` adds pages for looking at the result.
+    `images` is a folder, a manifest that needs no column but `image`, or one image; list and images may lie in a
+    store. The mask of `a/b.jpg` is `a/b.jpg.png`: white is hole, in the stored layout and with the orientation tag of
+    the image. Images without damage stand in `clean.txt`. A call with the settings of the one before looks only at
+    images that are new or changed, and leaves masks that a person edited, added or deleted. With `fresh` everything is
+    looked for anew; with `relist` nothing is, and the two lists are written anew from the masks that are there.
+    `review` adds pages for looking at the result.
 
     Raises ManifestError where `images` cannot be read; StorageError where `output` cannot be used, or holds masks that
     were found with other settings and neither flag was given; RowsFailedError in the end where an image failed.
@@ -157,6 +158,8 @@ class _Look:
 
     def __call__(self, item: Item) -> tuple[Seen | RowError, bool]:
         """What is seen in the image, or why nothing can be, and whether that is new; writes or removes its mask."""
+        if item.error is not None:
+            return item.error, True
         try:
             seen, is_new = self._looked(item)
         except RowError as error:
@@ -265,12 +268,11 @@ def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
 
 
 def _write_lists(output: Path, kept: Sequence[Item], clean: Sequence[Item]) -> None:
-    columns = ["image", "mask", "output", *(c for c in CARRIED_COLUMNS if any(c in item.carried for item in kept))]
+    columns = ["image", "mask", "output", *(c for c in COLUMNS if any(c in item.carried for item in kept))]
     with atomic_write(output / MANIFEST) as path, path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(columns)
+        rows = csv.DictWriter(file, columns, restval="")
+        rows.writeheader()
         for item in kept:
-            carried = [item.carried.get(column, "") for column in columns[3:]]
-            rows.writerow([item.image, item.mask, item.output, *carried])
+            rows.writerow({"image": item.image, "mask": item.mask, "output": item.output, **item.carried})
     with atomic_write(output / CLEAN) as path:
         path.write_text("".join(f"{item.image}\n" for item in clean), encoding="utf-8")

@@ -17,8 +17,7 @@ from typing import Any
 
 from inpaint_batch import __version__
 from inpaint_batch.config import RunConfig, Shard
-from inpaint_batch.manifest.read import LOCATION_COLUMNS
-from inpaint_batch.manifest.schema import COLUMNS
+from inpaint_batch.manifest.schema import COLUMNS, LOCATION_COLUMNS
 from inpaint_batch.report.tally import FailedRow, Tally
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.uris import is_uri

@@ -1,6 +1,7 @@
 """`mask` as a person uses it: find, look, edit, list again, run."""
 
 import csv
+import os
 import sys
 from pathlib import Path
 
@@ -240,10 +241,12 @@ def test_pages_of_a_scan_have_masks_of_their_own(monkeypatch, tmp_path, capsys):
     assert (row["page"], row["mask"]) == ("2", "scan-2.tif.png")
     run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
     assert call(monkeypatch, *run) == 0
-    (tmp_path / "list.csv").write_text("image,page\nscan.tif,none\n")
+    (tmp_path / "list.csv").write_text("image, page\nscan.tif,none\nscan.tif,2.0\n")
     capsys.readouterr()
-    assert call(monkeypatch, "mask", tmp_path / "list.csv", "--output", masks) == 4
-    assert "page must count from 1" in capsys.readouterr().err
+    assert call(monkeypatch, "mask", tmp_path / "list.csv", "--output", masks) == 8
+    assert "list.csv: read: page must be a whole number, not 'none'" in capsys.readouterr().err
+    (row,) = rows(masks / "manifest.csv")
+    assert (row["page"], row["mask"]) == ("2.0", "scan-2.tif.png")
 
 
 def test_list_and_images_may_lie_in_a_store(monkeypatch, photos, tmp_path):
@@ -272,6 +275,37 @@ def test_a_list_of_images_and_a_damaged_file(monkeypatch, photos, tmp_path, caps
     run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
     assert call(monkeypatch, *run) == 0
     assert (tmp_path / "restored" / "reviewed" / "a.jpg").is_file()
+
+
+def test_a_name_that_no_manifest_can_hold_fails_alone(monkeypatch, photos, tmp_path, capsys):
+    (Path(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png"))).write_bytes((photos / "b.png").read_bytes())
+    (photos / "a\\b.png").write_bytes((photos / "b.png").read_bytes())
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 8
+    told = capsys.readouterr().err
+    assert "caf\\udce9.png' is not UTF-8; rename the file" in told
+    assert "'a\\\\b.png' contains a backslash" in told
+    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["b.png", "box/a.jpg"]
+
+
+def test_a_list_is_a_manifest_without_masks(monkeypatch, photos, tmp_path, capsys):
+    listed, masks = photos / "list.jsonl", tmp_path / "masks"
+    listed.write_text(
+        '{"image": "b.png", "mask": "old.png", "mask_polarity": "black", "dilate": 3}\n'
+        '{"image": "box/a.jpg", "id": "first"}\n{"image": "b.png"}\n{"image": ""}\n{"picture": "b.png"}\n'
+    )
+    assert call(monkeypatch, "mask", listed, "--output", masks) == 8
+    assert [(row["id"], row["mask"], row["dilate"]) for row in rows(masks / "manifest.csv")] == [
+        ("", "b.png.png", "3"),
+        ("first", "box/a.jpg.png", ""),
+    ]
+    assert "mask_polarity" not in rows(masks / "manifest.csv")[0]
+    told = capsys.readouterr().err
+    for number, reason in ((3, "already that of an earlier row"), (4, "the image cell is empty"), (5, "unknown key")):
+        assert any(f"line {number} of" in line and reason in line for line in told.splitlines())
+    (photos / "list.csv").write_text("image,pages\nb.png,1\n")
+    assert call(monkeypatch, "mask", photos / "list.csv", "--output", masks) == 4
+    assert "unknown column 'pages', the nearest known one is 'page'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
