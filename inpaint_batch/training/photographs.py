@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import ConfigError
@@ -47,7 +49,7 @@ def list_photographs(data: Path) -> list[Photograph]:
         raise ConfigError(f"{data} is neither a folder of photographs nor a manifest")
     if not found:
         raise ConfigError(f"no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}) in {data}")
-    return [found[name] for name in sorted(found, key=lambda name: hashlib.sha256(name.encode()).digest())]
+    return [found[name] for name in sorted(found, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())]
 
 
 def split_photographs(data: Path, config: TrainConfig) -> tuple[list[Photograph], list[Photograph]]:
@@ -67,7 +69,7 @@ def split_photographs(data: Path, config: TrainConfig) -> tuple[list[Photograph]
 def read_rgb(photograph: Photograph) -> FloatArray | None:
     """(height, width, 3) float32 in [0, 1], NaN where damaged; None where a file cannot be decoded or a mask does not
     fit."""
-    decoded = cv2.imread(str(photograph.path), cv2.IMREAD_COLOR)
+    decoded = _decoded(photograph.path, cv2.IMREAD_COLOR)
     if decoded is None:
         return None
     rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
@@ -77,6 +79,16 @@ def read_rgb(photograph: Photograph) -> FloatArray | None:
             return None
         rgb[damaged] = np.nan
     return rgb
+
+
+def _decoded(path: Path, flags: int) -> NDArray[np.uint8] | None:
+    """The samples of a file, None where there are none."""
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)  # cv2.imread dies of a name that is not UTF-8
+    except OSError:
+        return None
+    decoded = cv2.imdecode(data, flags) if data.size else None
+    return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:
@@ -98,7 +110,8 @@ def _in_manifest(path: Path) -> dict[str, Photograph]:
 
 def _damage(photograph: Photograph) -> BoolArray | None:
     config = photograph.mask_config
-    mask = cv2.imread(str(photograph.mask), cv2.IMREAD_GRAYSCALE)
+    assert photograph.mask is not None
+    mask = _decoded(photograph.mask, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         return None
     damaged = (mask > config.mask_threshold) == (config.mask_polarity == "white")

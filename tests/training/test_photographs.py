@@ -1,5 +1,6 @@
 """Manifests to learn from: what is damaged in them is never taken for the truth."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -93,3 +94,11 @@ def test_rows_that_cannot_be_used_are_told(manifest: Path, tmp_path: Path) -> No
         list_photographs(manifest)
     with pytest.raises(ConfigError, match="neither a folder of photographs nor a manifest"):
         list_photographs(tmp_path / "nowhere")
+
+
+def test_a_name_that_is_not_utf8_is_learned_from(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    path.write_bytes(cv2.imencode(".png", np.full((8, 8, 3), 51, np.uint8))[1].tobytes())
+    (found,) = list_photographs(tmp_path)
+    assert found == Photograph(path)
+    assert (read_rgb(found) == np.float32(0.2)).all()
