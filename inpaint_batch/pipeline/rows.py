@@ -154,7 +154,9 @@ class RowPlanner:
             return replace(_refused(untold, known), leaves_result=is_done)
         key = identity.key
         name = output_name(row, config)
-        why: str = "" if known is None or known.status not in ("done", "failed") else what_changed(known.key, key) or ""
+        why: str = ""
+        if known is not None and known.status in ("done", "failed"):
+            why = what_changed(known.key, key) or "" if known.key else "failed"  # refused: no key was written
         if by_content:
             self._settling.spoil()
         else:
