@@ -15,10 +15,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.errors import RowError
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.imaging.source import reading
-from inpaint_batch.storage.objects import ObjectError, describe, fetch, send
+from inpaint_batch.storage.nearby import on_this_machine
+from inpaint_batch.storage.objects import ObjectError, describe, send
 from inpaint_batch.storage.scratch import scratch_file
 from inpaint_batch.storage.uris import is_uri, joined
 
@@ -96,21 +97,9 @@ class RowFiles:
         self._life.close()
 
     def _brought(self, location: str, role: str) -> Path:
-        if not is_uri(location):
-            return Path(location)
-        path = self._life.enter_context(scratch_file(location))
-        self._names[str(path)] = location
-        try:
-            fetch(location, path)
-        except ObjectError as error:
-            raise error.for_row(location, role) from error
-        except OSError as error:
-            raise RowError(
-                FailureCode.READ,
-                f"there is no room for a copy of the {role} {location} in {path.parent} ({error.strerror}); free some, "
-                "or set TMPDIR to a folder with more",
-                retryable=True,
-            ) from error
+        path = self._life.enter_context(on_this_machine(location, role))
+        if is_uri(location):
+            self._names[str(path)] = location
         return path
 
     def _folder(self) -> Path:

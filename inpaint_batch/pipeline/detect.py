@@ -30,10 +30,8 @@ from inpaint_batch.pipeline.detect_items import Item, items_of
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.objects import ObjectError, fetch
+from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
-from inpaint_batch.storage.scratch import scratch_file
-from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import BoolArray, Box, FloatArray
 
 MANIFEST = "manifest.csv"
@@ -199,13 +197,7 @@ class _Look:
         return seen
 
     def _opened(self, item: Item, stack: ExitStack) -> ImageSource:
-        path = Path(item.image)
-        if is_uri(item.image):
-            path = stack.enter_context(scratch_file(item.image))
-            try:
-                fetch(item.image, path)
-            except ObjectError as error:
-                raise error.for_row(item.image, "image") from error
+        path = stack.enter_context(on_this_machine(item.image, "image"))
         source = open_image(path, max_bytes=self.max_image_bytes, page=item.page)
         stack.callback(source.close)
         return source

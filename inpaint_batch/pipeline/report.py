@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -19,10 +19,9 @@ from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.comparison import Comparison, compare
 from inpaint_batch.report.page import Failed, Head, Shown, page
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.objects import ObjectError, fetch
+from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import STATE_FOLDER
-from inpaint_batch.storage.scratch import scratch_file
-from inpaint_batch.storage.uris import is_uri, joined
+from inpaint_batch.storage.uris import joined
 
 PAGE = "report.html"
 """Name of the page in the state folder, where no other is wanted."""
@@ -143,7 +142,7 @@ def _shown(result: LedgerEntry, output: Path | str, target: Path, max_image_byte
 
 def _compared(result: LedgerEntry, place: str, max_image_bytes: int) -> Comparison:
     page_number = result.page or None
-    with _on_this_machine(result.image, "image") as source, _on_this_machine(place, "output") as written:
+    with on_this_machine(result.image, "image") as source, on_this_machine(place, "output") as written:
         before = open_image(source, max_bytes=max_image_bytes, page=page_number)
         try:
             after = open_image(written, max_bytes=max_image_bytes, page=page_number)
@@ -153,16 +152,3 @@ def _compared(result: LedgerEntry, place: str, max_image_bytes: int) -> Comparis
                 after.close()
         finally:
             before.close()
-
-
-@contextmanager
-def _on_this_machine(location: str, role: str) -> Iterator[Path]:
-    if not is_uri(location):
-        yield Path(location)
-        return
-    with scratch_file(location) as path:
-        try:
-            fetch(location, path)
-        except ObjectError as error:
-            raise error.for_row(location, role) from error
-        yield path

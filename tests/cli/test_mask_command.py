@@ -1,6 +1,7 @@
 """`mask` as a person uses it: find, look, edit, list again, run."""
 
 import csv
+import errno
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from inpaint_batch.cli.main import main
 from inpaint_batch.holes.orientation import turn
 from inpaint_batch.pipeline import detect as pipeline
+from inpaint_batch.storage import nearby
 
 SIDE_PX = 160
 
@@ -259,6 +261,25 @@ def test_list_and_images_may_lie_in_a_store(monkeypatch, photos, tmp_path):
     (row,) = rows(masks / "manifest.csv")
     assert (row["image"], row["mask"]) == ("memory://scans/a/b.png", "a/b.png.png")
     assert (samples(masks / "a" / "b.png.png")[truth()] == 255).mean() > 0.9
+
+
+def test_no_room_for_a_copy_fails_that_image_alone(monkeypatch, photos, tmp_path, capsys):
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    for name in ("a.png", "b.png"):
+        store.pipe(f"/full/{name}", (photos / "b.png").read_bytes())
+    store.pipe("/full/list.csv", b"image\na.png\nb.png\n")
+    fetch = nearby.fetch
+
+    def full(uri: str, path: Path) -> None:
+        if uri.endswith("a.png"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fetch(uri, path)
+
+    monkeypatch.setattr(nearby, "fetch", full)
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", "memory://full/list.csv", "--output", masks) == 8
+    assert "there is no room for a copy of the image memory://full/a.png" in capsys.readouterr().err
+    assert [row["image"] for row in rows(masks / "manifest.csv")] == ["memory://full/b.png"]
 
 
 def test_a_list_of_images_and_a_damaged_file(monkeypatch, photos, tmp_path, capsys):

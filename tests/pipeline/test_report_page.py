@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import re
 import shutil
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from inpaint_batch.cli.main import app
 from inpaint_batch.errors import StorageError, UsageError
 from inpaint_batch.pipeline.report import write_report
+from inpaint_batch.storage import nearby
 
 
 def written(output: Path, **settings: int) -> str:
@@ -117,6 +119,26 @@ def test_names_of_files_cannot_write_into_the_page(gallery: Gallery, tmp_path: P
     assert "<script" not in page
     (link,) = re.findall(r'<a href="([^"]*)"', page)
     assert link == "../%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E%26%22%27.png"
+
+
+def test_an_image_for_which_there_is_no_room_is_not_shown(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    gallery.add("a.png")
+    gallery.add("b.png")
+    store.pipe("/report/a.png", (gallery.folder / "a.png").read_bytes())
+    gallery.rows[0]["image"] = "memory://report/a.png"
+    output = tmp_path / "out"
+    assert run(gallery.manifest(), output)["exit_code"] == 0
+
+    def full(uri: str, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nearby, "fetch", full)
+    page = written(output)
+    assert page.count("cannot be shown: there is no room for a copy of the image memory://report/a.png") == 1
+    assert page.count("cannot be shown") == 1
 
 
 def test_where_there_was_no_run_there_is_no_page(tmp_path: Path) -> None:
