@@ -40,12 +40,15 @@ def check(
     on_conflict: options.OnConflict = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
     max_memory: options.MaxMemory = None,
+    executor: options.Executor = None,
+    actors: options.Actors = None,
     log_format: options.LogFormat = None,
     config: options.Config = None,
 ) -> None:
     """Look at every row of MANIFEST without filling anything: files, headers, sizes, masks, outputs, cost.
 
-    Ends with the exit code that `run` would end with: 4 for an unusable manifest, 8 if any row would fail, else 0.
+    Ends with the exit code that `run` would end with: 4 for an unusable manifest, 8 if any row would fail, else 0. Give
+    it the flags of the run: with --actors, for instance, a row may take less memory.
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "depth", "config")}
     values = gather(flags, config, os.environ)

@@ -20,7 +20,7 @@ from inpaint_batch.execution.prepare import look_at_header, prepare_row
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
-from inpaint_batch.pipeline.executors import num_workers
+from inpaint_batch.pipeline.executors import num_processes, num_workers
 from inpaint_batch.pipeline.rows import OutputNames, output_name
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
@@ -119,6 +119,7 @@ def _in_order(
             yield _Checked(tuple(findings)) if findings else _NOTHING
         return
     budget = MemoryBudget(MEMORY_BUDGET_BYTES)
+    limit_bytes = row_limit_bytes(config.max_memory_bytes, num_processes(config))
     workers = num_workers(config) * (PROBES_PER_WORKER if depth == "headers" else 1)
     waiting: deque[Future[_Checked]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
@@ -127,7 +128,7 @@ def _in_order(
             if isinstance(row, RowProblem):
                 waiting.append(_settled(_Checked(tuple(findings))))
             else:
-                waiting.append(pool.submit(_examine, row, config, budget, findings, depth))
+                waiting.append(pool.submit(_examine, row, config, budget, limit_bytes, findings, depth))
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -147,7 +148,9 @@ def _of_row(row: Row | RowProblem, config: RunConfig, names: OutputNames | None)
     return []
 
 
-def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[Finding], depth: Depth) -> _Checked:
+def _examine(
+    row: Row, config: RunConfig, budget: MemoryBudget, limit_bytes: int, findings: list[Finding], depth: Depth
+) -> _Checked:
     reserved = 0
 
     def reserve(num_bytes: int) -> bool:
@@ -160,7 +163,6 @@ def _examine(row: Row, config: RunConfig, budget: MemoryBudget, findings: list[F
     try:
         settings = row_config(row, config.row)
         task = RowTask(row, settings, "", output_name(row, settings), "")
-        limit_bytes = row_limit_bytes(config.max_memory_bytes)
         if depth == "headers":
             header = look_at_header(task, max_image_bytes=config.max_image_bytes, limit_bytes=limit_bytes)
             return _Checked(tuple(findings), header.num_pixels)

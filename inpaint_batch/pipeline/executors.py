@@ -54,6 +54,19 @@ def num_visible_gpus() -> int:
     return sum(1 for _ in NVIDIA_DEVICES.iterdir()) if NVIDIA_DEVICES.is_dir() else 0
 
 
+def num_processes(config: RunConfig) -> int:
+    """How many processes of a run share this machine, and its memory (see `needs.row_limit_bytes`).
+
+    1 with a Ray cluster elsewhere: how it places its actors is known once a run has joined it. Raises UsageError as
+    `choose_executor` does.
+    """
+    chosen = choose_executor(config)
+    if chosen == "local" or (chosen == "ray" and os.environ.get("RAY_ADDRESS")):
+        return 1
+    num_gpus = num_visible_gpus() if chosen == "ray" and config.engine == "auto" else 0
+    return config.actors or num_gpus or 1
+
+
 def num_workers(config: RunConfig) -> int:
     """Threads of this process that read, and as many that write."""
     return config.workers or automatic_workers(num_cores())

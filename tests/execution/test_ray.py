@@ -28,7 +28,7 @@ from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.pipeline import executors
-from inpaint_batch.pipeline.executors import choose_executor, num_visible_gpus
+from inpaint_batch.pipeline.executors import choose_executor, num_processes, num_visible_gpus
 from inpaint_batch.types import Row
 
 needs_ray = pytest.mark.skipif(
@@ -177,15 +177,19 @@ def test_who_does_the_rows(tmp_path, monkeypatch):
     assert num_visible_gpus() == 2
     monkeypatch.setattr(executors, "find_spec", lambda name: object())
     assert choose_executor(RunConfig(output=tmp_path)) == "ray"
+    assert num_processes(RunConfig(output=tmp_path)) == 2
     assert choose_executor(RunConfig(output=tmp_path, engine="onnxruntime")) == "local"
     assert choose_executor(RunConfig(output=tmp_path, executor="local")) == "local"
     monkeypatch.setattr(executors, "find_spec", lambda name: None)
     assert choose_executor(RunConfig(output=tmp_path)) == "local"
+    assert num_processes(RunConfig(output=tmp_path)) == 1
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert choose_executor(RunConfig(output=tmp_path)) == "ray"
+    assert num_processes(RunConfig(output=tmp_path, actors=2)) == 1  # who knows on how many machines
     monkeypatch.delenv("RAY_ADDRESS")
     assert choose_executor(RunConfig(output=tmp_path, row_timeout_s=3)) == "process"
     assert choose_executor(RunConfig(output=tmp_path, actors=2)) == "process"
+    assert num_processes(RunConfig(output=tmp_path, actors=2)) == 2
     with pytest.raises(UsageError, match="--executor process, or --executor ray"):
         choose_executor(RunConfig(output=tmp_path, executor="local", row_timeout_s=3))
 

@@ -13,7 +13,8 @@ from gallery import run
 from PIL import Image
 
 from inpaint_batch.config import RunConfig
-from inpaint_batch.errors import ManifestError, RowsFailedError, StorageError
+from inpaint_batch.errors import ManifestError, RowsFailedError, StorageError, UsageError
+from inpaint_batch.execution import needs
 from inpaint_batch.pipeline.check import check_manifest
 from inpaint_batch.report.findings import FindingsPrinter
 
@@ -113,6 +114,20 @@ def test_as_deep_as_asked(gallery, tmp_path):
     _, text = check(manifest, log_format="text", depth="headers")
     assert "no pixel and no mask was read" in text
     assert "no file was opened" in check(manifest, log_format="text", depth="rows")[1]
+
+
+def test_workers_in_processes_share_the_memory(gallery, monkeypatch):
+    monkeypatch.setattr(needs, "machine_memory_bytes", lambda: 3 << 30)  # of which each of eight gets 384 MiB
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    gallery.add("large.png", side=3200)  # three copies of its samples take 88 MiB, beside 300 of a process
+    manifest = gallery.manifest()
+    for depth in ("headers", "pixels"):
+        assert check(manifest, depth=depth)[0] == 0
+        code, text = check(manifest, depth=depth, actors=8)
+        assert (code, [event["code"] for event in events(text)[:-1]]) == (8, ["memory"])
+        assert check(manifest, depth=depth, actors=8, max_memory="1G")[0] == 0
+    with pytest.raises(UsageError, match="--actors needs workers in processes"):
+        check(manifest, executor="local", actors=8)
 
 
 def test_text_findings_name_file_and_line(gallery):
