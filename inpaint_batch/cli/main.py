@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 
 from inpaint_batch import __version__
 from inpaint_batch.cli.exits import tell
-from inpaint_batch.errors import INTERRUPTED, exit_code_of
+from inpaint_batch.cli.streams import lasting_streams
+from inpaint_batch.errors import INTERRUPTED, StorageError, exit_code_of
 
 COMMANDS = {
     "run": "inpaint_batch.cli.run",
@@ -85,10 +86,22 @@ def root(
 
 def main() -> None:
     """Entry point of the program: run the command that the arguments name, and leave with its exit code."""
+    with lasting_streams() as cut_off:
+        code = _exit_code()
+        error = cut_off()
+        if error is not None:
+            lost = StorageError(f"standard output cannot be written: {error.strerror}; what it was to say is lost")
+            tell(lost)
+            code = code or lost.exit_code
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     try:
         app()  # leaves by SystemExit, with 2 for wrong usage
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
         tell(error)
-        sys.exit(exit_code_of(error))
+        return exit_code_of(error)
+    return 0

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
 from inpaint_batch.config import LogFormat
-from inpaint_batch.report.progress import print_safely
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class FindingsPrinter:
         self._say(json.dumps({"event": event, **values}))
 
     def _say(self, text: str) -> None:
-        print_safely(text, self._stream)
+        print(text, file=self._stream, flush=True)
 
 
 def _roughly(seconds: float) -> str:

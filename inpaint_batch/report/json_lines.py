@@ -13,7 +13,7 @@ from typing import IO, Any
 from inpaint_batch.errors import exit_code_of
 from inpaint_batch.logids import Subject, current, ids
 from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
-from inpaint_batch.report.progress import LINE_EVERY_S, Progress, print_safely
+from inpaint_batch.report.progress import LINE_EVERY_S, Progress
 from inpaint_batch.report.tally import RowReport, Tally
 
 
@@ -109,7 +109,8 @@ class JsonProgress(Progress):
 
     def _emit(self, event: str, subject: Subject | None = None, /, **values: Any) -> None:
         line = {"event": event, "at": round(time.time(), 3), **ids(subject), **values}
-        print_safely(json.dumps(line, ensure_ascii=True) + "\n", self._stream, end="")  # at once: threads log, too
+        text = json.dumps(line, ensure_ascii=True) + "\n"
+        print(text, file=self._stream, flush=True, end="")  # at once: threads log, too
 
 
 class _Forward(logging.Handler):

@@ -6,12 +6,10 @@ there. Failures are told at once and with their reason, up to a limit; all of th
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -88,15 +86,6 @@ def make_progress(log_format: LogFormat, metrics: Path | None = None) -> Progres
     if sys.stderr.isatty():
         return BarProgress()
     return LineProgress(sys.stderr)
-
-
-def print_safely(text: str, stream: IO[str], end: str = "\n") -> None:
-    """Print a line. Where nobody reads it any more (`| head`, a full disk), go on in silence: the run matters more."""
-    try:
-        print(text, file=stream, flush=True, end=end)
-    except OSError:
-        with suppress(OSError, ValueError):  # what is still buffered goes nowhere, or it would fail again at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Words:
@@ -189,7 +178,7 @@ class LineProgress(Progress):
             self._inside.end()
 
     def _say(self, text: str) -> None:
-        print_safely(f"inpaint-batch: {text}\n", self._stream, end="")  # at once: threads tell, too
+        print(f"inpaint-batch: {text}\n", file=self._stream, flush=True, end="")  # at once: threads tell, too
 
 
 class BarProgress(Progress):

@@ -1,0 +1,89 @@
+"""Standard output and error of every command: the work does not hang on who reads them.
+
+Where a reader leaves (`| head`), the rest goes nowhere: the work goes on, and the exit code stays what it is. Where
+standard output takes no more for another reason, a full disk above all, the work goes on as well, and the command tells
+it in the end. Python would raise either out of the middle of the work.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Sink(io.RawIOBase):
+    """The bytes of a stream, on their way to its file for as long as that takes them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.error: OSError | None = None
+        """Why the file took no more; None as long as it does, and where only its reader has left."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError | ConnectionResetError):
+                self.error = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._descriptor)  # for what libraries and child processes write as well
+            os.close(nowhere)
+            return memoryview(data).nbytes
+
+
+@contextmanager
+def lasting_streams() -> Iterator[Callable[[], OSError | None]]:
+    """Within it, writing to standard output and error never fails; yields what tells why standard output was cut off.
+
+    That flushes it, and is None where it was not cut off or its reader has left.
+    """
+    before = sys.stdout, sys.stderr
+    out, error = _sink_of(sys.stdout), _sink_of(sys.stderr)
+    sys.stdout, sys.stderr = _through(out, sys.stdout), _through(error, sys.stderr)
+
+    def cut_off() -> OSError | None:
+        if out is None:
+            return None
+        sys.stdout.flush()
+        return out.error
+
+    try:
+        yield cut_off
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _sink_of(stream: TextIO | None) -> _Sink | None:
+    """None where there is no file: the stream is closed (`>&-`), or one of a test."""
+    try:
+        return _Sink(stream.fileno()) if stream is not None else None
+    except OSError:
+        return None
+
+
+def _through(sink: _Sink | None, stream: TextIO) -> TextIO:
+    if sink is None:
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(sink), stream.encoding, stream.errors, line_buffering=getattr(stream, "line_buffering", True)
+    )
