@@ -9,7 +9,8 @@ link of its own, and a ledger that knows every row as begun and done; then times
 - `inpaint-batch run` where all rows are done: the first time, out of the ledger alone, and once more;
 - `inpaint-batch check` of these rows: of the manifest alone, without and with a look at the output folder;
 - `--drive` rows done by an executor that does nothing: what planning, ledger and reports cost;
-- `inpaint-batch check` of as many rows up to the headers of their images.
+- `inpaint-batch check` of as many rows up to the headers of their images;
+- as many rows that all fail, as where a share is not mounted, and the same run once more.
 
 The floor is what the system alone takes to look at image, mask and result of every row. The files are in the system's
 cache: on a cold disk floor and runs take longer. Prints Markdown.
@@ -53,7 +54,8 @@ DRIVE = """
 import sys
 from contextlib import contextmanager
 from inpaint_batch.cli.main import main
-from inpaint_batch.execution.tasks import EngineFacts, RowOutcome
+from inpaint_batch.errors import FailureCode
+from inpaint_batch.execution.tasks import EngineFacts, Failure, RowOutcome
 from inpaint_batch.pipeline import work
 
 class Nothing:
@@ -65,7 +67,11 @@ class Nothing:
     def run(self, tasks, *_):
         for task in tasks:
             seconds = {"read": 0.01, "infer": 0.02, "write": 0.01}
-            yield RowOutcome(task, seconds=seconds, num_tiles={64: 3}, coverage=0.1)
+            if task.row.image.endswith("missing.png"):
+                message = f"the image {task.row.image} does not exist; correct the manifest or bring the file"
+                yield RowOutcome(task, Failure(FailureCode.READ, message), seconds=seconds)
+            else:
+                yield RowOutcome(task, seconds=seconds, num_tiles={64: 3}, coverage=0.1)
 
 @contextmanager
 def open_nothing(config, **_):
@@ -114,6 +120,10 @@ def main() -> None:
         check_all(folder / "driven", "done", num_driven)
         command = [sys.executable, "-m", "inpaint_batch", "check", str(manifest), "--depth", "headers"]
         report("check, headers", num_driven, command, target="")
+        manifest = write_manifest(folder / "fail.csv", num_driven, ending=".missing.png")
+        command = [sys.executable, "-c", DRIVE, "run", str(manifest), "--output", str(folder / "failed")]
+        report("rows driven, all of them fail", num_driven, command, target="", exit_code=8)
+        report("run, all failed before", num_driven, command, target="", exit_code=8)
 
 
 def check_all(out: Path, what: str, num_rows: int) -> None:
@@ -128,12 +138,12 @@ def row_names(num_rows: int) -> Iterator[str]:
     return (f"{number // ROWS_PER_FOLDER:04d}/{number:08d}.png" for number in range(num_rows))
 
 
-def write_manifest(path: Path, num_rows: int) -> Path:
-    """Each row has an image and a mask of its own."""
+def write_manifest(path: Path, num_rows: int, ending: str = "") -> Path:
+    """Each row has an image and a mask of its own; `ending` is put behind the names of the images."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "mask", "output"])
-        writer.writerows([f"images/{name}", f"masks/{name}", name] for name in row_names(num_rows))
+        writer.writerows([f"images/{name}{ending}", f"masks/{name}", name] for name in row_names(num_rows))
     return path
 
 
@@ -196,15 +206,15 @@ def floor(folder: Path, num_rows: int) -> None:
     tell("three looks a row", num_rows, time.perf_counter() - started, time.process_time() - used, None, "")
 
 
-def report(what: str, num_rows: int, command: list[str], *, target: str) -> None:
-    """Run a command and print its line."""
+def report(what: str, num_rows: int, command: list[str], *, target: str, exit_code: int = 0) -> None:
+    """Run a command that ends with that exit code, and print its line."""
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         told = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode != exit_code:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {told}")
     seconds = time.perf_counter() - started
     tell(what, num_rows, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, target)

@@ -36,7 +36,8 @@ FSYNC_LINES = 64
 FSYNC_S = 1.0
 """Seconds after which it is forced to the disk, however few lines there are."""
 
-
+MAX_PART_BYTES = 1 << 48
+"""No part is that large."""
 OWN_CLAIMS = 1 << 16
 """Claims of this run that are kept apart from those of the runs before it, which are sorted."""
 
@@ -49,9 +50,8 @@ class Ledger:
     ) -> None:
         """Read what is known. `state` is `DIR/.inpaint-batch`; with `fresh` all parts are archived first.
 
-        With `read_only` nothing is made or written, and the folder need not exist. With `shard` only the its rows
-        are remembered, and `fresh` forgets only those. Raises `OSError` where the folder
-        cannot be read or made.
+        With `read_only` nothing is made or written, and the folder need not exist. With `shard` only its rows are
+        remembered, and `fresh` forgets only those. Raises `OSError` where the folder cannot be read or made.
         """
         self._folder = state / "ledger"
         self._archive = state / "ledger-archive"
@@ -62,6 +62,8 @@ class Ledger:
         if fresh and shard is None:
             self._archive_parts()
         self._rows = Memory()
+        self._parts: list[Path] = []  # that hold these rows
+        self._reader: tuple[Path, BinaryIO] | None = None
         self._claims = array("q")  # of the parts that were read, unsorted
         self._own_claims: set[int] = set()
         self._all_claims: NDArray[np.int64] | None = None
@@ -74,9 +76,10 @@ class Ledger:
         self._sync: Future[None] | None = None
         ids: dict[str, None] = {}
         for part in parts_of(self._folder):
-            for line in self._lines(part):
+            self._parts.append(part)
+            for start, line in self._lines(part):
                 if shard is None or shard.has(line.id):
-                    self._rows.add(line)
+                    self._rows.add(line, self._place(start))
                     if fresh:
                         ids[line.id] = None
         if fresh:  # the parts belong to the other shards as well
@@ -90,6 +93,21 @@ class Ledger:
     def known(self, row_id: str) -> Known | None:
         """The last word about a row, or None where it was never begun."""
         return self._rows.get(row_id)
+
+    def message(self, row_id: str) -> str:
+        """Why a row failed and what to do next, as its line says; empty where it did not fail. Raises `OSError`."""
+        known = self._rows.get(row_id)
+        if known is None or known.status != "failed":
+            return ""
+        number, start = divmod(known.place, MAX_PART_BYTES)
+        part = self._parts[number]
+        with self._naming:
+            if self._reader is None or self._reader[0] != part:
+                self._close_reader()
+                self._reader = part, part.open("rb")
+            self._reader[1].seek(start)
+            line = LedgerEntry.parse(self._reader[1].readline())
+        return line.message if line is not None and line.id == row_id else ""
 
     def in_flight_at_death(self, row_id: str) -> bool:
         """Whether the last that was heard of a row is that it was begun: its run did not live to say more."""
@@ -134,10 +152,11 @@ class Ledger:
         if self._file is None:
             self._file = self._new_part()
         with self._naming:
+            start = self._file.tell()
             self._file.write(msgspec.structs.replace(entry, at_s=int(1e3 * time.time()) / 1e3).to_line())
             self._file.flush()
         self._unsynced += 1
-        self._rows.add(entry)
+        self._rows.add(entry, self._place(start))
         self._own_claims.add(_claim(entry.output, entry.image))
         if len(self._own_claims) >= OWN_CLAIMS:
             self._claims.extend(self._own_claims)
@@ -175,10 +194,20 @@ class Ledger:
             self.flush()
         finally:
             self._syncs.shutdown()
+            self._close_reader()
             file, self._file = self._file, None
             if file is not None:
                 with self._naming:
                     file.close()  # a line that the disk did not take is still in its buffer
+
+    def _place(self, start: int) -> int:
+        """Of the line that begins at that byte of the last part."""
+        return (len(self._parts) - 1) * MAX_PART_BYTES + start
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader[1].close()
+            self._reader = None
 
     def _finish_sync(self) -> None:
         sync, self._sync = self._sync, None
@@ -195,6 +224,7 @@ class Ledger:
                 break
             except FileExistsError:  # another shard was quicker
                 number += 1
+        self._parts.append(self._folder / f"{number:06d}.jsonl")
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)  # the name of the part, not only its content
@@ -210,9 +240,10 @@ class Ledger:
         self._folder.rename(self._archive / f"{number:06d}")
         self._folder.mkdir()
 
-    def _lines(self, part: Path) -> Iterator[LedgerEntry]:
-        """The lines of a part; what they claim is remembered, and damaged ones are counted."""
+    def _lines(self, part: Path) -> Iterator[tuple[int, LedgerEntry]]:
+        """The lines of a part and where they begin; what they claim is remembered, and damaged ones are counted."""
         claims = self._claims
+        start = 0
         with part.open("rb") as file:
             for text in file:
                 line = LedgerEntry.parse(text)
@@ -220,7 +251,8 @@ class Ledger:
                     self.num_damaged += 1
                 else:
                     claims.append(_claim(line.output, line.image))
-                    yield line
+                    yield start, line
+                start += len(text)
 
 
 class _Naming:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from binascii import unhexlify
 from typing import NamedTuple
 
+from inpaint_batch.errors import FailureCode
 from inpaint_batch.execution.identity import KEY_DIGITS
 from inpaint_batch.execution.ledger_lines import LedgerEntry, Status
 
 _KEY_BYTES = KEY_DIGITS // 2
-_STATUS: dict[int, Status] = {ord("s"): "started", ord("x"): "dropped", ord("d"): "done"}
-_SIGN = {status: bytes([sign]) for sign, status in _STATUS.items()}
+_PLACE_BYTES = 8
+_SIGN: dict[Status, str] = {"started": "s", "dropped": "x", "done": "d", "failed": "f"}
+_STATUS = {sign: status for status, sign in _SIGN.items()}
+_CODES = tuple(code.value for code in FailureCode)
+_RETRYABLE = 0x80
+_NO_OUTPUT = b"\0"
 
 
 class Known(NamedTuple):
@@ -21,10 +26,11 @@ class Known(NamedTuple):
     output: str
     """The name under which this row's result was, or was about to be, written; empty where it never came so far."""
     code: str = ""
-    message: str = ""
     retryable: bool = False
     num_deaths: int = 0
     """How often in a row the process died while it worked on this row alone."""
+    place: int = 0
+    """Of a failed row: where its line is, which has the message (`Ledger.message`)."""
 
 
 class Memory:
@@ -34,8 +40,8 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        # Rows of whom there is nothing to say but status, key and output are kept as bytes in that order, the output
-        # empty where it is the id.
+        # Rows that killed no process are kept as bytes: a sign for the status, a capital where there is no key; of
+        # failed rows the code and the place; the key; the output, empty where it is the id.
         self._rows: dict[int, bytes | Known] = {}
 
     def __len__(self) -> int:
@@ -46,39 +52,51 @@ class Memory:
         found = self._rows.get(hash(row_id))
         return _unpacked(found, row_id) if isinstance(found, bytes) else found
 
-    def add(self, line: LedgerEntry) -> None:
-        """One line more, the next in order."""
+    def add(self, line: LedgerEntry, place: int = 0) -> None:
+        """One line more, the next in order; `place` is where it can be read again."""
         at = hash(line.id)
         before = self._rows.get(at)
-        known = packed = None
-        if line.alone or line.code or not line.output or isinstance(before, Known):
-            known = _merged(_unpacked(before, line.id) if isinstance(before, bytes) else before, line)
-            if known.output and not (known.code or known.num_deaths):
-                packed = _packed(line, known.output)
-        else:
-            packed = _packed(line, line.output)
-        self._rows[at] = packed or known or _merged(None, line)
+        output = line.output
+        if not output and before is not None:
+            # A row that failed before it had a name for its output still owns the output of an earlier, better day.
+            output = (_unpacked(before, line.id) if isinstance(before, bytes) else before).output
+        num_deaths = 0
+        if line.status == "started":
+            num_deaths = line.alone + (before.num_deaths if isinstance(before, Known) else 0)
+        place = place if line.status == "failed" else 0
+        packed = None if num_deaths else _packed(line, output, place)
+        self._rows[at] = packed or Known(
+            line.status, line.key, output, line.code, bool(line.retryable), num_deaths, place
+        )
 
 
-def _packed(line: LedgerEntry, output: str) -> bytes | None:
-    if len(line.key) == KEY_DIGITS and line.status != "failed":
-        name = b"" if output == line.id else output.encode("utf-8", "surrogatepass")
-        try:
-            return _SIGN[line.status] + unhexlify(line.key) + name
-        except ValueError:
-            pass  # a key of another version, or by hand
-    return None
+def _packed(line: LedgerEntry, output: str, place: int) -> bytes | None:
+    sign = _SIGN[line.status]
+    about = b""
+    if line.status == "failed":
+        code = _CODES.index(line.code) | (_RETRYABLE if line.retryable else 0)
+        about = bytes([code]) + place.to_bytes(_PLACE_BYTES, "big")
+    try:
+        key = unhexlify(line.key)
+    except ValueError:
+        return None  # a key by hand
+    if len(key) not in (0, _KEY_BYTES):
+        return None  # of another version
+    name = b"" if output == line.id else output.encode("utf-8", "surrogatepass") or _NO_OUTPUT
+    return (sign if key else sign.upper()).encode() + about + key + name
 
 
 def _unpacked(packed: bytes, row_id: str) -> Known:
-    output = packed[1 + _KEY_BYTES :].decode("utf-8", "surrogatepass")
-    return Known(_STATUS[packed[0]], packed[1 : 1 + _KEY_BYTES].hex(), output or row_id)
-
-
-def _merged(before: Known | None, line: LedgerEntry) -> Known:
-    # A row that failed before it had a name for its output still owns the output of an earlier, better day.
-    output = line.output or (before.output if before else "")
-    num_deaths = 0
-    if line.status == "started":
-        num_deaths = (before.num_deaths if before else 0) + line.alone
-    return Known(line.status, line.key, output, line.code, line.message, bool(line.retryable), num_deaths)
+    sign = chr(packed[0])
+    status = _STATUS[sign.lower()]
+    code, place, start = "", 0, 1
+    if status == "failed":
+        code = _CODES[packed[1] & ~_RETRYABLE]
+        start += 1 + _PLACE_BYTES
+        place = int.from_bytes(packed[2:start], "big")
+    end = start + (_KEY_BYTES if sign.islower() else 0)
+    name = packed[end:]
+    output = "" if name == _NO_OUTPUT else name.decode("utf-8", "surrogatepass") or row_id
+    return Known(
+        status, packed[start:end].hex(), output, code, status == "failed" and packed[1] >= _RETRYABLE, place=place
+    )

@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from inpaint_batch.errors import InpaintBatchError, StopRequestedError, StorageE
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.pipeline.status import latest_shards, read_json
+from inpaint_batch.report.failures import ALWAYS
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -114,18 +116,16 @@ def _sums(counts: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def _write_failures(state: Path, ended: Iterable[Shard]) -> None:
-    lines: list[dict[str, str]] = []
-    for shard in ended:
-        path = state / f"failures{state_ending(shard)}.csv"
-        if path.exists():
-            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-                lines += csv.DictReader(file)
-    given = {name for line in lines for name in line}
-    columns = [name for name in COLUMNS if name in given or name in ("id", "image", "mask", "output")]
-    with (
-        atomic_write(state / "failures.csv") as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, [*columns, "code", "message"], restval="", lineterminator="\n")
+    paths = [path for shard in ended if (path := state / f"failures{state_ending(shard)}.csv").exists()]
+    text = partial(Path.open, encoding="utf-8", errors="surrogateescape", newline="")
+    given: set[str] = set()
+    for path in paths:
+        with text(path) as file:
+            given.update(next(csv.reader(file), ()))
+    columns = [name for name in COLUMNS if name in given or name in ALWAYS]
+    with atomic_write(state / "failures.csv") as temporary, text(temporary, "w") as merged:
+        writer = csv.DictWriter(merged, [*columns, "code", "message"], restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        for path in paths:
+            with text(path) as file:
+                writer.writerows(csv.DictReader(file))

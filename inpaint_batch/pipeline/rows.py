@@ -131,11 +131,11 @@ class RowPlanner:
         """What is to be done. Looks at names, times and sizes of files, never into them."""
         known = self._ledger.known(row.id)
         if isinstance(row, RowProblem):
-            return _refused(row.error, known)
+            return self._refused(row, row.error, known)
         try:
             return self._plan(row, known)
         except RowError as error:
-            return _refused(error, known)
+            return self._refused(row, error, known)
 
     def pass_over(self, row: Row | RowProblem) -> None:
         """A row of another shard: only its name counts."""
@@ -151,7 +151,7 @@ class RowPlanner:
             identity = identify(row, config, self._config.tiling, self._engine, by_content=by_content)
         except RowError as untold:  # a store does not say whether anything has changed
             is_done = known is not None and known.status == "done"
-            return replace(_refused(untold, known), leaves_result=is_done)
+            return replace(self._refused(row, untold, known), leaves_result=is_done)
         key = identity.key
         name = output_name(row, config)
         why: str = ""
@@ -172,7 +172,7 @@ class RowPlanner:
             return Skip(name)
         if known is not None and known.key == key:
             if known.status == "failed" and not self._config.retry_failed:
-                error = RowError(FailureCode(known.code), known.message, retryable=known.retryable)
+                error = RowError(FailureCode(known.code), self._ledger.message(row.id), retryable=known.retryable)
                 return Refused(error, earlier=True, key=key)
             if known.num_deaths >= MAX_DEATHS:
                 return Refused(_deadly(known.num_deaths), earlier=False, key=key)
@@ -180,6 +180,11 @@ class RowPlanner:
         if by_content != self._config.content_hash:
             key = row_key(row, config, self._config.tiling, self._engine, by_content=self._config.content_hash)
         return RowTask(row, config, key, *claimed, self._facts, self._config.store, why=why)
+
+    def _refused(self, row: Row | RowProblem, error: RowError, known: Known | None) -> Refused:
+        # A row that was refused has no key in the ledger, since no work was begun: it is looked at afresh every time.
+        told = known is not None and known.status == "failed" and not known.key
+        return Refused(error, earlier=told and self._ledger.message(row.id) == error.message)
 
     def _is_complete(self, output: str) -> bool:
         """Whether a result that an earlier run wrote has all that is wanted beside it."""
@@ -202,9 +207,3 @@ def _is_variant(output: str, name: str) -> bool:
     earlier, wanted = Path(output), Path(name)
     number = earlier.stem.removeprefix(wanted.stem + "-")
     return earlier.with_name(wanted.name) == wanted and number != earlier.stem and number.isdigit()
-
-
-def _refused(error: RowError, known: Known | None) -> Refused:
-    # A row that was refused has no key in the ledger, since no work was begun: it is looked at afresh every time.
-    told = known is not None and known.status == "failed" and not known.key and known.message == error.message
-    return Refused(error, earlier=told)

@@ -28,7 +28,7 @@ from inpaint_batch.report.tally import FailedRow
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
-MAX_FAILED = 100_000
+MAX_FAILED = 20_000
 """With more failed rows than this, nothing is kept."""
 
 
@@ -67,6 +67,7 @@ class Settling:
         self._spoilt = True
         self._seen.clear()
         self._rows.clear()
+        self._failed.clear()
 
     def begin(self, row: Row, identity: Identity) -> None:
         """What a row's files look like, before it is worked on."""

@@ -20,8 +20,9 @@ from inpaint_batch.pipeline.settled import Settled
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_state import StoreState
+from inpaint_batch.report.failures import Failures
 from inpaint_batch.report.progress import Progress
-from inpaint_batch.report.summary import Summary, state_ending, write_failures
+from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.report.tally import FailedRow, RowReport
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.types import Row
@@ -63,7 +64,7 @@ class Work:
         self._remote = remote
         self._settled: Settled | None = None
         self._settling: Settling
-        self._failures: list[FailedRow] = []
+        self._failures = Failures(state)
         self._begun: dict[str, RowTask] = {}  # rows in flight, by id
         self._suspects: list[RowTask] = []
         self._isolated = False
@@ -72,9 +73,9 @@ class Work:
         """Do all rows that are left; raises what the run shall end with where that is not success."""
         config = self._config
         writer = config.part.name if config.part else ""
-        with open_executor(config, signature=self._signature, writer=writer, stopping=self._stop) as (
-            engine,
-            executor,
+        with (
+            closing(self._failures),
+            open_executor(config, signature=self._signature, writer=writer, stopping=self._stop) as (engine, executor),
         ):
             self._do(engine, executor, rows)
 
@@ -119,7 +120,7 @@ class Work:
             self._count_failed(report, row)
         self._progress.skipped(self._tally)
         self._note("nothing has changed since the last run")
-        write_failures(self._state, self._failures, self._config.part)
+        self._failures.write(self._config.part)
         return True
 
     def _do_all(self, engine: EngineFacts, executor: Executor, rows: ManifestRows) -> None:
@@ -143,7 +144,7 @@ class Work:
                 ledger.close()
             finally:
                 settling.close(rows.num_rows)
-                write_failures(self._state, self._failures, config.part, absolute=self._remote is not None)
+                self._failures.write(config.part, absolute=self._remote is not None)
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()}, executor.filling)
@@ -244,7 +245,7 @@ class Work:
 
     def _count_failed(self, report: RowReport, failed: FailedRow) -> None:
         self._tally.add(report)
-        self._failures.append(failed)
+        self._failures.add(failed)
         self._progress.row(report, self._tally)
 
     def _shall_end(self) -> bool:

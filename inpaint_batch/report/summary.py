@@ -1,15 +1,13 @@
-"""What is left when a run has ended: `summary.json` for programs, `failures.csv` to run again."""
+"""What is left when a run has ended: `summary.json`, for programs."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +15,8 @@ from typing import Any
 
 from inpaint_batch import __version__
 from inpaint_batch.config import RunConfig, Shard
-from inpaint_batch.manifest.schema import COLUMNS, LOCATION_COLUMNS
-from inpaint_batch.report.tally import FailedRow, Tally
+from inpaint_batch.report.tally import Tally
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.uris import is_uri
 
 _LIBRARIES = ("numpy", "onnxruntime", "pyvips", "opencv-python-headless", "tifffile", "imagecodecs", "jpeglib")
 
@@ -101,32 +97,6 @@ def state_ending(part: Shard | None) -> str:
     return f"-{part.name}" if part is not None else ""
 
 
-def write_failures(
-    state: Path, failures: Sequence[FailedRow], part: Shard | None = None, *, absolute: bool = False
-) -> None:
-    """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder.
-
-    It is a manifest of the failed rows, with the columns code and message.
-
-    Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
-    those rows again; with `absolute`, as where the state goes to a store, they are absolute. It is there after
-    every run; without failures it holds only the header.
-    """
-    given = {name for failed in failures for name in failed.cells}
-    columns = [name for name in COLUMNS if name in given or name in ("id", "image", "mask", "output")]
-    with (
-        atomic_write(state / f"failures{state_ending(part)}.csv") as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, "code", "message"])
-        for failed in sorted(failures, key=lambda failed: failed.line):  # rows end in any order
-            cells = {**failed.cells}
-            for name in LOCATION_COLUMNS:
-                cells[name] = cells.get(name, "") if absolute else _from(state, cells.get(name, ""))
-            writer.writerow([*(cells.get(column, "") for column in columns), failed.code, failed.message])
-
-
 def peak_memory_bytes() -> int:
     """The largest resident size this program has had.
 
@@ -152,14 +122,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # vendored, or replaced by a build under another name
             continue
     return found
-
-
-def _from(folder: Path, location: str) -> str:
-    if not location or is_uri(location):
-        return location
-    path = Path(location)
-    # Both without links: `..` out of a linked folder leads elsewhere than its name says.
-    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())
 
 
 def _iso(seconds: float) -> str:

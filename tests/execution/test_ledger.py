@@ -35,7 +35,7 @@ def test_what_was_written_is_known_again(tmp_path):
     ledger.close()
     again = Ledger(tmp_path)
     assert again.known("a") == Known("done", "1", "a.png")
-    assert again.known("b") == Known("failed", "2", "", "read", "no file", True)
+    assert again.known("b") == Known("failed", "2", "", "read", True, place=again.known("b").place)
     assert again.known("c") is None
     assert len(again) == 2
     lines = [json.loads(line) for line in (tmp_path / "ledger" / "000001.jsonl").read_text().splitlines()]
@@ -44,6 +44,27 @@ def test_what_was_written_is_known_again(tmp_path):
     assert lines[1]["seconds"] == {"read": 0.5}
     assert lines[1]["coverage"] == 0.25
     assert lines[0]["at"] > 1.7e9
+
+
+def failed(row_id: str, message: str) -> LedgerEntry:
+    return LedgerEntry(id=row_id, key="", status="failed", code="read", message=message)
+
+
+def test_messages_are_read_from_the_last_lines_of_their_rows(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append(failed("a", "first"))
+    ledger.append(failed("ü\n", "größer"))
+    ledger.append(LedgerEntry(id="b", key="", status="done", output="b.png"))
+    ledger.close()
+    ledger = Ledger(tmp_path)
+    ledger.append(failed("c", "new"))
+    ledger.append(failed("a", "second"))
+    assert [ledger.message(row_id) for row_id in ("a", "ü\n", "b", "c", "never")] == ["second", "größer", "", "new", ""]
+    ledger.append(failed("d", "last"))
+    assert ledger.message("d") == "last"
+    ledger.close()
+    (tmp_path / "ledger" / "000002.jsonl").write_bytes(b"")
+    assert Ledger(tmp_path, read_only=True).message("c") == ""
 
 
 @settings(max_examples=40)
@@ -75,7 +96,7 @@ def test_the_last_word_counts_and_an_output_stays_ours(tmp_path):
     ledger.append(LedgerEntry(id="a", key="2", status="failed", code="read", message="gone"))
     ledger.close()
     known = Ledger(tmp_path).known("a")
-    assert known == Known("failed", "2", "a.png", "read", "gone", False)
+    assert known == Known("failed", "2", "a.png", "read", False, place=known.place)
 
 
 def test_deaths_are_counted_until_a_row_comes_to_an_end(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,16 +55,23 @@ def test_a_torn_line_is_damaged(entry, data):
     assert LedgerEntry.parse(text[:half] + b"\0" * (len(text) - half)) is None
 
 
-@given(st.lists(ENTRIES, max_size=12))
+@given(st.lists(ENTRIES, max_size=8))
 def test_the_last_word_is_kept_in_whatever_form(entries):
     memory, plain = Memory(), dict[str, Known]()
-    for entry in entries:
-        memory.add(entry)
+    for number, entry in enumerate(entries):
+        place = number << 60  # as large as they come
+        memory.add(entry, place)
         before = plain.get(entry.id)
         deaths = (before.num_deaths if before else 0) + entry.alone if entry.status == "started" else 0
         output = entry.output or (before.output if before else "")
         plain[entry.id] = Known(
-            entry.status, entry.key, output, entry.code, entry.message, bool(entry.retryable), num_deaths=deaths
+            entry.status,
+            entry.key,
+            output,
+            entry.code,
+            bool(entry.retryable),
+            num_deaths=deaths,
+            place=place if entry.status == "failed" else 0,
         )
     assert len(memory) == len(plain)
     for row_id, known in plain.items():
@@ -71,13 +79,19 @@ def test_the_last_word_is_kept_in_whatever_form(entries):
     assert memory.get("never") is None
 
 
-def test_a_row_takes_less_than_200_bytes():
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_a_row_takes_less_than_200_bytes(status):
+    code = "read" if status == "failed" else ""
     tracemalloc.start()
     try:
         memory = Memory()
         for number in range(20_000):
             name = f"folder/{number:08d}.png"
-            memory.add(LedgerEntry(id=name, key=f"{number:0{KEY_DIGITS}x}", status="done", output=name))
+            key = f"{number:0{KEY_DIGITS}x}"
+            message = f"the image /data/{name} does not exist; correct the manifest or bring the file"
+            memory.add(
+                LedgerEntry(id=name, key=key, status=status, output=name, code=code, message=message), number << 10
+            )
         assert tracemalloc.get_traced_memory()[0] < 200 * 20_000
     finally:
         tracemalloc.stop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
+from inpaint_batch.report.failures import Failures
 from inpaint_batch.report.json_lines import JsonProgress
 from inpaint_batch.report.progress import MAX_TOLD, LineProgress, closing_sentence, make_progress
-from inpaint_batch.report.summary import Summary, write_failures
+from inpaint_batch.report.summary import Summary
 from inpaint_batch.report.tally import FailedRow, RowReport, Tally
 
 DONE = RowReport("a", "done", 2, "a.png", num_pixels=2_000_000, num_tiles={64: 3}, seconds={"read": 0.5, "infer": 1.0})
@@ -128,6 +130,13 @@ def test_summary(tmp_path):
     assert told["peak_memory_bytes"] > 1 << 20
 
 
+def write_failures(state: Path, rows: list[FailedRow]) -> None:
+    with closing(Failures(state)) as failures:
+        for row in rows:
+            failures.add(row)
+        failures.write()
+
+
 def test_failures_are_a_manifest_of_paths_from_their_own_folder(tmp_path):
     state = tmp_path / "out" / ".inpaint-batch"
     state.mkdir(parents=True)
@@ -157,3 +166,19 @@ def test_failures_stand_in_the_order_of_the_manifest(tmp_path: Path):
     write_failures(tmp_path, failed)
     with (tmp_path / "failures.csv").open(newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["2", "5", "9"]
+
+
+def test_a_thousand_failures_of_any_name_wait_on_the_disk(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("inpaint_batch.report.failures.MEMORY_BYTES", 1000)
+    names = [f'{number:03d} caf\udce9 \n,".png' for number in range(1000)]
+    rows = [
+        FailedRow({"id": name, "image": f"/in/{name}", "mask": "", "page": "3"}, "read", name, line)
+        for line, name in enumerate(names)
+    ]
+    write_failures(tmp_path, rows[500:] + rows[:500])
+    with (tmp_path / "failures.csv").open(errors="surrogateescape", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["id"] for row in table] == names == [row["message"] for row in table]
+    assert {row["page"] for row in table} == {"3"}
+    assert (tmp_path / table[7]["image"]).resolve() == Path(f"/in/{names[7]}")
+    assert [path.name for path in tmp_path.iterdir()] == ["failures.csv"]

@@ -1,0 +1,95 @@
+"""`failures.csv`: the rows of a run that failed, as a manifest to run again, however many there are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+
+import numpy as np
+
+from inpaint_batch.config import Shard
+from inpaint_batch.manifest.schema import COLUMNS, LOCATION_COLUMNS
+from inpaint_batch.report.summary import state_ending
+from inpaint_batch.report.tally import FailedRow
+from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.uris import is_uri
+
+MEMORY_BYTES = 1 << 20
+"""Rows that take more than this wait in a file."""
+ALWAYS = ("id", "image", "mask", "output")
+"""Columns that are there whether or not a row fills them."""
+
+
+class Failures:
+    """The failed rows of one run. A file without a name holds them; in memory there are 16 bytes for each."""
+
+    def __init__(self, state: Path) -> None:
+        """`state` is the folder in which `failures.csv` shall stand; the file without a name is there, too."""
+        self._state = state
+        self._rows = SpooledTemporaryFile(MEMORY_BYTES, dir=str(state))  # noqa: SIM115  (`close` does it)
+        self._lines = array("q")  # in the manifest
+        self._starts = array("q")  # in the file
+        self._columns: set[str] = set(ALWAYS)
+
+    def add(self, failed: FailedRow) -> None:
+        """One row more, in any order. Raises OSError where the disk does not take it."""
+        self._lines.append(failed.line)
+        self._starts.append(self._rows.tell())
+        self._columns.update(failed.cells)
+        self._rows.write(json.dumps([dict(failed.cells), failed.code, failed.message]).encode() + b"\n")
+
+    def write(self, part: Shard | None = None, *, absolute: bool = False) -> None:
+        """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder.
+
+        It is a manifest of the failed rows, in the order of the manifest, with the columns code and message.
+
+        Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
+        those rows again; with `absolute`, as where the state goes to a store, they are absolute. It is there after
+        every run; without failures it holds only the header. Raises what `atomic_write` raises.
+        """
+        columns = [name for name in COLUMNS if name in self._columns]
+        relative = _relative_to(self._state)
+        with (
+            atomic_write(self._state / f"failures{state_ending(part)}.csv") as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*columns, "code", "message"])
+            for cells, code, message in self._sorted():
+                if not absolute:
+                    cells |= {name: relative(cells[name]) for name in LOCATION_COLUMNS if cells.get(name)}
+                writer.writerow([*(cells.get(column, "") for column in columns), code, message])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._rows.close()
+
+    def _sorted(self) -> Iterator[tuple[dict[str, str], str, str]]:
+        for number in np.argsort(np.array(self._lines, np.int64), kind="stable"):
+            self._rows.seek(self._starts[number])
+            cells, code, message = json.loads(self._rows.readline())
+            yield cells, code, message
+        self._rows.seek(0, os.SEEK_END)
+
+
+def _relative_to(folder: Path) -> Callable[[str], str]:
+    root = folder.resolve()
+
+    @lru_cache(maxsize=4096)
+    def seen_from_there(parent: Path) -> str:
+        return os.path.relpath(parent.resolve(), root)
+
+    def relative(location: str) -> str:
+        if is_uri(location):
+            return location
+        path = Path(location)
+        # Both folders without links: `..` out of a linked folder leads elsewhere than its name says.
+        return os.path.normpath(f"{seen_from_there(path.parent)}/{path.name}")
+
+    return relative
