@@ -83,6 +83,6 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
     if head[4:8] == b"ftyp":
         kind, advice = _AVIF if head[8:12] in (b"avif", b"avis") else _HEIC
     found = f"is {kind}" if kind else "is not an image"
-    others = "JPEG 2000 (JP2)" if what == "image" else "GeoJSON, COCO and run lengths"
-    told = f"the {what} {path} {found}; only JPEG, PNG, TIFF, WebP {'and ' * (what == 'image')}{others} can be read"
+    others = " and JPEG 2000 (JP2)" if what == "image" else ", GeoJSON, COCO and run lengths"
+    told = f"the {what} {path} {found}; only JPEG, PNG, TIFF, WebP{others} can be read"
     raise RowError(FailureCode.READ, f"{told}: {advice}" if advice else told)
