@@ -24,6 +24,7 @@ from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 from inpaint_batch.types import Row
 
 _WINDOWS = os.name == "nt"
+_NEARLY_COLOUR = re.compile(r"#[0-9A-Za-z]{0,8}")
 _DRIVE = re.compile(r"[A-Za-z]://")
 
 
@@ -87,6 +88,12 @@ class RowReader:
             )
         if MASK_IN_IMAGE.fullmatch(mask):
             mask, options = image, {**options, "mask_from": mask}
+        elif mask.startswith("#") and _NEARLY_COLOUR.fullmatch(mask):
+            raise RowError(
+                FailureCode.READ,
+                f"the mask {mask!r} is no colour: one is written #rrggbb, such as #ff00ff; put ./ before the name of a "
+                "file",
+            )
         name = name or output
         if self._id < len(self._names) and not self._ids.add(name):
             raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")

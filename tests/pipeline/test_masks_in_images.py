@@ -117,7 +117,25 @@ def test_a_hole_without_that_colour_is_empty(gallery: Gallery, tmp_path: Path) -
     gallery.rows.clear()
     gallery.add_row(path.name, "#ff00ff")
     run(gallery.manifest(), tmp_path / "out")
-    assert "marks no hole" in ledger_lines(tmp_path / "out")[-1]["message"]
+    assert "no pixel of the image has the colour #ff00ff" in ledger_lines(tmp_path / "out")[-1]["message"]
+
+
+@pytest.mark.parametrize("cell", ["#fff", "#zzzzzz", "#ff00ff00", "#"])
+def test_what_looks_like_a_colour_and_is_none_is_told(gallery: Gallery, tmp_path: Path, cell: str) -> None:
+    gallery.add("a.png")
+    gallery.rows[0]["mask"] = cell
+    run(gallery.manifest(), tmp_path / "out")
+    message = ledger_lines(tmp_path / "out")[-1]["message"]
+    assert message.startswith(f"the mask '{cell}' is no colour: one is written #rrggbb, such as #ff00ff")
+
+
+def test_a_file_may_still_be_called_like_a_colour(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.add("a.png")
+    for name in ("#1.png", "#fff"):
+        (gallery.folder / name).write_bytes((gallery.folder / "a.png.mask.png").read_bytes())
+    gallery.rows[0]["mask"] = "#1.png"
+    gallery.add_row("a.png", "./#fff", id="b", output="b.png")
+    assert run(gallery.manifest(), tmp_path / "out")["rows"]["done"] == 2
 
 
 def test_a_file_may_still_be_called_alpha(gallery: Gallery, tmp_path: Path) -> None:
