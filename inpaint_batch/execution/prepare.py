@@ -152,7 +152,8 @@ def hole_warnings(holes: HoleMap) -> list[str]:
     warnings = []
     if holes.suspected_inversion:
         part = holes.num_marked_px / holes.num_pixels
-        warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, turn --mask-polarity around")
+        advice = "save its alpha channel as a grey PNG" if holes.by_alpha else "turn --mask-polarity around"
+        warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, {advice}")
     if holes.orientation_by_rule:
         warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")
     return warnings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.holes import mask_errors
 from inpaint_batch.holes.distance import grow, ramp
 from inpaint_batch.holes.orientation import Laying, lay_over
 from inpaint_batch.holes.sparse import DENSE_MAP_PX, SparseMap, empty_map, mark, num_true
 from inpaint_batch.types import BoolArray, Box, FloatArray, Header
 
+Pieces = Iterator[tuple[Box, NDArray[np.uint8]]]
 INVERSION_COVERAGE = 0.6
 """A mask that marks more than this share of the image is probably of the other polarity."""
 
@@ -37,6 +39,8 @@ class HoleMap:
     orientation_by_rule: bool
     """The mask's size fits both the stored and the upright layout of an image with an orientation tag; it was taken as
     drawn on the upright view (see `holes/orientation.py`). Worth a warning in a check."""
+    by_alpha: bool = False
+    """The colours of the mask mark every pixel, so what is opaque in it counts: paint on a transparent layer."""
 
     @property
     def num_pixels(self) -> int:
@@ -87,7 +91,17 @@ class MaskReader(Protocol):
         """(h, w) of the whole mask."""
         ...
 
-    def pieces(self) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+    @property
+    def alpha(self) -> Callable[[], Pieces] | None:
+        """As `pieces`, its alpha channel: 0 transparent to 255 opaque; None where it has none."""
+        ...
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of a sample in its file; of more than 8 the upper 8 count."""
+        ...
+
+    def pieces(self) -> Pieces:
         """Grey values (box.height, box.width), box by box, until the whole mask was there."""
         ...
 
@@ -104,24 +118,36 @@ def hole_map(
 
     White polarity: values above `mask_threshold` are marked; black polarity: all others are. The marked area is dilated
     by `dilate_px` and gets a rim of `feather_px`; a disc decides, so a pixel belongs to the hole if a marked one lies
-    within `dilate_px + feather_px` of it. Orientation is settled by the rule in `holes/orientation.py`. Of an image of
-    more than `dense_px` pixels the maps are sparse, and no array as large as the image is made.
+    within `dilate_px + feather_px` of it. Where the colours mark every pixel, those are marked that are opaque (alpha
+    above `mask_threshold`), if some are and some are not. Orientation is settled by the rule in `holes/orientation.py`.
+    Of an image of more than `dense_px` pixels the maps are sparse, and no array as large as the image is made.
 
     Raises RowError(SIZE) where the mask does not fit the image, and RowError(MASK) where nothing or all is hole.
     """
     if len(mask.shape) != 2 or (isinstance(mask, np.ndarray) and mask.dtype != np.uint8):
         raise TypeError(f"a mask is (h, w) uint8, not {mask.shape} {getattr(mask, 'dtype', '')}")
     laying = lay_over((mask.shape[0], mask.shape[1]), mask_orientation, header)
+    is_white, threshold = config.mask_polarity == "white", config.mask_threshold
     pieces = iter([(Box(0, 0, *mask.shape), mask)]) if isinstance(mask, np.ndarray) else mask.pieces()
     marked = empty_map((header.height_px, header.width_px), dense_px)
-    darkest, brightest = _mark(marked, pieces, laying, config)
+    darkest, brightest = _mark(marked, pieces, laying, is_white, threshold)
     num_marked_px = num_true(marked)
-    if num_marked_px == 0:
-        raise RowError(FailureCode.MASK, _explain_empty(darkest, brightest, config))
+    by_alpha = num_marked_px in (0, header.num_pixels)
+    if by_alpha:
+        opaque = _opaque(mask, laying, empty_map((header.height_px, header.width_px), dense_px), threshold)
+        if num_marked_px == 0 or opaque is None:
+            num_bits = 8 if isinstance(mask, np.ndarray) else mask.num_bits
+            values = mask_errors.Values(darkest, brightest, num_bits, opaque is not None)
+            raise RowError(FailureCode.MASK, mask_errors.explain(values, config, is_empty=num_marked_px == 0))
+        marked, num_marked_px = opaque, num_true(opaque)
     hole = grow(marked, config.dilate_px + config.feather_px)
     num_hole_px = num_true(hole)
     if num_hole_px == header.num_pixels:
-        raise RowError(FailureCode.MASK, _explain_full(num_marked_px == header.num_pixels, config))
+        raise RowError(
+            FailureCode.MASK,
+            f"grown by dilate {config.dilate_px} px and feather {config.feather_px} px the hole covers the whole "
+            "image; choose smaller values",
+        )
     return HoleMap(
         hole=hole,
         marked=marked,
@@ -130,14 +156,14 @@ def hole_map(
         num_hole_px=num_hole_px,
         num_marked_px=num_marked_px,
         orientation_by_rule=laying.by_rule,
+        by_alpha=by_alpha,
     )
 
 
 def _mark(
-    marked: BoolArray | SparseMap, pieces: Iterator[tuple[Box, NDArray[np.uint8]]], laying: Laying, config: RowConfig
+    marked: BoolArray | SparseMap, pieces: Pieces, laying: Laying, is_white: bool, threshold: int
 ) -> tuple[int, int]:
     """Mark what the mask marks; returns its smallest and its largest value."""
-    is_white, threshold = config.mask_polarity == "white", config.mask_threshold
     darkest, brightest = 255, 0
     for box, grey in pieces:
         low, high = int(grey.min()), int(grey.max())
@@ -149,21 +175,12 @@ def _mark(
     return darkest, brightest
 
 
-def _explain_empty(darkest: int, brightest: int, config: RowConfig) -> str:
-    values = f"its values are {darkest}..{brightest}, the threshold is {config.mask_threshold}"
-    return (
-        f"the mask marks no hole ({config.mask_polarity} is hole; {values}); "
-        "draw one, lower or raise --mask-threshold, or turn --mask-polarity around"
-    )
-
-
-def _explain_full(by_mask_alone: bool, config: RowConfig) -> str:
-    if by_mask_alone:
-        return (
-            f"the mask marks the whole image as hole ({config.mask_polarity} is hole); "
-            "nothing known is left to fill it from: turn --mask-polarity around or draw another mask"
-        )
-    return (
-        f"grown by dilate {config.dilate_px} px and feather {config.feather_px} px the hole covers the whole image; "
-        "choose smaller values"
-    )
+def _opaque(
+    mask: NDArray[np.uint8] | MaskReader, laying: Laying, opaque: BoolArray | SparseMap, threshold: int
+) -> BoolArray | SparseMap | None:
+    """`opaque`, which comes empty, with what is opaque in the mask marked; None where nothing or all of it is."""
+    alpha = None if isinstance(mask, np.ndarray) else mask.alpha
+    if alpha is None:
+        return None
+    _mark(opaque, alpha(), laying, True, threshold)
+    return opaque if 0 < num_true(opaque) < opaque.shape[0] * opaque.shape[1] else None

@@ -55,6 +55,9 @@ class MaskPieces:
         orientation: int,
         pieces: Callable[[], Iterator[tuple[Box, Grey]]],
         whole_bytes: int,
+        *,
+        alpha: Callable[[], Iterator[tuple[Box, Grey]]] | None = None,
+        num_bits: int = 8,
     ) -> None:
         self.shape = shape
         """(h, w) as stored."""
@@ -62,6 +65,10 @@ class MaskPieces:
         """Its orientation tag, 1..8."""
         self.whole_bytes = whole_bytes
         """What decoding takes because it cannot be done in pieces; 0 where it can."""
+        self.alpha = alpha
+        """Its alpha channel in pieces, 0 transparent to 255 opaque; None where it has none."""
+        self.num_bits = num_bits
+        """Bits of a sample in the file; of more than 8 the upper 8 are read."""
         self._pieces = pieces
 
     def pieces(self) -> Iterator[tuple[Box, Grey]]:
@@ -72,7 +79,7 @@ class MaskPieces:
 def open_picture(path: Path, *, max_bytes: int) -> MaskPieces:
     """Open any PNG, JPEG, TIFF or WebP as a mask: luminance, 0 black to 255 white.
 
-    Alpha is ignored (colours that were multiplied by it are divided by it again); 16-bit masks keep their upper 8
+    Alpha stays apart (colours that were multiplied by it are divided by it again); 16-bit masks keep their upper 8
     bits; colour profiles are not applied; pixels stay in the orientation of the file. Raises `RowError`: read for a
     missing, damaged or unusable file, memory if it has to be decoded at once and that would take more than `max_bytes`.
     """
@@ -88,14 +95,22 @@ def open_picture(path: Path, *, max_bytes: int) -> MaskPieces:
         shape = (image.height, image.width)
         is_safe = kind != "tiff" or _is_safe_in_libvips(path)
         if not is_safe and (layout := _plain_layout(path)) is not None:
-            return MaskPieces(shape, orientation, lambda: _from_segments(path, layout), 0)
+            depth = layout.kind.depth
+            return MaskPieces(shape, orientation, lambda: _from_segments(path, layout), 0, num_bits=depth)
         whole_bytes = 0
         if kind == "webp" or not is_safe or _field(image, "interlaced", 0):
             bytes_per_pixel = image.bands * _BYTES[image.format]
             check_budget(path, image.width, image.height, bytes_per_pixel, max_bytes, _WHAT)
             check_file_size(path, path.stat().st_size, max_bytes, _WHAT)
             whole_bytes = (1 if is_safe else 2) * image.width * image.height * bytes_per_pixel
-        return MaskPieces(shape, orientation, lambda: _from_libvips(path, is_safe), whole_bytes)
+        return MaskPieces(
+            shape,
+            orientation,
+            lambda: _from_libvips(path, is_safe, _to_grey),
+            whole_bytes,
+            alpha=(lambda: _from_libvips(path, is_safe, _to_alpha)) if image.hasalpha() else None,
+            num_bits=8 * _BYTES[image.format],
+        )
 
 
 def drawn_mask(source: ImageSource, mask_from: str) -> MaskPieces:
@@ -125,11 +140,11 @@ def _drawn(samples: SampleArray, header: Header, mask_from: str) -> Grey:
     return np.asarray(np.maximum(255 - 8 * np.abs(steps - key).max(axis=2), 0), np.uint8)
 
 
-def _from_libvips(path: Path, is_safe: bool) -> Iterator[tuple[Box, Grey]]:
+def _from_libvips(path: Path, is_safe: bool, to_band: Callable[[vips.Image], vips.Image]) -> Iterator[tuple[Box, Grey]]:
     """From top to bottom, a few rows at a time."""
     with reading(path, _WHAT):
         plain = None if is_safe else _plain_twin(path)
-        image = _to_grey(vips.open_file(path, _WHAT) if plain is None else vips.open_bytes(plain, path, _WHAT))
+        image = to_band(vips.open_file(path, _WHAT) if plain is None else vips.open_bytes(plain, path, _WHAT))
         for top, rows in vips.bands(image, max(1, _PIECE_PX // image.width), path, _WHAT):
             yield Box(top, 0, len(rows), image.width), rows[..., 0].astype(np.uint8, copy=False)
 
@@ -216,11 +231,18 @@ def _plain_twin(path: Path) -> memoryview:
 
 def _to_grey(image: vips.Image) -> vips.Image:
     """One band of 8 bits; alpha dropped. libvips' own conversion would weigh the colours by light, not by luma."""
-    if image.format == "ushort":
-        image = (image >> 8).cast("uchar")
+    image = _to_bytes(image)
     if image.bands < 3:
         return image[0]
     return image.extract_band(0, n=3).recomb(_LUMA).rint().cast("uchar")
+
+
+def _to_alpha(image: vips.Image) -> vips.Image:
+    return _to_bytes(image)[image.bands - 1]
+
+
+def _to_bytes(image: vips.Image) -> vips.Image:
+    return (image >> 8).cast("uchar") if image.format == "ushort" else image
 
 
 def _field(image: vips.Image, name: str, default: int) -> int:

@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +123,82 @@ def test_an_empty_mask_is_an_error(polarity: str) -> None:
 
 @pytest.mark.parametrize("polarity", ["white", "black"])
 def test_a_full_mask_is_an_error(polarity: str) -> None:
-    with pytest.raises(RowError, match="--mask-polarity") as caught:
+    with pytest.raises(RowError, match="marks the whole image") as caught:
         prepare(np.full((4, 4), 255 if polarity == "white" else 0, np.uint8), mask_polarity=polarity)
     assert caught.value.code is FailureCode.MASK
+
+
+EMPTY_OR_FULL = [
+    # values, options, what is said
+    ((0, 0), {}, "the mask marks no hole (white is hole; all of it is 0); draw one"),
+    ((255, 255), {"mask_polarity": "black"}, "the mask marks no hole (black is hole; all of it is 255); draw one"),
+    (
+        (0, 1),
+        {},
+        "the mask marks no hole (white is hole; its values are 0..1, the threshold is 127); --mask-threshold 0 would "
+        "part them, or draw another",
+    ),
+    (
+        (10, 90),
+        {"mask_polarity": "black"},
+        "the mask marks the whole image as hole (black is hole; its values are 10..90, the threshold is 127); "
+        "--mask-threshold 50 would part them, or draw another",
+    ),
+    (
+        (255, 255),
+        {},
+        "the mask marks the whole image as hole (white is hole; all of it is 255); nothing known is left to fill it "
+        "from: draw another",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "options", "told"), EMPTY_OR_FULL)
+def test_what_is_said_of_a_mask_that_marks_nothing_or_all_is_true(
+    values: tuple[int, int], options: dict[str, Any], told: str
+) -> None:
+    mask = np.full((4, 4), values[0], np.uint8)
+    mask[1, 2] = values[1]
+    with pytest.raises(RowError) as caught:
+        prepare(mask, **options)
+    assert caught.value.message == told
+    if "would part them" in told:
+        threshold = int(told.partition("--mask-threshold ")[2].split()[0])
+        assert prepare(mask, **{**options, "mask_threshold": threshold}).num_hole_px in (1, 15)
+
+
+def test_a_colour_or_transparency_that_is_nowhere_is_named() -> None:
+    mask = np.zeros((4, 4), np.uint8)
+    mask[0, 0] = 255 - 8 * 16
+    far = "name the colour that the damage is painted in, or a mask file"
+    told = {
+        (
+            "#ff00ff",
+            "white",
+            1,
+        ): "no pixel of the image has the colour #ff00ff; the nearest is 16 of 255 off, and 15 are "
+        f"allowed (--mask-threshold): {far}",
+        ("#ff00ff", "white", 0): f"no pixel of the image has the colour #ff00ff; {far}",
+        (
+            "#ff00ff",
+            "black",
+            0,
+        ): "no pixel of the image has the colour #ff00ff, and with --mask-polarity black all others "
+        f"are the hole; {far}",
+        (
+            "alpha",
+            "white",
+            0,
+        ): "no pixel of the image is transparent; make transparent what is missing and nothing else, "
+        "or name a mask file",
+    }
+    for (mask_from, polarity, near), message in told.items():
+        with pytest.raises(RowError) as caught:
+            prepare(mask * near, mask_from=mask_from, mask_polarity=polarity)
+        assert caught.value.message == message
+    assert prepare(mask, mask_from="#ff00ff", mask_threshold=126).num_hole_px == 1
+    with pytest.raises(RowError, match="every pixel of the image has the colour #ff00ff;"):
+        prepare(np.full_like(mask, 255), mask_from="#ff00ff")
 
 
 def test_a_hole_that_grows_over_all_is_an_error() -> None:

@@ -113,6 +113,38 @@ def test_every_kind_reads_as_the_same_grey(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(samples.astype(int), GREY.astype(int), atol=tolerance)
 
 
+def test_alpha_is_at_hand(tmp_path: Path) -> None:
+    path = tmp_path / "mask"
+    alpha = np.where(WHITE, 200, 3).astype(np.uint8)
+    rgba = np.dstack([np.full((*GREY.shape, 3), 255, np.uint8), alpha])
+    wide = rgba.astype(np.uint16) * 257
+    unassociated = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    kinds = {
+        "png": lambda: Image.fromarray(rgba).save(path, "PNG"),
+        "png 16 bit": lambda: path.write_bytes(cases.png16(wide)),
+        "png grey": lambda: Image.fromarray(rgba[..., 2:]).save(path, "PNG"),
+        "webp": lambda: Image.fromarray(rgba).save(path, "WEBP", lossless=True, exact=True),
+        "tiff": lambda: tifffile.imwrite(path, rgba, **unassociated),
+        "tiff 16 bit": lambda: tifffile.imwrite(path, wide, **unassociated),
+        "tiff zstd": lambda: tifffile.imwrite(path, rgba, compression="zstd", **unassociated),
+        "tiff planar": lambda: tifffile.imwrite(
+            path, np.moveaxis(rgba, -1, 0), planarconfig="separate", tile=(32, 32), **unassociated
+        ),
+    }
+    for kind, save in kinds.items():
+        save()
+        mask = open_picture(path, max_bytes=1 << 24)
+        assert mask.num_bits == (16 if "16" in kind else 8), kind
+        assert mask.alpha is not None, kind
+        found = np.zeros_like(alpha)
+        for box, piece in mask.alpha():
+            found[box.slices] = piece
+        np.testing.assert_array_equal(found, alpha, err_msg=kind)
+    for without in ("png grey", "png palette", "tiff grey", "tiff tiled deflate", "jpeg rgb", "webp"):
+        MASKS[without](path)
+        assert open_picture(path, max_bytes=1 << 24).alpha is None, without
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_orientation_is_told(tmp_path: Path, format: str) -> None:
     path = tmp_path / "mask"

@@ -1,0 +1,61 @@
+"""What to say of a mask that marks nothing, or everything, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from inpaint_batch.config import RowConfig
+
+
+class Values(NamedTuple):
+    """What a mask holds."""
+
+    darkest: int
+    """0 black to 255 white, as is `brightest`."""
+    brightest: int
+    num_bits: int
+    """Bits of a sample in its file; of more than 8 the upper 8 count."""
+    has_shape_in_alpha: bool
+    """Some of it is opaque and some is transparent."""
+
+
+def explain(values: Values, config: RowConfig, *, is_empty: bool) -> str:
+    """One sentence on a mask that marks no pixel (`is_empty`) or every pixel of its image.
+
+    To turn the polarity around would only turn one into the other, unless alpha has a shape.
+    """
+    if config.mask_from != "file":
+        return _explain_drawn(values, config, is_empty)
+    marks = "marks no hole" if is_empty else "marks the whole image as hole"
+    depth = f" in the upper 8 of its {values.num_bits} bits, which count" if values.num_bits > 8 else ""
+    if values.darkest == values.brightest:
+        found = f"all of it is {values.darkest}{depth}"
+    else:
+        found = f"its values are {values.darkest}..{values.brightest}{depth}, the threshold is {config.mask_threshold}"
+    told = f"the mask {marks} ({config.mask_polarity} is hole; {found})"
+    if values.has_shape_in_alpha:
+        return (
+            f"{told}; its alpha channel has a shape: to fill what is opaque turn --mask-polarity around, to fill what "
+            "is transparent save that channel as a grey PNG, white where pixels are missing"
+        )
+    if values.darkest < values.brightest:
+        return f"{told}; --mask-threshold {(values.darkest + values.brightest) // 2} would part them, or draw another"
+    if depth and values.brightest == 0:
+        return f"{told}; draw one, with 65535 for white: labels such as 0 and 1 need a file of 8 bits"
+    return f"{told}; " + ("draw one" if is_empty else "nothing known is left to fill it from: draw another")
+
+
+def _explain_drawn(values: Values, config: RowConfig, is_empty: bool) -> str:
+    """Of a mask that is drawn in the image itself."""
+    is_white = config.mask_polarity == "white"
+    no_pixel = is_empty == is_white
+    others = "" if is_white else ", and with --mask-polarity black all others are the hole"
+    if config.mask_from == "alpha":
+        told = f"{'no' if no_pixel else 'every'} pixel of the image is transparent{others}"
+        return f"{told}; make transparent what is missing and nothing else, or name a mask file"
+    told = f"{'no' if no_pixel else 'every'} pixel of the image has the colour {config.mask_from}{others}"
+    advice = "name the colour that the damage is painted in, or a mask file"
+    if no_pixel and values.brightest:
+        off, allowed = (255 - values.brightest) // 8, (254 - config.mask_threshold) // 8
+        advice = f"the nearest is {off} of 255 off, and {allowed} are allowed (--mask-threshold): {advice}"
+    return f"{told}; {advice}"
