@@ -30,10 +30,7 @@ def scratch_folder() -> Path:
         folder = _folders.get(os.getpid())
         if folder is None:
             _remove_stale(Path(tempfile.gettempdir()))
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # held until the process ends, however it does
-            _folders[os.getpid()] = folder
+            folder = _folders[os.getpid()] = _locked_folder()
             atexit.register(_remove, os.getpid(), folder)
         return folder
 
@@ -48,6 +45,22 @@ def scratch_file(like: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def _locked_folder() -> Path:
+    # It gets the name that `_remove_stale` looks for once its lock is held: another process may be looking just now.
+    made = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}"))
+    try:
+        descriptor = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # held until the process ends, however it does
+            return made.rename(made.with_name(made.name.removeprefix("new-")))
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
 
 
 def _remove(pid: int, folder: Path) -> None:
