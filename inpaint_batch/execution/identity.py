@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.storage.objects import ObjectError, describe
+from inpaint_batch.storage.paths import location
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
@@ -90,18 +91,6 @@ def what_changed(before: str, now: str) -> Change | None:
     if len(before) != len(now) or before[:2] != now[:2]:
         return "version"
     return next(change for change, part in _PARTS if before[part] != now[part])
-
-
-def location(path: str) -> str:
-    """One name for one file: absolute, and without `..`, which `failures.csv` is full of. URIs stay as they are."""
-    if is_uri(path):
-        return path
-    if not path.startswith("/"):
-        path = os.path.abspath(path)  # noqa: PTH100
-    if "/../" in path or "/./" in path or "//" in path:
-        folder, name = os.path.split(path)
-        return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
-    return path
 
 
 def look(path: str) -> Look | None:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
-from inpaint_batch.execution.identity import content_digest, location, look, object_version
+from inpaint_batch.execution.identity import content_digest, look, object_version
 from inpaint_batch.manifest.schema import RowProblem
+from inpaint_batch.storage.paths import location
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from inpaint_batch.execution.identity import location
 from inpaint_batch.execution.ledger import LedgerEntry
 from inpaint_batch.execution.tasks import RowOutcome, RowTask
 from inpaint_batch.manifest.schema import RowProblem, to_cells
 from inpaint_batch.report.tally import FailedRow, RowReport
+from inpaint_batch.storage.paths import location
 from inpaint_batch.types import Row
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.identity import identify, is_by_content, location, row_key, what_changed
+from inpaint_batch.execution.identity import identify, is_by_content, row_key, what_changed
 from inpaint_batch.execution.ledger import Known, Ledger
 from inpaint_batch.execution.sidecar import RunFacts, companions
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
@@ -18,6 +18,7 @@ from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.outputs import outputs_at
+from inpaint_batch.storage.paths import location
 from inpaint_batch.types import FORMAT_SUFFIXES, Row
 
 MAX_DEATHS = 2

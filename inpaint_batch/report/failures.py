@@ -18,6 +18,7 @@ from inpaint_batch.manifest.schema import COLUMNS, LOCATION_COLUMNS
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.report.tally import FailedRow
 from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.paths import location
 from inpaint_batch.storage.uris import is_uri
 
 MEMORY_BYTES = 1 << 20
@@ -50,8 +51,9 @@ class Failures:
         It is a manifest of the failed rows, in the order of the manifest, with the columns code and message.
 
         Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
-        those rows again; with `absolute`, as where the state goes to a store, they are absolute. It is there after
-        every run; without failures it holds only the header. Raises what `atomic_write` raises.
+        those rows again; they are absolute where links lead to a file, and with `absolute`, as where the state goes to
+        a store. It is there after every run; without failures it holds only the header. Raises what `atomic_write`
+        raises.
         """
         columns = [name for name in COLUMNS if name in self._columns]
         relative = _relative_to(self._state)
@@ -82,14 +84,15 @@ def _relative_to(folder: Path) -> Callable[[str], str]:
     root = folder.resolve()
 
     @lru_cache(maxsize=4096)
-    def seen_from_there(parent: Path) -> str:
-        return os.path.relpath(parent.resolve(), root)
+    def seen_from_there(parent: str) -> str:
+        way = os.path.relpath(parent, root)  # from the root without links: `..` out of one leads elsewhere than it says
+        # A run that goes this way follows all links. Where there are any, files would have other names in its ledger.
+        return way if os.path.realpath(f"{root}/{way}") == parent else parent
 
-    def relative(location: str) -> str:
-        if is_uri(location):
-            return location
-        path = Path(location)
-        # Both folders without links: `..` out of a linked folder leads elsewhere than its name says.
-        return os.path.normpath(f"{seen_from_there(path.parent)}/{path.name}")
+    def relative(path: str) -> str:
+        if is_uri(path):
+            return path
+        parent, name = os.path.split(location(path))
+        return os.path.normpath(f"{seen_from_there(parent)}/{name}")
 
     return relative

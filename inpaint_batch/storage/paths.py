@@ -1,4 +1,4 @@
-"""Where a result may go: inside the output folder, and never onto an input."""
+"""One name for each file; and where a result may go: inside the output folder, and never onto an input."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.storage.atomic import is_temporary, probe_folder
+from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
 STATE_FOLDER = ".inpaint-batch"
@@ -19,6 +20,21 @@ MAX_PART_BYTES = 255
 
 _PLAIN = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")  # nearly all names; nothing below can object to one of these
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def location(path: str) -> str:
+    """One name for one file: absolute, and without `..`, which `failures.csv` is full of. URIs stay as they are.
+
+    Links stay, too, unless there is a `..` that may lead out of one: following them means a look at every folder.
+    """
+    if is_uri(path):
+        return path
+    if not path.startswith("/"):
+        path = os.path.abspath(path)  # noqa: PTH100
+    if "/../" in path or "/./" in path or "//" in path:
+        folder, name = os.path.split(path)
+        return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
+    return path
 
 
 def output_problem(relative: str) -> str | None:

@@ -187,6 +187,23 @@ def test_failures_are_a_manifest_and_are_retried_when_asked(gallery, tmp_path):
     assert failures.read_text().count("\n") == 1
 
 
+@pytest.mark.parametrize("row", [{}, {"image": "../in/sub/a.png"}])
+def test_a_row_is_the_same_in_failures_where_links_lead_to_its_image(gallery, tmp_path, row):
+    gallery.add("sub/a.png")
+    gallery.rows[0] |= row
+    gallery.manifest()
+    (tmp_path / "in").rename(tmp_path / "disk")
+    (tmp_path / "in").symlink_to(tmp_path / "disk")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "deep" / "er")
+    manifest, output = tmp_path / "in" / "manifest.csv", tmp_path / "out"
+    assert run(manifest, output, engine="faulty:n")["exit_code"] == 8
+    retried = run(output / ".inpaint-batch" / "failures.csv", output, engine="faulty:n", retry_failed=True)
+    assert retried["rows"]["redone"] == {"failed": 1}
+    again = run(manifest, output, engine="faulty:n")
+    assert (again["rows"]["redone"], again["rows"]["failed_now"]) == ({}, 0)
+
+
 @pytest.mark.parametrize(("schedule", "code"), [("x", "infer"), ("e", "infer"), ("n", "nonfinite")])
 def test_a_fault_of_the_engine_fails_rows_and_not_the_run(gallery, tmp_path, schedule, code):
     for number in range(3):
