@@ -26,19 +26,26 @@ class RunLock:
         """Whether the last holder did not give the lock back itself, so that it may have left temporary files."""
 
     def __enter__(self) -> RunLock:
-        """Take the lock, or raise `StorageError` where another process holds it."""
+        """Take the lock. Raises `StorageError` where another process holds it, and `OSError`."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._take(descriptor)
+        except BaseException:
+            os.close(descriptor)  # and with it the lock, which would otherwise last as long as this process
+            raise
+        self._descriptor = descriptor
+        return self
+
+    def _take(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
-            os.close(descriptor)
             raise StorageError(
                 f"{self._path.parent.parent} is in use by another run ({holder}); wait for it to end, or choose "
                 "another --output"
             ) from None
         except OSError as error:
-            os.close(descriptor)
             raise StorageError(
                 f"{self._path} cannot be locked ({error.strerror}); choose an --output on a file system with locks"
             ) from error
@@ -46,8 +53,6 @@ class RunLock:
         os.ftruncate(descriptor, 0)
         if not self._shared:
             os.pwrite(descriptor, f"{process_name()}\n".encode(), 0)
-        self._descriptor = descriptor
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -86,6 +86,17 @@ class StoreState:
         """Take the lock, and bring the ledger here; with `fresh` it is archived. Raises ObjectError, StorageError."""
         names = names_below(self._uri)
         self._lock.take(names)
+        try:
+            self._bring(names, fresh=fresh)
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            with suppress(ObjectError, OSError):  # else it goes stale
+                self._lock.give_back()
+            raise
+
+    def _bring(self, names: list[str], *, fresh: bool) -> None:
+        """Make the ledger here of the one in the store, whose state has these names."""
         parts = sorted(name for name in names if name.startswith(LEDGER))
         numbers = [int(name[len(LEDGER) :][:6]) for name in parts if name[len(LEDGER) :][:6].isdigit()]
         archived = sorted(name for name in names if name.startswith(ARCHIVE))
@@ -98,8 +109,6 @@ class StoreState:
         self._prefix = f"{max(numbers, default=0) + 1:06d}-{self._part.name if self._part else 'whole'}"
         bring_ledger(self._uri, parts, archived, self._folder)
         self._own_part /= "000002.jsonl" if parts else "000001.jsonl"  # what `Ledger` will write to
-        for thread in self._threads:
-            thread.start()
 
     def begin(self) -> None:
         """Show that the run has begun: its small files are there, and the summary of the one before is not."""

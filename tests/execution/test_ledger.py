@@ -172,6 +172,19 @@ def test_key_changes_with_everything_that_changes_the_result(tmp_path):
     assert key(row=Row("other", 7, str(image), str(mask), "a.png")) == key()  # neither id nor line matters
 
 
+def test_a_lock_that_could_not_be_written_is_free_again(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "lock"
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(OSError, match="No space left"), RunLock(path):
+            pass
+    with RunLock(path):
+        assert path.read_text().startswith("process ")
+
+
 def test_lock_is_exclusive_and_dies_with_its_holder(tmp_path):
     path = tmp_path / "out" / "lock"
     path.parent.mkdir()

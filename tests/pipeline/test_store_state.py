@@ -184,6 +184,16 @@ def test_a_run_that_was_taken_for_dead_ends_and_leaves_the_lock_of_the_other(sto
     assert read_bytes(lock) == other
 
 
+def test_the_lock_is_given_back_where_the_ledger_cannot_be_brought(store, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_state, "bring_ledger", full)
+    with pytest.raises(StorageError, match="No space left"):
+        open_place(config(store)).__enter__()
+    assert names_below(store) == []
+
+
 def test_runs_resume_and_shards_are_merged(store, gallery):
     for number in range(6):
         gallery.add(f"{number}.png")
