@@ -101,7 +101,7 @@ class LocalExecutor:
         self._leaving = threading.Event()  # begin no row any more
         self._aborted = threading.Event()  # finish none either
         self._fatal: BaseException | None = None
-        self._shortage = Shortage(self._tiling)
+        self._shortage = Shortage(self._tiling, self._max_rows)
         self.abandoned = False
         self._unread = threading.Semaphore(0)  # one for each row that no reader is through with
 
@@ -141,7 +141,7 @@ class LocalExecutor:
                 task = None
                 if len(self._shortage):
                     task = self._shortage.next() if not num_in_flight else None
-                elif not exhausted and num_in_flight < self._max_rows:
+                elif not exhausted and num_in_flight < self._shortage.max_rows:
                     drawn = next(source, _END)
                     exhausted = drawn is _END
                     task = drawn if isinstance(drawn, RowTask) else None
@@ -155,8 +155,7 @@ class LocalExecutor:
                     num_in_flight -= 1
                     if outcome is None or self._shortage.takes(outcome):
                         continue
-                    if self._shortage.was_of_company(outcome):
-                        self._max_rows = max(1, self._max_rows // 2)
+                    self._shortage.learn(outcome)
                     yield outcome
 
     def _arrived(self, wait_s: float) -> Iterator[RowOutcome | None]:

@@ -46,11 +46,20 @@ def in_smaller_tiles(tiling: TilingConfig) -> str:
     )
 
 
+EASY_ROWS = 16
+"""Rows done without shortage after which one more may be in flight again."""
+
+
 class Shortage:
     """Rows of one run that memory did not suffice for, to be tried again alone."""
 
-    def __init__(self, tiling: TilingConfig) -> None:
+    def __init__(self, tiling: TilingConfig, max_rows: int) -> None:
+        """`max_rows` is how many may be in flight where memory suffices."""
         self._tiling = tiling
+        self._most_rows = max_rows
+        self.max_rows = max_rows
+        """How many rows may be in flight, by what has become of those before."""
+        self._num_easy = 0
         self._waiting: deque[RowTask] = deque()
         self._alone: set[str] = set()
 
@@ -81,7 +90,18 @@ class Shortage:
         self._waiting.append(msgspec.structs.replace(task, attempt=task.attempt + 1))
         return True
 
-    def was_of_company(self, outcome: RowOutcome) -> bool:
-        """Whether the row is done, and all that it had lacked was to be alone."""
+    def learn(self, outcome: RowOutcome) -> None:
+        """Of a row at its end: fewer at a time where all that it had lacked was to be alone, else slowly more again."""
         task = outcome.task
-        return outcome.failure is None and task.tiling is None and task.row.id in self._alone
+        was_alone = task.row.id in self._alone
+        self._alone.discard(task.row.id)
+        if outcome.failure is not None or task.tiling is not None:
+            return  # neither says how many there is room for
+        if was_alone:
+            self.max_rows = max(1, self.max_rows // 2)
+            self._num_easy = 0
+            return
+        self._num_easy += 1
+        if self._num_easy >= EASY_ROWS:
+            self.max_rows = min(self._most_rows, self.max_rows + 1)
+            self._num_easy = 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from gallery import run, tree
 
-from inpaint_batch.config import TilingConfig
+from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.shortage import is_out_of_memory, smaller
+from inpaint_batch.execution.shortage import Shortage, is_out_of_memory, smaller
+from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
+from inpaint_batch.types import Row
 
 
 @pytest.fixture
@@ -61,6 +63,31 @@ def test_smaller_tiles_until_there_are_none():
         tiling = smaller(tiling)
     assert sides == [256, 128, 64]
     assert smaller(TilingConfig(buckets_px=(64, 256), margin_px=40)) is None  # 64 px does not hold the margin
+
+
+def test_fewer_rows_at_a_time_after_a_shortage_and_slowly_more_again():
+    shortage = Shortage(TilingConfig(), 64)
+    lacking = Failure(FailureCode.MEMORY, "no memory", retryable=True)
+    for number, expected in enumerate((32, 16, 8, 4, 2, 1, 1)):
+        assert shortage.takes(RowOutcome(task(f"large {number}"), lacking))
+        shortage.learn(RowOutcome(shortage.next()))
+        assert shortage.max_rows == expected
+    for number in range(15):
+        shortage.learn(RowOutcome(task(f"{number}")))
+        shortage.learn(RowOutcome(task(f"broken {number}"), Failure(FailureCode.READ, "no file")))
+    assert shortage.max_rows == 1
+    shortage.learn(RowOutcome(task("15")))
+    assert shortage.max_rows == 2
+    for number in range(16 * 62):
+        shortage.learn(RowOutcome(task(f"{number}")))
+    assert shortage.max_rows == 64
+    for number in range(100):
+        shortage.learn(RowOutcome(task(f"{number}")))
+    assert shortage.max_rows == 64
+
+
+def task(name: str) -> RowTask:
+    return RowTask(Row(name, 2, "a.png", "m.png", name), RowConfig(), "key", name, name)
 
 
 @pytest.mark.parametrize(
