@@ -142,13 +142,13 @@ def index_of(version: str, path: Path, shown: str, *, max_bytes: int) -> CocoInd
     with _reading:
         if (index := _recall(version)) is not None:
             return index
+        while len(_kept) >= MAX_INDICES:
+            _kept.popitem(last=False)
         try:
             _kept[version] = index = CocoIndex(path, shown, max_bytes=max_bytes)
         except RowError as error:
-            _kept[version] = error
+            _kept[version] = _again(error)
             raise
-        while len(_kept) > MAX_INDICES:
-            _kept.popitem(last=False)
         return index
 
 
@@ -158,8 +158,13 @@ def _recall(version: str) -> CocoIndex | None:
         return None
     _kept.move_to_end(version)
     if isinstance(found, RowError):
-        raise RowError(found.code, found.message, retryable=found.retryable)
+        raise _again(found)
     return found
+
+
+def _again(error: RowError) -> RowError:
+    """The same error without its traceback, which holds all that was read until then."""
+    return RowError(error.code, error.message, retryable=error.retryable)
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -256,6 +258,24 @@ def test_a_damaged_coco_file_is_tried_once(tmp_path: Path) -> None:
     with pytest.raises(RowError) as again:
         read_mask(lambda: pytest.fail("read again"), image, shown=str(path), version=lambda: stamp)
     assert again.value.message == first.message
+
+
+def test_damaged_coco_files_are_forgotten_like_others(tmp_path: Path) -> None:
+    built: list[weakref.ref[coco.CocoIndex]] = []
+
+    class Watched(coco.CocoIndex):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            built.append(weakref.ref(self))
+            super().__init__(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(coco, "CocoIndex", Watched)
+        for number in range(coco.MAX_INDICES + 3):
+            text = '{"images": [{"id": 1, "file_name": "a.tif"}], "annotations": [{"image_id": 1}, oops]}'
+            refused(written(tmp_path, text, f"{number}.json"))
+    assert len(coco._kept) == coco.MAX_INDICES
+    gc.collect()
+    assert [index() for index in built] == [None] * (coco.MAX_INDICES + 3)  # what was read of them is gone, too
 
 
 def test_a_store_that_refuses_while_a_coco_file_is_read_ends_the_run(tmp_path: Path) -> None:
