@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +30,9 @@ class TileLike(Protocol):
         """Side of the square tile; tiles of one side share a batch."""
         ...
 
+
+BATCHES_AHEAD = 2
+"""Full batches for which fills are started: one for the engine, and one that is made ready meanwhile."""
 
 TileT = TypeVar("TileT", bound=TileLike)
 ResultT = TypeVar("ResultT")
@@ -91,14 +95,19 @@ class Batcher(Generic[TileT, ResultT]):
     """Drives fills; not thread-safe: one thread calls everything."""
 
     def __init__(
-        self, run: Callable[[Sequence[TileT]], Sequence[FloatArray]], batch_size: Callable[[int], int]
+        self,
+        run: Callable[[Sequence[TileT]], Sequence[FloatArray]],
+        batch_size: Callable[[int], int],
+        anticipate: Callable[[Sequence[TileT]], None],
     ) -> None:
         """`run` fills tiles of one side, one (side, side, 3) array for each; `batch_size` is how many at most at once.
 
-        What `run` returns for a tile must not depend on the other tiles.
+        What `run` returns for a tile must not depend on the other tiles. `anticipate` is told before each batch of the
+        tiles that are likely to be the next.
         """
         self._run_tiles = run
         self._batch_size = batch_size
+        self._anticipate = anticipate
         self._jobs: deque[_Job[TileT, ResultT]] = deque()  # those with fills not yet started, oldest first
         self._waiting: dict[int, deque[_Waiting[TileT, ResultT]]] = {}
         self._num_waiting = 0
@@ -117,9 +126,14 @@ class Batcher(Generic[TileT, ResultT]):
 
     @property
     def hungry(self) -> bool:
-        """Whether another job would help: there is no full batch, and all fills of all jobs have been started."""
+        """Whether another job would help: there are no two full batches, and all fills have been started."""
         self._start_fills()
-        return self._full_side() is None and not self._jobs
+        return self._full_side(BATCHES_AHEAD) is None and not self._jobs
+
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether there is enough for the engine to do."""
+        return self._full_side() is not None
 
     def step(self) -> list[Filled[ResultT]]:
         """Run one batch, the fullest there is; return the jobs that ended by it.
@@ -127,28 +141,39 @@ class Batcher(Generic[TileT, ResultT]):
         Raises whatever run-level error (`InpaintBatchError`) the engine raises; any other exception fails one job.
         """
         self._start_fills()
-        side = self._full_side()
-        if side is None and self._num_waiting:
-            side = max(self._waiting, key=lambda side: len(self._waiting[side]))
+        side = self._fullest_side()
         if side is not None:
             batch = self._take(side)
             if batch:
+                self._look_ahead()
                 self._run_batch(side, batch)
         finished, self._finished = self._finished, []
         self.num_jobs -= len(finished)
         return finished
 
+    def _look_ahead(self) -> None:
+        """Have what is likely to be run next made ready."""
+        side = self._fullest_side()
+        if side is not None:
+            self._anticipate([waiting.tile for waiting in islice(self._waiting[side], self._size(side))])
+
     def _size(self, side: int) -> int:
         largest = self._batch_size(side)
         return min(largest, self._fits.get(side, largest))
 
-    def _full_side(self) -> int | None:
-        full = [side for side, queue in self._waiting.items() if len(queue) >= self._size(side)]
+    def _full_side(self, num_batches: int = 1) -> int | None:
+        full = [side for side, queue in self._waiting.items() if len(queue) >= num_batches * self._size(side)]
         return max(full, default=None)
+
+    def _fullest_side(self) -> int | None:
+        side = self._full_side()
+        if side is None and self._num_waiting:
+            side = max(self._waiting, key=lambda side: len(self._waiting[side]))
+        return side
 
     def _start_fills(self) -> None:
         # Few fills are open at a time, since an open one holds the pixels of its level.
-        while self._jobs and self._full_side() is None:
+        while self._jobs and self._full_side(BATCHES_AHEAD) is None:
             job = self._jobs[0]
             started = time.perf_counter()
             try:

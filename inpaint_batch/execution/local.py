@@ -49,6 +49,10 @@ class TileRunner(Protocol):
         """How many tiles of that side to hand over at once, at most."""
         ...
 
+    def anticipate(self, tiles: Sequence[TileRequest]) -> None:
+        """These will be handed over next, or soon."""
+        ...
+
     def fill(self, tiles: Sequence[TileRequest]) -> Sequence[FloatArray]:
         """One (3, side, side) float32 array in [0, 1] for each tile; all tiles have one side."""
         ...
@@ -240,7 +244,7 @@ class LocalExecutor:
     # ── inference ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _infer(self) -> None:
-        batcher: _RowBatcher = Batcher(self._runner.fill, self._runner.batch_size)
+        batcher: _RowBatcher = Batcher(self._runner.fill, self._runner.batch_size, self._runner.anticipate)
         num_batches_before = self.num_batches
         open_for_more = True
         while not self._aborted.is_set():
@@ -265,6 +269,8 @@ class LocalExecutor:
     def _next_ready(self, batcher: _RowBatcher) -> PreparedRow | None:
         if not batcher.num_jobs:
             return self._ready.get()
+        if batcher.has_full_batch:
+            return self._ready.get_nowait()
         if self._unread.acquire(blocking=False):  # only a look: whether anything is being read
             self._unread.release()
             return self._ready.get(timeout=LINGER_S)

@@ -40,6 +40,10 @@ class Engine:
         return [np.full((2, 2, 3), value, np.float32) for value in values]
 
 
+def ready(tiles: Sequence[Tile]) -> None:
+    """Nothing need be made ready."""
+
+
 def window(row: int, levels: list[list[int]]) -> Generator[list[Tile], Sequence[FloatArray], float]:
     """Each level is a list of sides; the value of a tile depends on the sum of the level before."""
     total = float(row)
@@ -72,7 +76,7 @@ rows = st.lists(st.lists(st.lists(sides, max_size=3), max_size=4), min_size=1, m
 def test_results_do_not_depend_on_the_size_of_batches(rows, small, large):
     outcomes = []
     for size in (small, large):
-        batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side, size=size: size)
+        batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side, size=size: size, ready)
         for row, windows in enumerate(rows):
             batcher.add(row, fills(row, windows))
         done = finish(batcher)
@@ -89,14 +93,14 @@ def test_only_guilty_rows_fail(rows, size, data):
     poisoned = data.draw(st.sets(st.integers(0, len(rows) - 1)))
     guilty = {row for row in poisoned if any(side for levels in rows[row] for level in levels for side in level)}
     engine = Engine({row: RowError(FailureCode.INFER, f"row {row}") for row in poisoned})
-    batcher: Batcher[Tile, float] = Batcher(engine, lambda side: size)
+    batcher: Batcher[Tile, float] = Batcher(engine, lambda side: size, ready)
     for row, windows in enumerate(rows):
         batcher.add(row, fills(row, windows))
     done = finish(batcher)
     assert {row for row, filled in done.items() if filled.error is not None} == guilty
     for row in guilty:
         assert done[row].error.message == f"row {row}"
-    clean: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4)
+    clean: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4, ready)
     for row, windows in enumerate(rows):
         clean.add(row, fills(row, windows))
     for row, filled in finish(clean).items():
@@ -106,7 +110,7 @@ def test_only_guilty_rows_fail(rows, size, data):
 
 def test_batches_are_filled_across_rows():
     engine = Engine()
-    batcher: Batcher[Tile, float] = Batcher(engine, lambda side: 8)
+    batcher: Batcher[Tile, float] = Batcher(engine, lambda side: 8, ready)
     for row in range(4):
         batcher.add(row, [window(row, [[64, 64]]), window(row, [[64, 64]])])
     finish(batcher)
@@ -114,7 +118,7 @@ def test_batches_are_filled_across_rows():
 
 
 def test_nan_fails_one_row_as_nonfinite():
-    batcher: Batcher[Tile, float] = Batcher(Engine(nan_rows=frozenset({1})), lambda side: 8)
+    batcher: Batcher[Tile, float] = Batcher(Engine(nan_rows=frozenset({1})), lambda side: 8, ready)
     for row in range(3):
         batcher.add(row, [window(row, [[64]])])
     done = finish(batcher)
@@ -123,7 +127,7 @@ def test_nan_fails_one_row_as_nonfinite():
 
 
 def test_an_unexpected_exception_is_named_and_kept_for_the_log():
-    batcher: Batcher[Tile, float] = Batcher(Engine({1: ZeroDivisionError("by zero")}), lambda side: 8)
+    batcher: Batcher[Tile, float] = Batcher(Engine({1: ZeroDivisionError("by zero")}), lambda side: 8, ready)
     for row in range(3):
         batcher.add(row, [window(row, [[64]])])
     done = finish(batcher)
@@ -135,14 +139,14 @@ def test_an_unexpected_exception_is_named_and_kept_for_the_log():
 
 
 def test_memory_error_is_retryable():
-    batcher: Batcher[Tile, float] = Batcher(Engine({0: MemoryError()}), lambda side: 8)
+    batcher: Batcher[Tile, float] = Batcher(Engine({0: MemoryError()}), lambda side: 8, ready)
     batcher.add(0, [window(0, [[64]])])
     error = finish(batcher)[0].error
     assert (error.code, error.retryable) == (FailureCode.MEMORY, True)
 
 
 def test_a_run_level_error_is_raised():
-    batcher: Batcher[Tile, float] = Batcher(Engine({0: EngineError("gone")}), lambda side: 8)
+    batcher: Batcher[Tile, float] = Batcher(Engine({0: EngineError("gone")}), lambda side: 8, ready)
     batcher.add(0, [window(0, [[64]])])
     with pytest.raises(EngineError, match="gone"):
         batcher.step()
@@ -153,7 +157,7 @@ def test_a_fill_that_raises_while_it_prepares_fails_its_row_only():
         yield [Tile(1, 0.0, 64)]
         raise RowError(FailureCode.READ, "strip 3 is damaged")
 
-    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2)
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2, ready)
     batcher.add(0, [window(0, [[64]])])
     batcher.add(1, [broken(), window(1, [[64]])])
     batcher.add(2, [window(2, [[64]])])
@@ -170,21 +174,44 @@ def test_few_fills_are_open_at_once():
     def counted() -> Generator[list[Tile], Sequence[FloatArray], float]:
         nonlocal opened, closed
         opened += 1
-        assert opened - closed <= 5
+        assert opened - closed <= 9
         yield [Tile(0, 0.0, 64)]
         closed += 1
         return 0.0
 
-    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4)
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4, ready)
     batcher.add(0, (counted() for _ in range(100)))
     assert not batcher.hungry
     assert finish(batcher)[0].num_tiles == {64: 100}
 
 
-def test_hungry_until_a_batch_is_full():
-    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2)
-    assert batcher.hungry
-    batcher.add(0, [window(0, [[64]])])
-    assert batcher.hungry
-    batcher.add(1, [window(1, [[64]])])
+def test_hungry_until_two_batches_are_full():
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2, ready)
+    full = []
+    for row in range(4):
+        assert batcher.hungry
+        full.append(batcher.has_full_batch)
+        batcher.add(row, [window(row, [[64]])])
     assert not batcher.hungry
+    assert full == [False, False, True, True]
+
+
+def test_the_next_batch_is_made_ready_while_one_is_run():
+    told: list[list[float]] = []
+    run: list[list[float]] = []
+
+    class Watched(Engine):
+        def __call__(self, tiles: Sequence[Tile]) -> Sequence[FloatArray]:
+            run.append([tile.value for tile in tiles])
+            assert len(told) == len(run)  # before it is run
+            return super().__call__(tiles)
+
+    batcher: Batcher[Tile, float] = Batcher(
+        Watched(), lambda side: 2, lambda tiles: told.append([tile.value for tile in tiles])
+    )
+    batcher.add(0, [window(0, [[64]]) for _ in range(1)])
+    batcher.add(10, [window(10, [[64, 64, 64, 64]])])
+    while batcher.num_jobs > 1 or len(run) < 2:
+        batcher.step()
+    assert run[:2] == [[0.0, 10.0], [11.0, 12.0]]
+    assert told[:2] == [[11.0, 12.0], [13.0]]

@@ -30,6 +30,9 @@ class Runner:
     def batch_size(self, side_px: int) -> int:
         return 4
 
+    def anticipate(self, tiles: Sequence[TileRequest]) -> None:
+        pass
+
     def fill(self, tiles: Sequence[TileRequest]) -> Sequence[FloatArray]:
         self.batches.append(len(tiles))
         filled = []
