@@ -130,7 +130,10 @@ def _records(source: Source, required: Sequence[str] = REQUIRED_COLUMNS) -> Gene
 
 
 def _table_records(source: Source) -> Generator[Record]:
-    """(line where it starts, cells) of every record of a CSV file, empty lines left out; the header comes stripped."""
+    """(line where it starts, cells) of every record of a CSV file; the header comes stripped and in lower case.
+
+    Empty lines are left out, and those of empty cells, which table programs put behind the last row.
+    """
     with source.open_text() as file:
         # strict: without it an unclosed quote swallows the rest of the file without a word
         reader = csv.reader(file, delimiter="\t" if source.format == "tsv" else ",", strict=True)
@@ -149,7 +152,7 @@ def _table_records(source: Source) -> Generator[Record]:
                 # Only this line is lost: the reader starts afresh with the next one.
                 yield line, RowError(FailureCode.READ, f"the line is not CSV ({error}); correct its quotes")
             else:
-                if cells:
-                    yield line, [cell.strip() for cell in cells] if is_header else cells
+                if any(cells):
+                    yield line, [cell.strip().lower() for cell in cells] if is_header else cells
                     is_header = False
             line = reader.line_num + 1

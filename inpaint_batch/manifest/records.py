@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
 from inpaint_batch.errors import FailureCode, ManifestError, MissingDependencyError, RowError
-from inpaint_batch.manifest.schema import COLUMNS, IGNORED_COLUMNS, check_header
+from inpaint_batch.manifest.schema import COLUMNS, IGNORED_COLUMNS, SWITCHES, check_header, what_to_do
 from inpaint_batch.manifest.sources import Source
 
 Record = tuple[int, list[str] | RowError]
@@ -32,16 +31,16 @@ def json_records(source: Source, required: Sequence[str]) -> Generator[Record]:
                 continue
             try:
                 values = _object(text)
-                if is_first:
-                    _check_first(values, f"line {line} of {source.path}", required)
-                    yield 0, list(COLUMNS)
-                cells: list[str] | RowError = _cells(values, known)
             except RowError as error:
                 if is_first:
                     raise ManifestError(f"line {line} of {source.path}: {error.message}") from error
-                cells = error
-            is_first = False
-            yield line, cells
+                yield line, error
+                continue
+            if is_first:
+                _check_first(values, f"line {line} of {source.path}", required)
+                yield 0, list(COLUMNS)
+                is_first = False
+            yield line, _object_cells(values, known)
 
 
 def parquet_records(source: Source) -> Generator[Record]:
@@ -58,7 +57,7 @@ def parquet_records(source: Source) -> Generator[Record]:
         ) from error
     try:
         with pq.ParquetFile(source.file) as file:
-            names = list(file.schema_arrow.names)
+            names = [name.lower() for name in file.schema_arrow.names]
             yield 0, names
             line = 0
             for batch in file.iter_batches(BATCH_ROWS):
@@ -89,15 +88,14 @@ def _check_first(values: dict[str, Any], where: str, required: Sequence[str]) ->
     check_header(list(values), where, required)
 
 
-def _cells(values: dict[str, Any], known: frozenset[str]) -> list[str]:
+def _object_cells(values: dict[str, Any], known: frozenset[str]) -> list[str] | RowError:
     if not values.keys() <= known:
         unknown = next(name for name in values if name not in known)
-        nearest = difflib.get_close_matches(unknown.lower(), known, n=1, cutoff=0)
-        raise RowError(FailureCode.READ, f"unknown key {unknown!r}; the nearest known one is {nearest[0]!r}")
-    return [_text(name, values.get(name)) for name in COLUMNS]
+        return RowError(FailureCode.READ, f"unknown key {unknown!r}; {what_to_do(unknown)}")
+    return _row_cells(COLUMNS, [values.get(name) for name in COLUMNS])
 
 
-def _row_cells(names: list[str], values: tuple[Any, ...]) -> list[str] | RowError:
+def _row_cells(names: Sequence[str], values: Sequence[Any]) -> list[str] | RowError:
     try:
         return [_text(name, value) for name, value in zip(names, values, strict=True)]
     except RowError as error:
@@ -115,6 +113,8 @@ def _text(name: str, value: object) -> str:
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, bool) and name in SWITCHES:
+        return "true" if value else "false"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise RowError(FailureCode.READ, f"{name} must be text or a number, not {type(value).__name__}")

@@ -62,11 +62,12 @@ class RowReader:
 
     def _row(self, line: int, cells: list[str]) -> Row:
         if len(cells) != len(self._names):
-            raise RowError(
-                FailureCode.READ,
-                f"the row has {len(cells)} cells, the header {len(self._names)}; "
-                "a path that contains a comma must stand in double quotes",
+            advice = (
+                "a path that contains a comma must stand in double quotes"
+                if len(cells) > len(self._names)
+                else "write the separator also where a cell is empty"
             )
+            raise RowError(FailureCode.READ, f"{_counted(len(cells))}, the header {len(self._names)}; {advice}")
         cells = [*cells, ""]
         image, mask, truth, output, name = (
             cells[self._image], cells[self._mask], cells[self._truth], cells[self._output], cells[self._id],
@@ -83,9 +84,10 @@ class RowReader:
             origin = "" if is_named else " (the image's own path, mirrored)"
             raise RowError(FailureCode.WRITE, f"output '{output}'{origin} {problem}")
         if not self._outputs.add(output):
-            raise RowError(
-                FailureCode.WRITE, f"output {output!r} is already that of an earlier row; give each row its own output"
-            )
+            advice = "give each row its own output"
+            if not is_named:
+                advice += " in a column of that name (images outside the folder of the manifest lose their folders)"
+            raise RowError(FailureCode.WRITE, f"output {output!r} is already that of an earlier row; {advice}")
         if MASK_IN_IMAGE.fullmatch(mask):
             mask, options = image, {**options, "mask_from": mask}
         elif mask.startswith("#") and _NEARLY_COLOUR.fullmatch(mask):
@@ -147,6 +149,10 @@ class ImageReader(RowReader):
         page = whole_number("page", options.get("page", "0"))
         stem, suffix = os.path.splitext(mirrored)  # noqa: PTH122
         return f"{stem}-{page}{suffix}" if page else mirrored  # pages of one file need masks of their own
+
+
+def _counted(num_cells: int) -> str:
+    return f"the row has {num_cells} cell{'' if num_cells == 1 else 's'}"
 
 
 def _check_locations(image: str, mask: str, truth: str, required: Sequence[str]) -> None:

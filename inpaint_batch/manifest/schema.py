@@ -16,6 +16,8 @@ REQUIRED_COLUMNS = ("image", "mask")
 LOCATION_COLUMNS = ("image", "mask", "truth")
 OPTION_FIELDS = {field.name.removesuffix("_px"): field for field in dataclasses.fields(RowConfig)}
 """Per-row options by the name that users write (`dilate`), with the field of RowConfig that each one sets."""
+SWITCHES = frozenset(name for name, field in OPTION_FIELDS.items() if isinstance(field.default, bool))
+"""Those that are either on or off."""
 IGNORED_COLUMNS = ("code", "message")
 """What `failures.csv` adds to a manifest; ignored, so that it can be run as a manifest."""
 COLUMNS = ("id", "image", "mask", "output", "truth", *OPTION_FIELDS)
@@ -58,16 +60,20 @@ def check_header(names: Sequence[str], where: str, required: Sequence[str] = REQ
             continue
         if not name:
             raise ManifestError(f"column {position} of {where} has no name; name it or delete it{lacks}")
-        nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0)
         raise ManifestError(
-            f"{where} has an unknown column {name!r}, the nearest known one is {nearest[0]!r}{lacks} "
-            f"(known columns: {', '.join(COLUMNS)})"
+            f"{where} has an unknown column {name!r}; {what_to_do(name)}{lacks} (known columns: {', '.join(COLUMNS)})"
         )
     for name in names:
         if names.count(name) > 1:
             raise ManifestError(f"{where} has the column {name!r} more than once; keep one of them")
     if missing:
         raise ManifestError(f"{where} lacks the required column {' and '.join(missing)}")
+
+
+def what_to_do(unknown: str) -> str:
+    """Advice about the name of a column that means nothing here."""
+    nearest = difflib.get_close_matches(unknown.lower(), COLUMNS, n=1)
+    return f"the nearest known one is {nearest[0]!r}: correct it or delete it" if nearest else "delete it"
 
 
 def row_config(row: Row, defaults: RowConfig) -> RowConfig:
@@ -77,7 +83,7 @@ def row_config(row: Row, defaults: RowConfig) -> RowConfig:
     changes: dict[str, str | int] = {}
     for name, text in row.options.items():
         field = OPTION_FIELDS[name]
-        if isinstance(getattr(defaults, field.name), bool):
+        if name in SWITCHES:
             if text.lower() not in _YES + _NO:
                 raise RowError(FailureCode.READ, f"{name} must be true or false, not {text!r}; correct the manifest")
             changes[field.name] = text.lower() in _YES

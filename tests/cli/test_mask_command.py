@@ -326,7 +326,7 @@ def test_a_list_is_a_manifest_without_masks(monkeypatch, photos, tmp_path, capsy
         assert any(f"line {number} of" in line and reason in line for line in told.splitlines())
     (photos / "list.csv").write_text("image,pages\nb.png,1\n")
     assert call(monkeypatch, "mask", photos / "list.csv", "--output", masks) == 4
-    assert "unknown column 'pages', the nearest known one is 'page'" in capsys.readouterr().err
+    assert "unknown column 'pages'; the nearest known one is 'page'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])

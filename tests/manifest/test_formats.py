@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import ManifestError, MissingDependencyError
 from inpaint_batch.manifest.read import read_manifest
-from inpaint_batch.manifest.schema import COLUMNS, RowProblem
+from inpaint_batch.manifest.schema import COLUMNS, RowProblem, row_config
 from inpaint_batch.manifest.sources import _zstd
 from inpaint_batch.types import Row
 
@@ -76,7 +77,7 @@ rows_of_cells = st.lists(st.dictionaries(st.sampled_from(COLUMNS), cells), min_s
 @given(rows=rows_of_cells)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_format_gives_the_same_rows(rows, tmp_path):
-    rows = [{"image": "first.png", "mask": "first-mask.png"}, *rows]
+    rows = [{"image": "first.png", "mask": "first-mask.png"}, *(row for row in rows if any(row.values()))]
     expected = plain(write_table(tmp_path / "m.csv", rows))
     assert len(expected) == len(rows)
     assert plain(write_table(tmp_path / "m.csv.gz", rows)) == expected
@@ -88,6 +89,25 @@ def test_every_format_gives_the_same_rows(rows, tmp_path):
         assert plain(write_table(tmp_path / name, rows, "\t" if "tsv" in name else ",")) == expected
     assert plain(write_json_lines(tmp_path / "m.jsonl.zst", rows)) == expected
     assert plain(write_parquet(tmp_path / "m.parquet", rows)) == expected
+
+
+@needs_pyarrow
+def test_switches_may_be_told_as_such(tmp_path):
+    rows = [{"image": f"{name}.png", "mask": "m.png", "grain": value} for name, value in (("a", True), ("b", False))]
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_parquet(tmp_path / "m.parquet", rows, ("image", "mask", "grain"))
+    for manifest in (path, tmp_path / "m.parquet"):
+        configs = [row_config(row, RowConfig()) for row in read_manifest(manifest)]
+        assert [config.grain for config in configs] == [True, False]
+
+
+def test_what_is_wrong_in_the_first_line_alone_fails_alone(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"image": 3, "mask": "m.png", "feather": []}\n{"image": "a.png", "mask": "m.png"}\n')
+    problem, row = read_manifest(path)
+    assert (problem.line, row.image) == (1, str(tmp_path / "a.png"))
+    assert "feather must be text" in problem.error.message
 
 
 def test_json_lines_fail_one_by_one_with_their_lines(tmp_path):
@@ -111,7 +131,7 @@ def test_json_lines_fail_one_by_one_with_their_lines(tmp_path):
     assert "not JSON (Expecting value" in told[3]
     assert "not an object" in told[4]
     assert "unknown key 'maks'; the nearest known one is 'mask'" in told[5]
-    assert "feather must be text or a number, not bool" in told[6]
+    assert "feather must be text or a number, not bool" in told[6]  # only grain and xmp are on or off
     assert "the mask cell is empty" in told[7]
     assert "image is not text" in told[8]
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inpaint_batch.errors import FailureCode, ManifestError, UsageError
-from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.read import count_rows, read_manifest
 from inpaint_batch.manifest.schema import COLUMNS, RowProblem, to_cells
 from inpaint_batch.types import Row
 
@@ -127,9 +127,9 @@ def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
         ("\n\n", "is empty"),
         ("image\na.jpg\n", "lacks the required column mask"),
         ("output,id\na,b\n", "lacks the required column image and mask"),
-        ("imgae,mask\n", "unknown column 'imgae', .* is 'image'; the required column image is missing"),
-        ("image,mask,dilate_px\n", "unknown column 'dilate_px', the nearest known one is 'dilate'"),
-        ("image,mask,Output\n", "nearest known one is 'output'"),
+        ("imgae,mask\n", "unknown column 'imgae'; .* is 'image': .* delete it; the required column image is missing"),
+        ("image,mask,dilate_px\n", "unknown column 'dilate_px'; the nearest known one is 'dilate': correct it"),
+        ("image,mask,comment\n", "unknown column 'comment'; delete it"),
         ("image,mask,\n", "column 3 of .* has no name"),
         ("image,mask,mask\n", "column 'mask' more than once"),
         ("a.jpg,m.png\n", "has no header"),
@@ -147,6 +147,19 @@ def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
 def test_an_unusable_manifest_ends_the_run(tmp_path: Path, text: str | bytes, said: str) -> None:
     with pytest.raises(ManifestError, match=said):
         read(tmp_path, text)
+
+
+def test_columns_may_be_named_in_any_case_and_empty_rows_are_no_rows(tmp_path: Path) -> None:
+    first, second = read(tmp_path, "Image, MASK ,Dilate\n,,\na.jpg,m.png,3\n\n,,\nb.jpg,m.png,\n,,\n")
+    assert (first.line, first.output, dict(first.options)) == (3, "a.jpg", {"dilate": "3"})
+    assert (second.line, second.output, dict(second.options)) == (6, "b.jpg", {})
+    assert count_rows(tmp_path / "manifest.csv") == 2
+
+
+def test_two_images_from_elsewhere_of_one_name_are_told_why_they_collide(tmp_path: Path) -> None:
+    _, problem = read(tmp_path, "image,mask\n/a/box1/001.jpg,m.png\n/a/box2/001.jpg,m.png\n")
+    assert "output '001.jpg' is already" in problem.error.message
+    assert "images outside the folder of the manifest lose their folders" in problem.error.message
 
 
 def test_a_bad_header_is_told_before_the_first_row(tmp_path: Path) -> None:
@@ -170,8 +183,9 @@ def test_masks_go_with_folders_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "code", "said"),
     [
-        ("a.jpg,m.png", "read", "2 cells, the header 4"),
-        ("a,b.jpg,m.png,,", "read", "5 cells, the header 4"),
+        ("a.jpg", "read", "1 cell, the header 4; write the separator"),
+        ("a.jpg,m.png", "read", "2 cells, the header 4; write the separator also where a cell is empty"),
+        ("a,b.jpg,m.png,,", "read", "5 cells, the header 4; a path that contains a comma"),
         (",m.png,,", "read", "image cell is empty"),
         ("a.jpg,  ,,", "read", "mask cell is empty"),
         ("a\0.jpg,m.png,,", "read", "NUL"),
