@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.report.durations import roughly
 
 if TYPE_CHECKING:
     from inpaint_batch.pipeline.status import ShardStatus
@@ -43,8 +44,8 @@ def status(
         f"{told['done']} of {told['rows'] if told['rows'] is not None else 'an unknown number of'} rows done, "
         f"{told['failed']} failed{f' ({codes})' if codes else ''}, {told['in_flight']} in flight; "
         f"{told['rows_per_s']:.3g} rows/s"
-        + (f", about {_duration(told['left_s'])} left" if told["left_s"] is not None else "")
-        + (f"; last activity {_duration(told['idle_s'])} ago" if told["idle_s"] is not None else "")
+        + (f", about {roughly(told['left_s'])} left" if told["left_s"] is not None else "")
+        + (f"; last activity {roughly(told['idle_s'])} ago" if told["idle_s"] is not None else "")
     )
     if len(shards) == 1:
         typer.echo(_state(shards[0]))
@@ -88,7 +89,7 @@ def _as_json(shards: list[ShardStatus], now_s: float) -> dict[str, Any]:
 def _sentence(shard: ShardStatus, now_s: float) -> str:
     if shard.num_rows is None:
         return f"shard {shard.shard}: not begun ({shard.num_done} of its rows done by earlier runs)"
-    last = f", last activity {_duration(max(0.0, now_s - shard.last_s))} ago" if shard.last_s else ""
+    last = f", last activity {roughly(max(0.0, now_s - shard.last_s))} ago" if shard.last_s else ""
     return (
         f"shard {shard.shard}: {shard.num_done} of {shard.num_rows} rows done, {shard.num_failed} failed; "
         f"{_state(shard)}{last}"
@@ -105,9 +106,3 @@ def _state(shard: ShardStatus) -> str:
             return f"died as {shard.process}; run again to go on"
         case _:
             return "not begun"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

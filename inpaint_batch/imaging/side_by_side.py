@@ -6,20 +6,16 @@ serves all files of a process, so that many small ones at a time do not end in m
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
 
 from inpaint_batch.processes import num_cores
+from inpaint_batch.threads import JobT, ResultT, in_turn
 
 _MAX_THREADS = 8
 AT_ONCE_BYTES = 2 << 20
 """Decoded segments of one file that are on their way at a time, unless a single one is larger."""
-
-JobT = TypeVar("JobT")
-ResultT = TypeVar("ResultT")
 
 
 def in_order(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], job_bytes: int) -> Iterator[ResultT]:
@@ -31,17 +27,7 @@ def in_order(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], job_bytes: i
     if at_once < 2:
         yield from map(work, jobs)
         return
-    under_way: deque[Future[ResultT]] = deque()
-    try:
-        for job in jobs:
-            under_way.append(_threads().submit(work, job))
-            if len(under_way) >= at_once:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    finally:
-        for each in under_way:
-            each.cancel()
+    yield from in_turn(_threads(), work, jobs, at_once)
 
 
 def _num_threads() -> int:

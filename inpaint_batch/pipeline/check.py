@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from inpaint_batch.pipeline.rows import OutputNames, output_name
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
+from inpaint_batch.threads import in_turn
 from inpaint_batch.tiling.budget import Budget, estimate
 from inpaint_batch.types import Row
 
@@ -121,18 +121,16 @@ def _in_order(
     budget = MemoryBudget(MEMORY_BUDGET_BYTES)
     limit_bytes = row_limit_bytes(config.max_memory_bytes, num_processes(config))
     workers = num_workers(config) * (PROBES_PER_WORKER if depth == "headers" else 1)
-    waiting: deque[Future[_Checked]] = deque()
+
+    def examined(job: tuple[Row | RowProblem, list[Finding]]) -> _Checked:
+        row, findings = job
+        if isinstance(row, RowProblem):
+            return _Checked(tuple(findings))
+        return _examine(row, config, budget, limit_bytes, findings, depth)
+
+    jobs = ((row, _of_row(row, config, names)) for row in rows)
     with ThreadPoolExecutor(workers, thread_name_prefix="check") as pool:
-        for row in rows:
-            findings = _of_row(row, config, names)
-            if isinstance(row, RowProblem):
-                waiting.append(_settled(_Checked(tuple(findings))))
-            else:
-                waiting.append(pool.submit(_examine, row, config, budget, limit_bytes, findings, depth))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_turn(pool, examined, jobs, 4 * workers)
 
 
 def _of_row(row: Row | RowProblem, config: RunConfig, names: OutputNames | None) -> list[Finding]:
@@ -195,9 +193,3 @@ def _examine(
 
 def _finding(row: Row | RowProblem, error: RowError) -> Finding:
     return Finding(row.line, row.id, "error", error.code.value, error.message)
-
-
-def _settled(checked: _Checked) -> Future[_Checked]:
-    future: Future[_Checked] = Future()
-    future.set_result(checked)
-    return future

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import struct
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from inpaint_batch.report.review import Preview, preview_files, write_preview, w
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
+from inpaint_batch.threads import in_turn
 from inpaint_batch.types import BoolArray, Box, FloatArray
 
 MANIFEST = "manifest.csv"
@@ -227,20 +227,11 @@ class _Look:
 
 def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, Seen | RowError, bool]]:
     """What became of each item, in the order of the list, some of them ahead in other threads."""
-    waiting: deque[tuple[Item, Future[tuple[Seen | RowError, bool]]]] = deque()
     with ThreadPoolExecutor(num_workers, thread_name_prefix="mask") as pool:
         try:
-            for item in items:
-                waiting.append((item, pool.submit(look, item)))
-                if len(waiting) > 2 * num_workers:
-                    done, future = waiting.popleft()
-                    yield done, *future.result()
-            while waiting:
-                done, future = waiting.popleft()
-                yield done, *future.result()
+            yield from in_turn(pool, lambda item: (item, *look(item)), items, 2 * num_workers + 1)
         finally:
             look.stop.set()
-            pool.shutdown(cancel_futures=True)
 
 
 def _marks_anything(mask: Path, max_image_bytes: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
 from inpaint_batch.config import LogFormat
+from inpaint_batch.report.durations import roughly
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class FindingsPrinter:
             return
         self._say(
             f"estimate: {sum(totals.num_tiles.values())} tiles ({tiles or 'none'}) in {totals.num_pixels / 1e6:.4g} "
-            f"megapixels of images; about {_roughly(totals.seconds)} on a 2-core CPU, "
+            f"megapixels of images; about {roughly(max(1.0, totals.seconds))} on a 2-core CPU, "
             f"{totals.peak_bytes / 2**20:.0f} MiB of memory"
         )
 
@@ -106,9 +107,3 @@ class FindingsPrinter:
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
-
-
-def _roughly(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

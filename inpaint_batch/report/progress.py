@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from inpaint_batch.config import LogFormat
+from inpaint_batch.report.durations import clock
 from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
 from inpaint_batch.report.tally import RowReport, Tally
 
@@ -263,8 +264,4 @@ def _left_s(tally: Tally, num_rows: int, elapsed_s: float) -> float | None:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{seconds:.1f} s" if seconds < 100 else clock(seconds)

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.threads import in_turn
 from inpaint_batch.training.augment import augmented
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.curriculum import hole_area, side_shares
@@ -103,12 +103,7 @@ class Crops:
     def prefetch(self, first_step: int, last_step: int, num_threads: int = 2) -> Iterator[Batch]:
         """Batches of steps [first, last), prepared ahead in threads, in order."""
         with ThreadPoolExecutor(num_threads, thread_name_prefix="crops") as pool:
-            steps = iter(range(first_step, last_step))
-            pending = [pool.submit(self.batch, step) for step in islice(steps, PREFETCH_STEPS)]
-            while pending:
-                batch = pending.pop(0).result()
-                pending.extend(pool.submit(self.batch, step) for step in islice(steps, 1))
-                yield batch
+            yield from in_turn(pool, self.batch, range(first_step, last_step), PREFETCH_STEPS + 1)
 
 
 def undamaged_crop(rng: np.random.Generator, pixels: FloatArray, side: int, config: TrainConfig) -> FloatArray | None:

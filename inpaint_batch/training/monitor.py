@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.report.durations import clock
 from inpaint_batch.training.plot import draw_plot
 from inpaint_batch.training.validation import ValidationSet, fill
 
@@ -57,7 +58,7 @@ class Monitor:
         if self.silent:
             return
         rounded = {"step": step} | {k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in values.items()}
-        log.info(" ".join(f"{k}={_clock(v) if k == 'left_s' else v}" for k, v in rounded.items()))
+        log.info(" ".join(f"{k}={clock(v) if k == 'left_s' else v}" for k, v in rounded.items()))
         try:
             with (self.run / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rounded) + "\n")
@@ -113,8 +114,3 @@ def _tensorboard(run: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(run / "tensorboard"))
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
