@@ -38,6 +38,8 @@ class RowTask(msgspec.Struct, frozen=True):
     why: str = ""
     """What has changed since an earlier run did it, or had it fail (`identity.Change`, `missing` result, `failed`);
     empty where none did."""
+    is_there: bool = False
+    """Whether something lies where its result goes, most likely that of an earlier run."""
     attempt: int = 1
     """How often this run has begun it: more than 1 where a worker was lost with it, or memory ran out."""
 
@@ -56,6 +58,10 @@ class Failure:
     def of(cls, error: RowError) -> Failure:
         """The same, from the exception that said it."""
         return cls(error.code, error.message, error.retryable)
+
+    def error(self) -> RowError:
+        """The exception that says the same."""
+        return RowError(self.code, self.message, retryable=self.retryable)
 
 
 class RowOutcome(msgspec.Struct, frozen=True):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from inpaint_batch.errors import RowError
 from inpaint_batch.execution.ledger import LedgerEntry
-from inpaint_batch.execution.tasks import RowOutcome, RowTask
+from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
 from inpaint_batch.manifest.schema import RowProblem, to_cells
 from inpaint_batch.report.tally import FailedRow, RowReport
 from inpaint_batch.storage.paths import location
+from inpaint_batch.storage.uris import joined
 from inpaint_batch.types import Row
+
+
+def beside_earlier(error: RowError, place: str) -> RowError:
+    """The same error, which says too that an earlier result still lies at `place`, so that nobody takes it for good."""
+    message = f"{error.message}; an earlier result still lies at {place}"
+    return RowError(error.code, message, retryable=error.retryable)
 
 
 def started(task: RowTask, run: str, *, alone: bool) -> LedgerEntry:
@@ -51,6 +59,9 @@ def failed_row(row: Row | RowProblem, report: RowReport) -> FailedRow:
 def ended(outcome: RowOutcome, run: str) -> LedgerEntry:
     """The line that says what became of a row."""
     task, failure = outcome.task, outcome.failure
+    if failure is not None and task.is_there:
+        place = joined(task.store, task.output) if task.store else task.destination
+        failure = Failure.of(beside_earlier(failure.error(), place))
     return LedgerEntry(
         id=task.row.id,
         key=task.key,

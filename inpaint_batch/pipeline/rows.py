@@ -15,6 +15,7 @@ from inpaint_batch.execution.sidecar import RunFacts, companions
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.pipeline.entries import beside_earlier
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.outputs import outputs_at
@@ -152,7 +153,7 @@ class RowPlanner:
             identity = identify(row, config, self._config.tiling, self._engine, by_content=by_content)
         except RowError as untold:  # a store does not say whether anything has changed
             is_done = known is not None and known.status == "done"
-            return replace(self._refused(row, untold, known), leaves_result=is_done)
+            return replace(self._refused(row, untold, None if is_done else known), leaves_result=is_done)
         key = identity.key
         name = output_name(row, config)
         why: str = ""
@@ -180,9 +181,12 @@ class RowPlanner:
             why = {"done": "missing", "failed": "failed"}.get(known.status, "")
         if by_content != self._config.content_hash:
             key = row_key(row, config, self._config.tiling, self._engine, by_content=self._config.content_hash)
-        return RowTask(row, config, key, *claimed, self._facts, self._config.store, why=why)
+        is_there = self._names.exists(claimed[0])
+        return RowTask(row, config, key, *claimed, self._facts, self._config.store, why=why, is_there=is_there)
 
     def _refused(self, row: Row | RowProblem, error: RowError, known: Known | None) -> Refused:
+        if known is not None and known.output and self._names.exists(known.output):
+            error = beside_earlier(error, f"{self._config.place}/{known.output}")
         # A row that was refused has no key in the ledger, since no work was begun: it is looked at afresh every time.
         told = known is not None and known.status == "failed" and not known.key
         return Refused(error, earlier=told and self._ledger.message(row.id) == error.message)
