@@ -188,7 +188,7 @@ class RowPlanner:
         if known is not None and known.output and self._names.exists(known.output):
             error = beside_earlier(error, f"{self._config.place}/{known.output}")
         # A row that was refused has no key in the ledger, since no work was begun: it is looked at afresh every time.
-        told = known is not None and known.status == "failed" and not known.key
+        told = known is not None and known.status == "failed" and not known.key and not self._config.retry_failed
         return Refused(error, earlier=told and self._ledger.message(row.id) == error.message)
 
     def _is_complete(self, output: str) -> bool:

@@ -68,3 +68,19 @@ def test_a_row_that_never_was_done_names_nothing(gallery: Gallery, tmp_path: Pat
     for _ in range(2):
         run(gallery.manifest(), tmp_path / "out", retry_failed=True)
         assert not [message for message in told(tmp_path / "out") if "earlier result" in message]
+
+
+def test_what_is_wrong_with_the_row_itself_counts_as_tried_where_that_is_asked_for(
+    gallery: Gallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    gallery.add("a.png")
+    gallery.add_row("a.png", "a.png.mask.png", id="twin")
+    manifest = gallery.manifest()
+    for retry_failed, num_now in ((False, 1), (False, 0), (True, 1), (True, 1)):
+        capsys.readouterr()
+        rows = run(manifest, output, retry_failed=retry_failed)["rows"]
+        assert (rows["failed"], rows["failed_now"]) == (1, num_now)
+        said = capsys.readouterr().err
+        assert ("write: output 'a.png' is already that of an earlier row" in said) == bool(num_now)
+        assert ("failed before" in said) == (not num_now)
