@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from inpaint_batch.errors import RowError, UsageError
+from inpaint_batch.errors import RowError, StorageError, UsageError
 from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
@@ -64,6 +64,7 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
             root = output
         target = html if html is not None else root / STATE_FOLDER / PAGE
         shards = folder_status(root, shown=str(output))
+        _check_place(target)
         done, failed, num_failed = _chosen(root / STATE_FOLDER, num_rows)
         head = Head(str(output), _sentence(shards), _choice(len(done), num_rows))
         shown = (_shown(each, output, target, max_image_bytes) for each in done)
@@ -71,6 +72,22 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
             for piece in page(head, shown, failed, num_failed):
                 file.write(piece)
     return target
+
+
+def _check_place(target: Path) -> None:
+    """Raise StorageError where no page can be written, before minutes are spent on its pictures."""
+    folder = target.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if target.is_dir():
+        problem = "that is a folder"
+    elif not folder.is_dir():
+        problem = f"{folder} is not a folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"nothing may be written in {folder}"
+    else:
+        return
+    raise StorageError(f"the page cannot be written to {target}: {problem}; name another place with --html FILE")
 
 
 def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], list[Failed], int]:

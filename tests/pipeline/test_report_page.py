@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from inpaint_batch.cli.main import app
 from inpaint_batch.errors import StorageError, UsageError
+from inpaint_batch.pipeline import report
 from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.storage import nearby
 
@@ -147,6 +149,22 @@ def test_where_there_was_no_run_there_is_no_page(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--html"):
         write_report("memory://nowhere", None, num_rows=1, max_image_bytes=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_where_no_page_can_be_is_told_before_it_is_made(gallery: Gallery, tmp_path: Path, monkeypatch) -> None:
+    gallery.add("a.png")
+    output = tmp_path / "out"
+    run(gallery.manifest(), output)
+    monkeypatch.setattr(report, "compare", None)  # no picture is made before
+    (tmp_path / "file").touch()
+    for place, problem in ((output, "that is a folder"), (tmp_path / "file" / "page.html", "file is not a folder")):
+        with pytest.raises(StorageError, match=f"{problem}; name another place with --html FILE"):
+            write_report(output, place, num_rows=1, max_image_bytes=1)
+    monkeypatch.setattr(os, "access", lambda path, mode: ".inpaint-batch" not in str(path))  # root may write anywhere
+    with pytest.raises(StorageError, match=r"nothing may be written in \S*\.inpaint-batch; .* --html FILE"):
+        write_report(output, None, num_rows=1, max_image_bytes=1)
+    monkeypatch.undo()
+    assert write_report(output, tmp_path / "new" / "page.html", num_rows=1, max_image_bytes=1 << 30).is_file()
 
 
 def test_the_command_says_where_the_page_is(gallery: Gallery, tmp_path: Path) -> None:
