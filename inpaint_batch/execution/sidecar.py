@@ -9,11 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +18,7 @@ from inpaint_batch import __version__
 from inpaint_batch.config import JpegMode, RunConfig, TilingConfig
 from inpaint_batch.execution.premis import premis_event
 from inpaint_batch.imaging.xmp import Mark
+from inpaint_batch.report.summary import library_versions
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.uris import redacted
 from inpaint_batch.types import ImageFormat
@@ -35,8 +33,6 @@ FORMAT = "inpaint-batch sidecar 1"
 """Its number rises when a key changes its meaning or goes away; new keys may come without."""
 MAX_BOXES = 10_000
 """Holes whose boxes are listed, the first by position; dust can make a million."""
-LIBRARIES = ("imagecodecs", "jpeglib", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "tifffile")
-"""Packages whose versions are told: another one might decode, fill or encode differently."""
 _SOFTWARE = f"inpaint-batch {__version__}"
 
 
@@ -105,7 +101,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "mask": {"path": task.row.mask, **prepared.checksum("mask")},
         "formats": {"source": header.format, "result": written_format(header.format, task.config.jpeg)},
         "software": {"name": "inpaint-batch", "version": __version__},
-        "libraries": _libraries(),
+        "libraries": library_versions(),
         "engine": facts.engine,
         "model": facts.model,
         "options": {**asdict(task.config), "tiling": asdict(facts.tiling)},
@@ -135,15 +131,6 @@ def checksum(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-@cache
-def _libraries() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def _without_secrets(value: Any) -> Any:

@@ -8,7 +8,9 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.report.tally import Tally
 from inpaint_batch.storage.atomic import atomic_write
 
-_LIBRARIES = ("numpy", "onnxruntime", "pyvips", "opencv-python-headless", "tifffile", "imagecodecs", "jpeglib")
+LIBRARIES = ("imagecodecs", "jpeglib", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "tifffile")
+"""Packages whose versions are told: another one might decode, fill or encode differently."""
 
 
 @dataclass(slots=True)
@@ -115,12 +118,17 @@ def peak_memory_bytes() -> int:
 
 def versions() -> dict[str, str]:
     """Of this package, Python, the system, and the libraries that touch pixels."""
-    found = {"inpaint-batch": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for library in _LIBRARIES:
-        try:
+    own = {"inpaint-batch": __version__, "python": platform.python_version(), "system": platform.platform()}
+    return {**own, **library_versions()}
+
+
+@cache
+def library_versions() -> Mapping[str, str]:
+    """Of LIBRARIES, as far as they are known."""
+    found = {}
+    for library in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):  # vendored, or replaced by a build under another name
             found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:  # vendored, or replaced by a build under another name
-            continue
     return found
 
 
