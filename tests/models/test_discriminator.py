@@ -23,6 +23,19 @@ def test_a_score_sees_54_pixels() -> None:
     assert int(rows.max() - rows.min()) + 1 == 54
 
 
+def test_a_hole_changes_the_scores_that_see_it() -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(8).eval()
+    image, hole = torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128)
+    with torch.no_grad():
+        before, _ = discriminator(image, hole)
+        hole[..., :8, :8] = 1.0
+        after, _ = discriminator(image, hole)
+    seen = torch.zeros(16, 16, dtype=torch.bool)
+    seen[:4, :4] = True  # the cell 3 sees pixels 1 to 54, the cell 4 begins at 9
+    assert torch.equal(before[0, 0] != after[0, 0], seen)
+
+
 def test_spectral_norms_come_near_one() -> None:
     torch.manual_seed(0)
     discriminator = PatchDiscriminator(8)
