@@ -52,9 +52,9 @@ class JsonProgress(Progress):
         self._emit("start", rows=num_rows, **about)
 
     def row(self, report: RowReport, tally: Tally) -> None:
-        """`{"event": "row", "row": ..., "status": ..., ...}`; rows done before are only counted, in `end`."""
+        """`{"event": "row", "row": ..., "status": ..., ...}`; what an earlier run did is only counted, in `end`."""
         del tally  # of no use here
-        if report.status == "skipped" or report.earlier:
+        if report.earlier:
             return
         values: dict[str, Any] = {"line": report.line, "status": report.status}
         if report.status == "failed":

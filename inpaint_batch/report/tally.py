@@ -11,10 +11,10 @@ import msgspec
 
 
 class RowReport(msgspec.Struct, frozen=True):
-    """One row's end, as it is told to a person."""
+    """One row's end, as it is told to a person; rows that are skipped are only counted."""
 
     id: str
-    status: Literal["done", "skipped", "failed"]
+    status: Literal["done", "failed"]
     line: int
     """Line in the manifest."""
     output: str = ""
@@ -87,8 +87,6 @@ class Tally:
         if report.status == "done":
             self.num_done += 1
             self.num_pixels += report.num_pixels
-        elif report.status == "skipped":
-            self.num_skipped += 1
         else:
             self.by_code[report.code] += 1
             if report.earlier:

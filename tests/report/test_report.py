@@ -18,18 +18,17 @@ from inpaint_batch.report.tally import FailedRow, RowReport, Tally
 DONE = RowReport("a", "done", 2, "a.png", num_pixels=2_000_000, num_tiles={64: 3}, seconds={"read": 0.5, "infer": 1.0})
 FAILED = RowReport("b", "failed", 3, code="read", message="no such file")
 EARLIER = RowReport("c", "failed", 4, code="mask", message="empty", earlier=True)
-SKIPPED = RowReport("d", "skipped", 5)
 
 
-def tally_of(*reports: RowReport) -> Tally:
-    tally = Tally()
+def tally_of(*reports: RowReport, num_skipped: int = 0) -> Tally:
+    tally = Tally(num_skipped=num_skipped)
     for report in reports:
         tally.add(report)
     return tally
 
 
 def test_the_tally_adds_up():
-    tally = tally_of(DONE, DONE, FAILED, EARLIER, SKIPPED)
+    tally = tally_of(DONE, DONE, FAILED, EARLIER, num_skipped=1)
     assert (tally.num_done, tally.num_skipped, tally.num_failed, tally.num_failed_earlier) == (2, 1, 1, 1)
     assert tally.num_rows == 5
     assert tally.num_all_failed == 2
@@ -60,10 +59,10 @@ def test_json_lines_are_json():
     stream = io.StringIO()
     progress = JsonProgress(stream)
     progress.start(3, {"engine": "identity"})
-    for report in (DONE, FAILED, EARLIER, SKIPPED):
+    for report in (DONE, FAILED, EARLIER):
         progress.row(report, tally_of(report))
     progress.note("hello")
-    progress.finish(tally_of(DONE, FAILED, EARLIER, SKIPPED), 8)
+    progress.finish(tally_of(DONE, FAILED, EARLIER, num_skipped=1), 8)
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [event["event"] for event in events] == ["start", "row", "row", "note", "end"]
     assert events[1]["tiles"] == {"64": 3}
@@ -104,11 +103,11 @@ def test_the_bar_runs_on_a_terminal(monkeypatch, capsys):
 
 
 def test_closing_sentence_of_nothing_left_to_do():
-    assert closing_sentence(tally_of(SKIPPED, SKIPPED), 0, 1.0) == "0 done, 2 done before in 1.0 s; exit code 0"
+    assert closing_sentence(tally_of(num_skipped=2), 0, 1.0) == "0 done, 2 done before in 1.0 s; exit code 0"
 
 
 def test_summary(tmp_path):
-    summary = Summary(RunConfig(output=tmp_path / "out"), "m.csv", 0.0, tally_of(DONE, FAILED, EARLIER, SKIPPED))
+    summary = Summary(RunConfig(output=tmp_path / "out"), "m.csv", 0.0, tally_of(DONE, FAILED, EARLIER, num_skipped=1))
     summary.notes.append("int8 is not there; fp32 is used")
     summary.write(tmp_path, 8, "2 rows failed")
     told = json.loads((tmp_path / "summary.json").read_text())
