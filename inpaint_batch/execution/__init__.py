@@ -1,4 +1,6 @@
-"""Rows in, restored files out: workers, batches, the local executor, the ledger.
+"""Rows in, restored files out: the steps of a row, batches of the tiles of many, the ledger, and who does the work:
+threads of this process, other processes, or the actors of a Ray cluster.
 
-It moves work; it does not know flags, colours of masks, or what an engine is made of.
+It may import every station on the way of a row. It moves work; it does not know flags, colours of masks, or what an
+engine is made of. Ray is imported only where a run wants it.
 """

@@ -1,4 +1,5 @@
-"""From a mask file to a boolean hole map; connected holes, their boxes and depths; synthetic holes.
+"""From a mask to a boolean hole map; connected holes, their boxes and depths; damage that is found in an image by
+itself; synthetic holes.
 
-It may read a mask through `imaging`; it must not know tiles or engines.
+Masks and images come to it as arrays, or as what reads them part by part. It must not know formats, tiles or engines.
 """

@@ -1,1 +1,5 @@
-"""Networks, one page each, and their registry. Torch is imported by the page of a network only."""
+"""Networks, one page each, the layers that they share, and their weights on the disk.
+
+Tensors in, tensors out: it must not know engines, or images as files. All but `spec`, which holds sizes alone, import
+torch.
+"""
