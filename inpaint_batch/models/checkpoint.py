@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from inpaint_batch.errors import EngineError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.masked_autoencoder import without_guess
 from inpaint_batch.models.spec import DcfSpec
+from inpaint_batch.storage.atomic import atomic_write
 
 FORMAT = "inpaint-batch/1"
 AVERAGE = "average/"
@@ -57,13 +57,6 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write under a temporary name, fsync, rename: a kill leaves the file that was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:  # its own writer lets nobody but the owner read
-            file.write(save(tensors, metadata=metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write it whole or not at all: a kill leaves the file that was there before. Raises what `atomic_write` raises."""
+    with atomic_write(path) as temporary:  # the library's own writer lets nobody but the owner read
+        temporary.write_bytes(save(tensors, metadata=metadata))
