@@ -38,7 +38,7 @@ TileT = TypeVar("TileT", bound=TileLike)
 ResultT = TypeVar("ResultT")
 
 Fill = Generator[Sequence[TileT], Sequence[FloatArray], ResultT]
-"""Yields tiles, is sent one (side, side, 3) array for each, returns its result."""
+"""Yields tiles, is sent one (3, side, side) array for each, returns its result."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Batcher(Generic[TileT, ResultT]):
         batch_size: Callable[[int], int],
         anticipate: Callable[[Sequence[TileT]], None],
     ) -> None:
-        """`run` fills tiles of one side, one (side, side, 3) array for each; `batch_size` is how many at most at once.
+        """`run` fills tiles of one side, one (3, side, side) array for each; `batch_size` is how many at most at once.
 
         What `run` returns for a tile must not depend on the other tiles. `anticipate` is told before each batch of the
         tiles that are likely to be the next.
@@ -116,8 +116,6 @@ class Batcher(Generic[TileT, ResultT]):
         self.num_jobs = 0
         """Jobs added and not yet handed back."""
         self.num_batches = 0
-        self.num_rerun = 0
-        """Tiles that were run alone because their batch had failed."""
 
     def add(self, name: object, fills: Iterable[Fill[TileT, ResultT]]) -> None:
         """Take on a job: the fills of one row. They are drawn lazily, a few at a time."""
@@ -251,7 +249,6 @@ class Batcher(Generic[TileT, ResultT]):
             if len(batch) == 1:
                 return [error]
             if not is_out_of_memory(error):  # one row spoils the batch for all: find out which, each tile alone
-                self.num_rerun += len(batch)
                 return [self._run_alone(waiting) for waiting in batch]
             half = (len(batch) + 1) // 2
             parts = [*self._filled_or_failed(side, batch[:half]), *self._filled_or_failed(side, batch[half:])]

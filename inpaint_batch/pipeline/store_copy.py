@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from inpaint_batch.errors import StorageError
@@ -31,22 +31,9 @@ def state_copy(store: str) -> Iterator[Path]:
 
     The lock of a run that is alive is in it, as text that says who it is. Raises StorageError.
     """
-    root = Path(mkdtemp(prefix="state-", dir=scratch_folder()))
-    folder = root / STATE_FOLDER
-    uri = joined(store, STATE_FOLDER)
-    with as_storage_error("read the state of the runs"):
-        names = sorted(names_below(uri))
-        parts = [name for name in names if name.startswith(LEDGER)]
-        bring_ledger(uri, parts, [name for name in names if name.startswith(ARCHIVE)], folder)
-        small = [name for name in names if "/" not in name and not name.endswith(".log")]
-        for name, content in zip(small, contents(uri, small), strict=True):
-            if name.startswith("lock"):
-                about = json.loads(content)
-                if may_live(about):
-                    (folder / name.removesuffix(".json")).write_text(about["process"] + "\n", "utf-8")
-            else:
-                (folder / name).write_bytes(content)
-    yield root
+    with TemporaryDirectory(prefix="state-", dir=scratch_folder()) as name:
+        _bring_state(store, Path(name, STATE_FOLDER))
+        yield Path(name)
 
 
 def store_status(store: str) -> list[ShardStatus]:
@@ -74,6 +61,22 @@ def _put_back(store: str, root: Path, *names: str) -> None:
             if not (root / STATE_FOLDER / name).exists():
                 continue
             write_bytes(joined(store, f"{STATE_FOLDER}/{name}"), (root / STATE_FOLDER / name).read_bytes())
+
+
+def _bring_state(store: str, folder: Path) -> None:
+    uri = joined(store, STATE_FOLDER)
+    with as_storage_error("read the state of the runs"):
+        names = sorted(names_below(uri))
+        parts = [name for name in names if name.startswith(LEDGER)]
+        bring_ledger(uri, parts, [name for name in names if name.startswith(ARCHIVE)], folder)
+        small = [name for name in names if "/" not in name and not name.endswith(".log")]
+        for name, content in zip(small, contents(uri, small), strict=True):
+            if name.startswith("lock"):
+                about = json.loads(content)
+                if may_live(about):
+                    (folder / name.removesuffix(".json")).write_text(about["process"] + "\n", "utf-8")
+            else:
+                (folder / name).write_bytes(content)
 
 
 def bring_ledger(uri: str, parts: list[str], archived: list[str], folder: Path) -> None:

@@ -68,7 +68,7 @@ class Progress(ABC):
         """The run is over."""
 
     def close(self) -> None:  # noqa: B027  (an optional hook)
-        """Give the terminal back; called once, also after an error."""
+        """Give the terminal back, also after an error; may be called more than once."""
 
 
 def make_progress(log_format: LogFormat, metrics: Path | None = None) -> Progress:

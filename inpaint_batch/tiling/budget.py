@@ -21,22 +21,18 @@ class Budget:
 
     num_tiles: Mapping[int, int]
     """Tiles by side in pixels, ascending; sides that do not occur are left out."""
-    num_network_pixels: int
-    """Pixels that the network works on: the sum of side squared over all tiles."""
     seconds: float
     """Time of the engine alone, on the machine on which `seconds_per_tile` was measured."""
     peak_bytes: int
-    """Upper estimate of the memory for one image: samples, hole map, and the largest window while it is filled. The
-    engine's own memory is not in it."""
+    """Upper estimate of the memory for the largest window while it is filled: what is held of its levels and asked for
+    in tiles. Neither the image's samples nor the engine's own memory are in it."""
 
 
-def estimate(
-    windows: Iterable[Window], *, seconds_per_tile: Mapping[int, float], decoded_bytes: int = 0, num_pixels: int = 0
-) -> Budget:
+def estimate(windows: Iterable[Window], *, seconds_per_tile: Mapping[int, float]) -> Budget:
     """Add up a plan.
 
     `seconds_per_tile` gives measured times by tile side; a side that is not in it is scaled by area from the nearest
-    one that is (no times at all: 0 seconds). `decoded_bytes` and `num_pixels` describe the image, for the memory.
+    one that is (no times at all: 0 seconds).
     """
     num_tiles: Counter[int] = Counter()
     largest_window_bytes = 0
@@ -53,9 +49,8 @@ def estimate(
     sides = dict(sorted(num_tiles.items()))
     return Budget(
         num_tiles=sides,
-        num_network_pixels=sum(side**2 * count for side, count in sides.items()),
         seconds=sum(count * _seconds(side, seconds_per_tile) for side, count in sides.items()),
-        peak_bytes=decoded_bytes + num_pixels + largest_window_bytes,
+        peak_bytes=largest_window_bytes,
     )
 
 
