@@ -151,13 +151,12 @@ def mask(
     Writes a mask for each image where something was found (DIR/a/b.jpg.png for a/b.jpg, white is hole),
     DIR/manifest.csv for `inpaint-batch run`, and the names of all other images to DIR/clean.txt. Called again with the
     same settings it looks only at images that are new or changed. Look at the masks before you run: thin lines of the
-    picture itself, such as wires, look like scratches.
+    picture itself, such as wires, look like scratches. SIGTERM and SIGUSR1 end it with code 75, Ctrl-C with 130.
     """
     from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RunConfig
     from inpaint_batch.errors import UsageError
     from inpaint_batch.holes.detect import DetectConfig
-    from inpaint_batch.pipeline.detect import MANIFEST, find_damage
-    from inpaint_batch.pipeline.executors import num_workers
+    from inpaint_batch.pipeline.stop import ended_by_signals
 
     if relist and fresh:
         raise UsageError("--relist keeps the masks in DIR and --fresh replaces them; give one of the two")
@@ -174,17 +173,21 @@ def mask(
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     max_image_bytes = DEFAULT_MAX_IMAGE_BYTES if max_image_megabytes is None else max_image_megabytes << 20
-    totals = find_damage(
-        images,
-        output,
-        config,
-        _Printer(),
-        fresh=fresh,
-        relist=relist,
-        review=review,
-        num_workers=num_workers(RunConfig(output=output, workers=workers or 0)),
-        max_image_bytes=max_image_bytes,
-    )
+    with ended_by_signals():  # before the heavy imports, so that a signal during them is heard too
+        from inpaint_batch.pipeline.detect import MANIFEST, find_damage
+        from inpaint_batch.pipeline.executors import num_workers
+
+        totals = find_damage(
+            images,
+            output,
+            config,
+            _Printer(),
+            fresh=fresh,
+            relist=relist,
+            review=review,
+            num_workers=num_workers(RunConfig(output=output, workers=workers or 0)),
+            max_image_bytes=max_image_bytes,
+        )
     mean = f", {totals.mean_coverage:.2%} of these on average" if totals.mean_coverage else ""
     before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""
     look = f"look at {output / 'review.html'}" if review else "look at the masks"

@@ -2,7 +2,8 @@
 
 SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) and a first Ctrl-C ask the run to bring what
 it began to its end, and to drop what takes longer than a time of grace. A second Ctrl-C ends the process at once, which
-is as safe as `kill -9`: the ledger holds.
+is as safe as `kill -9`: the ledger holds. Other commands have nothing that must be brought to its end: the signals end
+them where they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -67,9 +68,27 @@ def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
             os._exit(130)
         stop.request(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, handle) for number in _POLITE}
-    try:
+    with _handling(handle, _POLITE):
         yield stop
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it, SIGTERM and SIGUSR1 raise StopRequestedError, as Ctrl-C raises KeyboardInterrupt; for the main thread."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise StopRequestedError(f"stopped by {name}; what was done is kept, run again to go on")
+
+    with _handling(handle, [number for number in _POLITE if number != signal.SIGINT]):
+        yield
+
+
+@contextmanager
+def _handling(handle: Callable[[int, FrameType | None], None], numbers: Sequence[int]) -> Iterator[None]:
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

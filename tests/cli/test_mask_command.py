@@ -3,6 +3,9 @@
 import csv
 import errno
 import os
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -152,6 +155,29 @@ def test_an_interrupted_call_goes_on_later(monkeypatch, photos, tmp_path, capsys
     assert seen.count("b.png") == 1
     assert "of all looked at before)" in capsys.readouterr().out
     assert len(rows(masks / "manifest.csv")) == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_a_signal_ends_it_and_a_later_call_goes_on(photos, tmp_path, number, code):
+    for copy in range(80):
+        (photos / f"copy{copy}.png").write_bytes((photos / "b.png").read_bytes())
+    masks = tmp_path / "masks"
+    command = [sys.executable, "-m", "inpaint_batch", "mask", str(photos), "--output", str(masks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("[1/83]")
+        process.send_signal(signal.Signals[number])
+        process.stdout.read()
+        told = process.stderr.read()
+    assert process.returncode == code
+    by = "interrupted" if number == "SIGINT" else f"stopped by {number}; what was done is kept,"
+    assert told in (f"inpaint-batch: {by} run again to go on\n", f"inpaint-batch: {by}; run again to go on\n")
+    assert not (masks / "manifest.csv").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 <= int(re.findall(r"\((\d+) of all looked at before\)", done.stdout)[0]) < 83
+    assert len(rows(masks / "manifest.csv")) == 82
+    assert not [path for path in masks.rglob("*") if path.suffix == ".tmp"]
 
 
 def test_no_mask_of_a_person_is_written_over(monkeypatch, photos, tmp_path):
