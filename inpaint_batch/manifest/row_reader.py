@@ -128,7 +128,7 @@ class RowReader:
         """The cells of a row that could not be read, as far as they can be told, locations resolved where possible."""
         known = dict(zip(self._names, cells, strict=False))
         return {
-            name: redacted(self._resolved(cell)) if name in LOCATION_COLUMNS else cell
+            name: redacted(self._resolved(cell)) if name in LOCATION_COLUMNS and not _is_drawn(name, cell) else cell
             for name, cell in known.items()
             if cell and name in COLUMNS
         }
@@ -149,6 +149,11 @@ class ImageReader(RowReader):
         page = whole_number("page", options.get("page", "0"))
         stem, suffix = os.path.splitext(mirrored)  # noqa: PTH122
         return f"{stem}-{page}{suffix}" if page else mirrored  # pages of one file need masks of their own
+
+
+def _is_drawn(column: str, cell: str) -> bool:
+    """Whether a cell says that the mask is in the image."""
+    return column == "mask" and MASK_IN_IMAGE.fullmatch(cell) is not None
 
 
 def _counted(num_cells: int) -> str:

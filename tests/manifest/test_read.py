@@ -306,3 +306,8 @@ def test_an_image_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "scan.TIF").write_bytes(b"II*\0")
     with pytest.raises(UsageError, match=r"is an image; say with --masks"):
         read_manifest(tmp_path / "scan.TIF")
+
+
+@pytest.mark.parametrize("cell", ["alpha", "#ff00ff"])
+def test_a_refused_row_keeps_what_says_that_its_mask_is_in_the_image(tmp_path: Path, cell: str) -> None:
+    assert problem(tmp_path, f"image,mask,output\na.png,{cell},../a.png\n").cells["mask"] == cell
