@@ -26,4 +26,7 @@ def merge(
 
         merged = merge_shards(output)
     rows = merged["rows"]
-    typer.echo(f"{len(merged['shards'])} shards: {rows['done']} rows done, {rows['skipped']} done before, none failed")
+    left = f"{rows['left']} left as they were, " if rows["left"] else ""
+    typer.echo(
+        f"{len(merged['shards'])} shards: {rows['done']} rows done, {rows['skipped']} done before, {left}none failed"
+    )

@@ -42,7 +42,8 @@ def status(
     codes = ", ".join(f"{count} {code}" for code, count in told["failed_by_code"].items())
     typer.echo(
         f"{told['done']} of {told['rows'] if told['rows'] is not None else 'an unknown number of'} rows done, "
-        f"{told['failed']} failed{f' ({codes})' if codes else ''}, {told['in_flight']} in flight; "
+        + (f"{told['left']} left as they were, " if told["left"] else "")
+        + f"{told['failed']} failed{f' ({codes})' if codes else ''}, {told['in_flight']} in flight; "
         f"{told['rows_per_s']:.3g} rows/s"
         + (f", about {roughly(told['left_s'])} left" if told["left_s"] is not None else "")
         + (f"; last activity {roughly(told['idle_s'])} ago" if told["idle_s"] is not None else "")
@@ -60,6 +61,7 @@ def _as_json(shards: list[ShardStatus], now_s: float) -> dict[str, Any]:
     return {
         "rows": sum(shard.num_rows or 0 for shard in shards) if known else None,
         "done": sum(shard.num_done for shard in shards),
+        "left": sum(shard.num_left for shard in shards),
         "failed": sum(by_code.values()),
         "failed_by_code": dict(sorted(by_code.items())),
         "in_flight": sum(shard.num_in_flight for shard in shards),
@@ -75,6 +77,7 @@ def _as_json(shards: list[ShardStatus], now_s: float) -> dict[str, Any]:
                 "exit_code": shard.exit_code,
                 "rows": shard.num_rows,
                 "done": shard.num_done,
+                "left": shard.num_left,
                 "failed": shard.num_failed,
                 "failed_by_code": dict(sorted(shard.by_code.items())),
                 "in_flight": shard.num_in_flight,

@@ -56,6 +56,12 @@ def failed_row(row: Row | RowProblem, report: RowReport) -> FailedRow:
     return FailedRow(dict(cells), report.code, report.message, report.line)
 
 
+def left_row(row: Row | RowProblem, place: str) -> FailedRow:
+    """A row as it stands in `left.csv`: its output was left as it was."""
+    cells = row.cells if isinstance(row, RowProblem) else to_cells(row)
+    return FailedRow(dict(cells), "", f"{place} exists and was not written for this row", row.line)
+
+
 def ended(outcome: RowOutcome, run: str) -> LedgerEntry:
     """The line that says what became of a row."""
     task, failure = outcome.task, outcome.failure

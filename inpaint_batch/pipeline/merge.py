@@ -46,7 +46,9 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
         ended = {shard: summary for shard, summary in summaries.items() if summary is not None}
         missing = [shard for shard in shards if shard not in ended]
         merged = _merged(ended, missing)
-        _write_failures(state, ended)
+        _write_list("failures", state, ended)
+        if merged["rows"]["left"]:
+            _write_list("left", state, ended)
         with atomic_write(state / "summary.json") as temporary:
             temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
     if merged["exit_code"]:
@@ -56,7 +58,8 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
 
 def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> dict[str, Any]:
     parts = list(ended.values())
-    rows = {name: sum(part["rows"][name] for part in parts) for name in ("done", "skipped", "failed", "failed_now")}
+    counts = ("done", "skipped", "left", "failed", "failed_now")
+    rows = {name: sum(part["rows"].get(name, 0) for part in parts) for name in counts}
     exit_code, error = _gravest(ended, missing)
     first = parts[0] if parts else {}
     return {
@@ -115,15 +118,15 @@ def _sums(counts: Iterable[dict[str, float]]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in sorted(total.items())}
 
 
-def _write_failures(state: Path, ended: Iterable[Shard]) -> None:
-    paths = [path for shard in ended if (path := state / f"failures{state_ending(shard)}.csv").exists()]
+def _write_list(name: str, state: Path, ended: Iterable[Shard]) -> None:
+    paths = [path for shard in ended if (path := state / f"{name}{state_ending(shard)}.csv").exists()]
     text = partial(Path.open, encoding="utf-8", errors="surrogateescape", newline="")
     given: set[str] = set()
     for path in paths:
         with text(path) as file:
             given.update(next(csv.reader(file), ()))
     columns = [name for name in COLUMNS if name in given or name in ALWAYS]
-    with atomic_write(state / "failures.csv") as temporary, text(temporary, "w") as merged:
+    with atomic_write(state / f"{name}.csv") as temporary, text(temporary, "w") as merged:
         writer = csv.DictWriter(merged, [*columns, "code", "message"], restval="", lineterminator="\n")
         writer.writeheader()
         for path in paths:

@@ -123,7 +123,12 @@ def _sentence(shards: list[ShardStatus]) -> str:
     known = all(shard.num_rows is not None for shard in shards)
     rows = str(sum(shard.num_rows or 0 for shard in shards)) if known else "an unknown number of"
     codes = sum((shard.by_code for shard in shards), Counter[str]())
-    failed = f"{codes.total()} failed" + (f" ({_counts(codes)})" if codes else "")
+    left = sum(shard.num_left for shard in shards)
+    failed = (
+        (f"{left} left as they were, " if left else "")
+        + f"{codes.total()} failed"
+        + (f" ({_counts(codes)})" if codes else "")
+    )
     states = Counter(shard.state if shard.exit_code is None else f"exit code {shard.exit_code}" for shard in shards)
     of_runs = next(iter(states)) if len(shards) == 1 else f"{len(shards)} shards: {_counts(states)}"
     return f"{done} of {rows} rows done, {failed}; {of_runs}."

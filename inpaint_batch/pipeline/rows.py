@@ -28,11 +28,17 @@ MAX_DEATHS = 2
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Nothing is to be done: an earlier run did it, or `--on-conflict skip` leaves what is there."""
+    """Nothing is to be done: an earlier run did it, and the row stands as long as nothing changes."""
 
     output: str
-    by_ledger: bool = False
-    """Whether an earlier run did it; its row stands as long as nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Nothing is done: what lies at the place of the output is not this row's, and `--on-conflict skip` leaves it."""
+
+    place: str
+    """Where it lies, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class RowPlanner:
         self._facts = RunFacts(engine.identity, engine.model, config.tiling, companions(config))
         self._names = OutputNames(config, ledger.owns)
 
-    def plan(self, row: Row | RowProblem) -> RowTask | Skip | Refused:
+    def plan(self, row: Row | RowProblem) -> RowTask | Skip | Left | Refused:
         """What is to be done. Looks at names, times and sizes of files, never into them."""
         known = self._ledger.known(row.id)
         if isinstance(row, RowProblem):
@@ -145,7 +151,7 @@ class RowPlanner:
             with suppress(RowError):
                 self._names.reserve(output_name(row, row_config(row, self._config.row)))
 
-    def _plan(self, row: Row, known: Known | None) -> RowTask | Skip | Refused:
+    def _plan(self, row: Row, known: Known | None) -> RowTask | Skip | Left | Refused:
         config = row_config(row, self._config.row)
         # A row stays what it was recorded as, by time or by content, until it is done again.
         by_content = is_by_content(known.key) if known is not None and known.key else self._config.content_hash
@@ -166,12 +172,12 @@ class RowPlanner:
         if known is not None and _is_variant(known.output, name):
             same = known.key == key
             if same and known.status == "done" and self._is_complete(known.output) and self._names.keep(known.output):
-                return Skip(known.output, by_ledger=True)
+                return Skip(known.output)
             if same or self._ledger.owns(known.output, location(row.image)):
                 name = known.output  # also where a conflict gave it another name then
         claimed = self._names.claim(row, name)
         if claimed is None:
-            return Skip(name)
+            return Left(f"{self._config.place}/{name}")
         if known is not None and known.key == key:
             if known.status == "failed" and not self._config.retry_failed:
                 error = RowError(FailureCode(known.code), self._ledger.message(row.id), retryable=known.retryable)

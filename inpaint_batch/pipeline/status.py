@@ -47,6 +47,8 @@ class ShardStatus:
     """Rows of its part of the manifest; None while it has not begun."""
     num_done: int = 0
     """Rows that need not be done any more, by this run or an earlier one."""
+    num_left: int = 0
+    """Rows that `--on-conflict skip` left alone, where its run has ended."""
     by_code: Counter[str] = field(default_factory=Counter)
     """Failed rows by code."""
     num_in_flight: int = 0
@@ -65,7 +67,7 @@ class ShardStatus:
     @property
     def num_waiting(self) -> int:
         """Rows that no run has brought to an end yet."""
-        return max(0, (self.num_rows or 0) - self.num_done - self.num_failed)
+        return max(0, (self.num_rows or 0) - self.num_done - self.num_left - self.num_failed)
 
     def rate(self, now_s: float) -> float:
         """Rows done per second, lately; 0 where it does not run."""
@@ -122,7 +124,7 @@ def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
             rows = summary["rows"]
             status.state, status.exit_code = "ended", summary["exit_code"]
             status.num_done, status.by_code = rows["done"] + rows["skipped"], Counter(rows["failed_by_code"])
-            status.num_in_flight = 0
+            status.num_left, status.num_in_flight = rows.get("left", 0), 0
     return list(found.values())
 
 

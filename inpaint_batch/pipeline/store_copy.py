@@ -51,7 +51,7 @@ def merge_in_store(store: str) -> dict[str, Any]:
         try:
             return merge_shards(root, shown=store)
         finally:
-            _put_back(store, root, "summary.json", "failures.csv")
+            _put_back(store, root, "summary.json", "failures.csv", "left.csv")
 
 
 def _put_back(store: str, root: Path, *names: str) -> None:

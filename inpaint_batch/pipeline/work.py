@@ -12,10 +12,10 @@ from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline.ahead import ahead
-from inpaint_batch.pipeline.entries import ended, failed_row, report_of, started
+from inpaint_batch.pipeline.entries import ended, failed_row, left_row, report_of, started
 from inpaint_batch.pipeline.executors import open_executor
 from inpaint_batch.pipeline.manifest_rows import ManifestRows
-from inpaint_batch.pipeline.rows import Refused, RowPlanner, Skip
+from inpaint_batch.pipeline.rows import Left, Refused, RowPlanner, Skip
 from inpaint_batch.pipeline.settled import Settled
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.pipeline.stop import Stop
@@ -65,6 +65,7 @@ class Work:
         self._settled: Settled | None = None
         self._settling: Settling
         self._failures = Failures(state)
+        self._left = Failures(state, "left")
         self._begun: dict[str, RowTask] = {}  # rows in flight, by id
         self._suspects: list[RowTask] = []
         self._isolated = False
@@ -75,6 +76,7 @@ class Work:
         writer = config.part.name if config.part else ""
         with (
             closing(self._failures),
+            closing(self._left),
             open_executor(config, signature=self._signature, writer=writer, stopping=self._stop) as (engine, executor),
         ):
             self._do(engine, executor, rows)
@@ -138,6 +140,11 @@ class Work:
             if redone := self._tally.redone:
                 causes = ", ".join(f"{_CAUSES[cause]} {number}" for cause, number in redone.most_common())
                 self._note(f"rows done again: {redone.total()} ({causes})")
+            if number := self._tally.num_left:
+                self._note(
+                    f"rows left as they were, since their outputs exist and are not ours: {number}; they are listed in "
+                    f"{config.place}/{STATE_FOLDER}/left{state_ending(config.part)}.csv"
+                )
             self._summary.num_batches = executor.num_batches
         finally:
             try:
@@ -145,6 +152,8 @@ class Work:
             finally:
                 settling.close(rows.num_rows)
                 self._failures.write(config.part, absolute=self._remote is not None)
+                if self._tally.num_left or (self._state / f"left{state_ending(config.part)}.csv").exists():
+                    self._left.write(config.part, absolute=self._remote is not None)
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()}, executor.filling)
@@ -210,13 +219,16 @@ class Work:
                     self._suspects.append(plan)  # one of these may have killed it: they come last, one at a time
                 case RowTask():
                     yield self._begin(plan, ledger)
-                case Skip(output=output, by_ledger=by_ledger):
-                    if by_ledger:
-                        self._settling.done(row.id, output)
-                    else:
-                        self._settling.spoil()
+                case Skip(output=output):
+                    self._settling.done(row.id, output)
                     tally.num_skipped += 1
                     if not tally.num_skipped % SKIPPED_TOLD:
+                        self._progress.skipped(tally)
+                case Left(place=place):
+                    self._settling.spoil()
+                    self._left.add(left_row(row, place))
+                    tally.num_left += 1
+                    if not tally.num_left % SKIPPED_TOLD:
                         self._progress.skipped(tally)
                 case Refused():
                     self._refuse(row, plan, ledger)

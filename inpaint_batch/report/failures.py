@@ -1,4 +1,7 @@
-"""`failures.csv`: the rows of a run that failed, as a manifest to run again, however many there are."""
+"""`failures.csv`: the rows of a run that failed, as a manifest to run again, however many there are.
+
+So is `left.csv`, of rows whose outputs were left as they were.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,15 @@ ALWAYS = ("id", "image", "mask", "output")
 
 
 class Failures:
-    """The failed rows of one run. A file without a name holds them; in memory there are 16 bytes for each."""
+    """Rows of one run that were not done. A file without a name holds them; in memory there are 16 bytes for each."""
 
-    def __init__(self, state: Path) -> None:
-        """`state` is the folder in which `failures.csv` shall stand; the file without a name is there, too."""
+    def __init__(self, state: Path, name: str = "failures") -> None:
+        """`state` is the folder in which `failures.csv` shall stand; the file without a name is there, too.
+
+        `name` is that of another list.
+        """
         self._state = state
+        self._name = name
         self._rows = SpooledTemporaryFile(MEMORY_BYTES, dir=str(state))  # noqa: SIM115  (`close` does it)
         self._lines = array("q")  # in the manifest
         self._starts = array("q")  # in the file
@@ -58,7 +65,7 @@ class Failures:
         columns = [name for name in COLUMNS if name in self._columns]
         relative = _relative_to(self._state)
         with (
-            atomic_write(self._state / f"failures{state_ending(part)}.csv") as temporary,
+            atomic_write(self._state / f"{self._name}{state_ending(part)}.csv") as temporary,
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")

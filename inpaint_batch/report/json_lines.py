@@ -101,6 +101,7 @@ class JsonProgress(Progress):
             exit_code=exit_code,
             done=tally.num_done,
             skipped=tally.num_skipped,
+            left=tally.num_left,
             failed=tally.num_all_failed,
             elapsed_s=round(elapsed_s, 3),
             images_per_s=round(tally.num_done / max(elapsed_s, 1e-9), 3),

@@ -129,7 +129,12 @@ class MetricsProgress(Progress):
         info.add_metric(list(about.values()), 1)
         yield info
         yield gauge("rows_expected", "Rows of the manifest that fall to this run.", self._num_rows)
-        outcomes = {"done": tally.num_done, "skipped": tally.num_skipped, "failed": tally.num_all_failed}
+        outcomes = {
+            "done": tally.num_done,
+            "skipped": tally.num_skipped,
+            "left": tally.num_left,
+            "failed": tally.num_all_failed,
+        }
         yield gauges("rows", "Rows that have come to an end, by outcome.", "outcome", dict(outcomes))
         yield gauge("rows_in_flight", "Rows that were begun and have not come to an end.", queues.pop("flight", 0))
         yield gauges(

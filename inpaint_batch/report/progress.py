@@ -112,6 +112,10 @@ def closing_sentence(tally: Tally, exit_code: int, elapsed_s: float) -> str:
     parts = [f"{tally.num_done} done"]
     if tally.num_skipped:
         parts.append(f"{tally.num_skipped} done before")
+    if tally.num_left:
+        parts.append(
+            f"{tally.num_left} left as it was" if tally.num_left == 1 else f"{tally.num_left} left as they were"
+        )
     if tally.num_failed:
         parts.append(f"{tally.num_failed} failed")
     if tally.num_failed_earlier:

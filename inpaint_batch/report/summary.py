@@ -56,6 +56,7 @@ class Summary:
             "rows": {
                 "done": tally.num_done,
                 "skipped": tally.num_skipped,
+                "left": tally.num_left,
                 "failed": tally.num_all_failed,
                 "failed_now": tally.num_failed,
                 "failed_by_code": dict(sorted(tally.by_code.items())),

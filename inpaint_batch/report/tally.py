@@ -55,7 +55,9 @@ class Tally:
 
     num_done: int = 0
     num_skipped: int = 0
-    """Rows that an earlier run had done, and outputs that `--on-conflict skip` left alone."""
+    """Rows that an earlier run had done."""
+    num_left: int = 0
+    """Rows that `--on-conflict skip` left alone: something that is not theirs lies at the place of their output."""
     num_failed: int = 0
     """Rows that failed now."""
     num_failed_earlier: int = 0
@@ -75,7 +77,7 @@ class Tally:
     @property
     def num_rows(self) -> int:
         """Rows that have come to an end."""
-        return self.num_done + self.num_skipped + self.num_all_failed
+        return self.num_done + self.num_skipped + self.num_left + self.num_all_failed
 
     @property
     def num_all_failed(self) -> int:

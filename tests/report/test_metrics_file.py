@@ -75,6 +75,7 @@ def test_the_numbers_of_a_run(tmp_path: Path) -> None:
         ("rows_expected",): 5,
         ("rows", "done"): 2,
         ("rows", "skipped"): 0,
+        ("rows", "left"): 0,
         ("rows", "failed"): 1,
         ("rows_in_flight",): 0,
         **{("failures", str(code)): int(code == "read") for code in FailureCode},

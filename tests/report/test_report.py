@@ -115,6 +115,7 @@ def test_summary(tmp_path):
     assert told["rows"] == {
         "done": 1,
         "skipped": 1,
+        "left": 0,
         "failed": 2,
         "failed_now": 1,
         "failed_by_code": {"mask": 1, "read": 1},
