@@ -22,6 +22,7 @@ itself.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import ClassVar
 
@@ -123,6 +124,8 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code of the program that ends by `error`; 1 for what nobody foresaw."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if trouble_with_a_file(error):
+        return StorageError.exit_code
     return error.exit_code if isinstance(error, InpaintBatchError) else InpaintBatchError.exit_code
 
 
@@ -157,3 +160,16 @@ class RowError(Exception):
 
 def _rebuild_row_error(code: FailureCode, message: str, retryable: bool) -> RowError:
     return RowError(code, message, retryable=retryable)
+
+
+def trouble_with_a_file(error: BaseException) -> str:
+    """What the system refused to do with which file, where a program ends by that; empty for any other error.
+
+    Nobody can foresee every folder that stands where a file is wanted; but the system says which one, and why.
+    """
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        name = os.fsdecode(error.filename).encode("utf-8", "backslashreplace").decode()
+        return f"cannot use {name}: {error.strerror}; check this path and what lies there"
+    if isinstance(error, RowError) and error.code is FailureCode.WRITE:
+        return f"{error.message}; check this path and what lies there"
+    return ""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inpaint_batch.errors import ConfigError, MissingDependencyError, UsageError
+from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -94,6 +94,8 @@ def compile_model(
         )
     if output is None and (target == "onnx" or model.suffix != ".onnx"):
         raise UsageError("give --output DIR: the folder that receives the ONNX files")
+    if not model.is_file():
+        raise EngineError(f"there is no model {model}: name a file of weights, such as RUN/model.safetensors")
     try:
         from inpaint_batch.compile.build import build_onnx, build_plan_of
     except ModuleNotFoundError as error:

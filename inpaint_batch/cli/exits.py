@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from inpaint_batch.errors import InpaintBatchError, exit_code_of
+from inpaint_batch.errors import InpaintBatchError, exit_code_of, trouble_with_a_file
 
 
 def tell(error: BaseException) -> None:
@@ -18,6 +18,8 @@ def tell(error: BaseException) -> None:
         message = "interrupted; run again to go on"
     elif isinstance(error, InpaintBatchError):
         message = " ".join(str(error).split())
+    elif trouble := trouble_with_a_file(error):
+        message = trouble
     else:
         message = (
             f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}; this is a bug in inpaint-batch, "

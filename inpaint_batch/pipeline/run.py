@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import (
+    InpaintBatchError,
     RowError,
     StorageError,
     exit_code_of,
@@ -85,8 +86,8 @@ def _run(
             except BaseException as error:
                 exit_code = exit_code_of(error)
                 progress.finish(summary.tally, exit_code)
-                if exit_code == 1:
-                    log.error("the run ended by a bug", exc_info=error)
+                if not isinstance(error, InpaintBatchError | KeyboardInterrupt):
+                    log.error("the run ended by what nobody foresaw", exc_info=error)
                 with suppress(OSError, StorageError, RowError):  # a full disk shall not hide why the run ended
                     summary.write(state, exit_code, " ".join(f"{error}".split()))
                 raise

@@ -13,7 +13,7 @@ import inpaint_batch.errors
 from inpaint_batch import __version__
 from inpaint_batch.cli import exits
 from inpaint_batch.cli.main import COMMANDS, main
-from inpaint_batch.errors import InpaintBatchError
+from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.runtime.store import default_folder
 
 RUN_LEVEL = [
@@ -123,6 +123,37 @@ def test_codes_as_they_really_come_about(monkeypatch, gallery, tmp_path, capsys)
     assert call(monkeypatch, *basics) == 0
     assert call(monkeypatch, "check", manifest, "--output", output) == 0
     assert set(tree(output)) == {"a.png"}
+
+
+def test_a_path_that_cannot_be_is_no_bug(monkeypatch, gallery, tmp_path, capsys):
+    gallery.add("a.png")
+    manifest, output, file = gallery.manifest(), tmp_path / "out", tmp_path / "file"
+    file.touch()
+    too_long = tmp_path / ("n" * 300)
+    assert call(monkeypatch, "run", manifest, "--output", output, "--engine", "identity") == 0
+    wanted = {
+        ("compile", tmp_path / "none.safetensors", "--output", output): (6, "there is no model"),
+        ("compile", gallery.folder, "--output", output): (6, "there is no model"),
+        ("report", output, "--html", output): (7, "is a folder"),
+        ("report", output, "--html", too_long): (7, "File name too long"),
+        ("mask", gallery.folder, "--output", file): (7, "is not a folder"),
+        ("mask", too_long, "--output", output): (7, "File name too long"),
+        ("status", too_long): (7, "File name too long"),
+        ("merge", file): (7, "file"),
+        ("check", too_long): (7, "File name too long"),
+    }
+    for arguments, (code, message) in wanted.items():
+        capsys.readouterr()
+        assert call(monkeypatch, *arguments) == code, arguments
+        told = capsys.readouterr().err
+        assert message in told
+        assert "bug" not in told
+
+
+def test_a_folder_in_the_place_of_a_list_is_no_bug(broken_run, capsys):
+    assert broken_run(RowError(FailureCode.WRITE, "cannot write masks/manifest.csv: Is a directory")) == 7
+    assert "cannot write masks/manifest.csv: Is a directory" in capsys.readouterr().err
+    assert broken_run(RowError(FailureCode.READ, "no row may end a run")) == 1
 
 
 def test_help_version_and_nothing(monkeypatch, capsys):
