@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.imaging.opencv import read_picture
 from inpaint_batch.types import BoolArray, FloatArray
 
 MARK_KINDS = {
@@ -67,7 +68,7 @@ class MarkLibrary:
         sorts = self._paths[kind]
         paths: Sequence[Path] = sorts[int(rng.integers(len(sorts)))]
         path = paths[int(rng.integers(len(paths)))]
-        decoded = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        decoded = read_picture(path, cv2.IMREAD_GRAYSCALE)
         if decoded is None:
             raise ConfigError(f"damage element {path} cannot be read as PNG")
         rows, columns = np.nonzero(decoded > 64)

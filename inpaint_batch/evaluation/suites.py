@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.holes.synthesise import DamageLibrary, box_hole, stroke_hole
+from inpaint_batch.imaging.opencv import read_picture
 from inpaint_batch.types import IMAGE_SUFFIXES, BoolArray, FloatArray
 
 MID_GREY = 127
@@ -113,12 +114,10 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Grey becomes RGB, alpha is dropped, 16 bits become 8: this reads truths and results to compare, nothing to restore.
     Raises ValueError where the file is not an image.
     """
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    samples = cv2.imdecode(data, flags) if data.size else None
+    samples = read_picture(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if samples is None:
         raise ValueError(f"{path} is not an image that can be read")
-    return np.asarray(samples, dtype=np.uint8)
+    return samples
 
 
 def as_image(samples: NDArray[np.uint8]) -> FloatArray:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.imaging.opencv import read_picture
 from inpaint_batch.types import BoolArray
 
 MAX_DRAWS = 200
@@ -114,7 +115,7 @@ class DamageLibrary:
     def _element(self, index: int) -> BoolArray:
         if index not in self._elements:
             path = self.paths[index]
-            decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            decoded = read_picture(path, cv2.IMREAD_UNCHANGED)
             if decoded is None:
                 raise ConfigError(f"damage element {path} cannot be read as PNG")
             alpha = decoded[..., -1] if decoded.ndim == 3 and decoded.shape[2] in (2, 4) else decoded

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.imaging.opencv import read_picture
 from inpaint_batch.manifest.folder import MASK_SUFFIXES
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -84,11 +85,9 @@ def read_rgb(photograph: Photograph) -> FloatArray | None:
 def _decoded(path: Path, flags: int) -> NDArray[np.uint8] | None:
     """The samples of a file, None where there are none."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)  # cv2.imread dies of a name that is not UTF-8
+        return read_picture(path, flags)
     except OSError:
         return None
-    decoded = cv2.imdecode(data, flags) if data.size else None
-    return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:
