@@ -74,7 +74,7 @@ def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within it, SIGTERM and SIGUSR1 raise StopRequestedError in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM and SIGUSR1 in it raise StopRequestedError in the main thread, as Ctrl-C raises KeyboardInterrupt."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
