@@ -9,11 +9,17 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from inpaint_batch.cli.settings import wants_json
 from inpaint_batch.errors import InpaintBatchError, exit_code_of, trouble_with_a_file
+from inpaint_batch.report.json_lines import tell_error
 
 
 def tell(error: BaseException) -> None:
-    """Say on stderr why the program ends: one line for what was foreseen; for a bug, where its traceback lies."""
+    """Say on stderr why the program ends: one line for what was foreseen; for a bug, where its traceback lies.
+
+    Programs that asked for JSON are told on stdout first.
+    """
+    tell_programs(error)
     if isinstance(error, KeyboardInterrupt):
         message = "interrupted; run again to go on"
     elif isinstance(error, InpaintBatchError):
@@ -26,6 +32,12 @@ def tell(error: BaseException) -> None:
             f"please report it with {_write_traceback(error)}"
         )
     print(f"inpaint-batch: {message}", file=sys.stderr, flush=True)
+
+
+def tell_programs(error: BaseException) -> None:
+    """The event `error`, where the command line asks for JSON."""
+    if wants_json(sys.argv[1:], os.environ):
+        tell_error(error, sys.stdout)
 
 
 def leave_at_once(error: BaseException) -> NoReturn:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from inpaint_batch import __version__
-from inpaint_batch.cli.exits import tell
+from inpaint_batch.cli.exits import tell, tell_programs
 from inpaint_batch.cli.streams import lasting_streams
-from inpaint_batch.errors import INTERRUPTED, StorageError, exit_code_of
+from inpaint_batch.errors import INTERRUPTED, StorageError, UsageError, exit_code_of
 
 COMMANDS = {
     "run": "inpaint_batch.cli.run",
@@ -27,6 +27,10 @@ COMMANDS = {
 }
 """Command → module, which has an `app` with that one command. It is imported when the command, or the list, is wanted,
 so a module must leave heavy imports to the body of its command."""
+
+
+_WRONG_FLAGS = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""Click's UsageError, which Typer has from Click or from a copy of its own, by its version."""
 
 
 class _Commands(TyperGroup):
@@ -45,9 +49,13 @@ class _Commands(TyperGroup):
         return command
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. Typer would turn Ctrl-C into a code of its own, so it is caught before."""
+        """Run the command. Typer would turn Ctrl-C into a code of its own, so it is caught before; what it says itself
+        of wrong flags, programs are told here."""
         try:
             return super().invoke(ctx)
+        except _WRONG_FLAGS as error:
+            tell_programs(UsageError(error.format_message()))
+            raise
         except KeyboardInterrupt as error:
             tell(error)
             raise typer.Exit(INTERRUPTED) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -108,6 +108,28 @@ def run_config(values: Mapping[str, Any], *, output: Path | None = None) -> RunC
     if isinstance(groups["run"]["output"], str):
         groups["run"]["store"], groups["run"]["output"] = groups["run"]["output"].rstrip("/"), Path()
     return RunConfig(row=RowConfig(**groups["row"]), tiling=TilingConfig(**groups["tiling"]), **groups["run"])
+
+
+def wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether the `log_format` of a command line is json, also of one that is wrong: it is asked for an error."""
+    if not {"run", "check"} & set(arguments[:1]):
+        return False
+    if (told := _flag(arguments, "--log-format")) or (told := environment.get(ENVIRONMENT_PREFIX + "LOG_FORMAT", "")):
+        return told == "json"
+    file = _flag(arguments, "--config") or environment.get(ENVIRONMENT_PREFIX + "CONFIG", "")
+    try:
+        return bool(file) and tomllib.loads(Path(file).read_text("utf-8-sig")).get("log_format") == "json"
+    except (OSError, ValueError):
+        return False
+
+
+def _flag(arguments: Sequence[str], name: str) -> str:
+    """The last value of a flag, empty where there is none."""
+    value = ""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == name or argument.startswith(f"{name}="):
+            value = after if argument == name else argument.partition("=")[2]
+    return value
 
 
 def path_or_uri(text: str) -> Path | str:

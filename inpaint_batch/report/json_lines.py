@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any
 
-from inpaint_batch.errors import exit_code_of
+from inpaint_batch.errors import exit_code_of, trouble_with_a_file
 from inpaint_batch.logids import Subject, current, ids
 from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
 from inpaint_batch.report.progress import LINE_EVERY_S, Progress
@@ -43,8 +43,7 @@ class JsonProgress(Progress):
         self.close()
         logging.getLogger("inpaint_batch").removeHandler(self._handler)
         if error is not None:
-            code = exit_code_of(error)
-            self._emit("error", exit_code=code, kind=type(error).__name__, message=" ".join(f"{error}".split()))
+            tell_error(error, self._stream)
 
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """`{"event": "start", "rows": ..., ...}`."""
@@ -109,9 +108,26 @@ class JsonProgress(Progress):
         )
 
     def _emit(self, event: str, subject: Subject | None = None, /, **values: Any) -> None:
-        line = {"event": event, "at": round(time.time(), 3), **ids(subject), **values}
-        text = json.dumps(line, ensure_ascii=True) + "\n"
-        print(text, file=self._stream, flush=True, end="")  # at once: threads log, too
+        _print_event(self._stream, event, subject, **values)
+
+
+def tell_error(error: BaseException, stream: IO[str]) -> None:
+    """`{"event": "error", "exit_code": ..., "kind": ..., "message": ...}`: what the program ends by, with all ids that
+    hold just now. Told once: whoever catches it first knows the most of them.
+    """
+    global _told
+    if error is not _told:
+        _told = error
+        message = " ".join((trouble_with_a_file(error) or f"{error}").split())
+        _print_event(stream, "error", exit_code=exit_code_of(error), kind=type(error).__name__, message=message)
+
+
+_told: BaseException | None = None
+
+
+def _print_event(stream: IO[str], event: str, subject: Subject | None = None, /, **values: Any) -> None:
+    line = {"event": event, "at": round(time.time(), 3), **ids(subject), **values}
+    print(json.dumps(line, ensure_ascii=True) + "\n", file=stream, flush=True, end="")  # at once: threads log, too
 
 
 class _Forward(logging.Handler):

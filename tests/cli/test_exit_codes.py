@@ -212,6 +212,37 @@ def test_json_lines_on_stdout_and_nothing_on_stderr(monkeypatch, gallery, tmp_pa
     assert captured.err.count("\n") == 1  # only why it ends
 
 
+def test_every_end_is_told_to_programs_once(monkeypatch, gallery, tmp_path, capsys):
+    gallery.add("a.png")
+    manifest = gallery.manifest()
+    basics = ("run", manifest, "--output", tmp_path / "out", "--engine", "identity")
+    in_file = tmp_path / "s.toml"
+    in_file.write_text('log_format = "json"\n')
+    wanted = {
+        (*basics, "--log-format", "json", "--dilate", 900): (3, "ConfigError"),
+        (*basics, "--log-format=json", "--dilate", "x"): (2, "UsageError"),
+        (*basics, "--log-format", "json", "--no-such-flag"): (2, "UsageError"),
+        ("run", manifest, "--log-format", "json"): (2, "UsageError"),
+        ("run", tmp_path / "none.csv", *basics[2:], "--log-format", "json"): (4, "ManifestError"),
+        ("run", tmp_path / "none.csv", *basics[2:], "--config", in_file): (4, "ManifestError"),
+        ("check", tmp_path / "none.csv", "--log-format", "json"): (4, "ManifestError"),
+        ("check", manifest, "--config", in_file, "--depth", "none"): (2, "UsageError"),
+        ("check", manifest, "--config", in_file, "--log-format", "text", "--depth", "none"): None,
+        ("mask", tmp_path / "none.csv", "--output", tmp_path / "masks"): None,
+    }
+    for arguments, told in wanted.items():
+        code = call(monkeypatch, *arguments)
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(event["event"], event["exit_code"], event["kind"]) for event in events] == (
+            [("error", *told)] if told else []
+        )
+        assert told is None or code == told[0]
+        assert all(event["message"] for event in events)
+    monkeypatch.setenv("INPAINT_BATCH_LOG_FORMAT", "json")
+    assert call(monkeypatch, *basics, "--workers", -1) == 3
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 3
+
+
 def test_a_reader_that_leaves_does_not_end_the_run(gallery, tmp_path):
     for number in range(3):
         gallery.add(f"{number}.png")
