@@ -49,7 +49,7 @@ def status(
         + (f"; last activity {roughly(told['idle_s'])} ago" if told["idle_s"] is not None else "")
     )
     if len(shards) == 1:
-        typer.echo(_state(shards[0]))
+        typer.echo(f"the last run, over {shards[0].manifest}: {_state(shards[0])}")
 
 
 def _as_json(shards: list[ShardStatus], now_s: float) -> dict[str, Any]:
@@ -73,6 +73,7 @@ def _as_json(shards: list[ShardStatus], now_s: float) -> dict[str, Any]:
             {
                 "shard": shard.shard,
                 "state": shard.state,
+                "manifest": shard.manifest,
                 "process": shard.process,
                 "exit_code": shard.exit_code,
                 "rows": shard.num_rows,

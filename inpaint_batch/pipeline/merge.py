@@ -36,16 +36,15 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
     """
     state = output / STATE_FOLDER
     shards = latest_shards(state)
+    place = shown or str(output)
     if len(shards) < 2:
-        raise StorageError(
-            f"there are no shards in {shown or output}; name the folder that was given to run --shard as --output"
-        )
+        raise StorageError(_explain_no_shards(state, place))
     with hold_folder(state, None) as killed:
         remove_stale_temporaries(output, killed)
         summaries = {shard: read_json(state / f"summary{state_ending(shard)}.json") for shard in shards}
         ended = {shard: summary for shard, summary in summaries.items() if summary is not None}
         missing = [shard for shard in shards if shard not in ended]
-        merged = _merged(ended, missing)
+        merged = _merged(ended, missing, *_gravest(ended, missing, state, place))
         _write_list("failures", state, ended)
         if merged["rows"]["left"]:
             _write_list("left", state, ended)
@@ -56,11 +55,10 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
     return merged
 
 
-def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> dict[str, Any]:
+def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard], exit_code: int, error: str) -> dict[str, Any]:
     parts = list(ended.values())
     counts = ("done", "skipped", "left", "failed", "failed_now")
     rows = {name: sum(part["rows"].get(name, 0) for part in parts) for name in counts}
-    exit_code, error = _gravest(ended, missing)
     first = parts[0] if parts else {}
     return {
         "exit_code": exit_code,
@@ -90,7 +88,18 @@ def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> dict[st
     }
 
 
-def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> tuple[int, str]:
+def _explain_no_shards(state: Path, place: str) -> str:
+    last = read_json(state / "run.json")
+    if last is None or not any(state.glob("run-*.json")):
+        return f"there are no shards in {place}; name the folder that was given to run --shard as --output"
+    return (
+        f"after its shards, {place} had a run of the whole of {last['manifest']}, and its summary.json tells of that; "
+        "to add the shards up run them again (with --retry-failed for rows that failed; what is done is passed over), "
+        "then merge again"
+    )
+
+
+def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard], state: Path, place: str) -> tuple[int, str]:
     """The exit code of all, and its sentence."""
     codes: dict[int, list[Shard]] = {}
     for shard, part in ended.items():
@@ -101,13 +110,20 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard]) -> tuple[
     code = min(codes, key=lambda code: _GRAVEST_FIRST.index(code) if code in _GRAVEST_FIRST else -1, default=0)
     if code == 0:
         return 0, ""
-    who = ", ".join(map(str, sorted(codes[code], key=lambda shard: shard.index)))
     if code == StopRequestedError.exit_code:
-        return code, f"not all is done: shard {who} did not end or was stopped; run it again, then merge again"
+        absent = [shard for shard in missing if not (state / f"run{state_ending(shard)}.json").exists()]
+        stopped = [shard for shard in codes[code] if shard not in absent]
+        told = [f"shard {_listed(stopped)} did not end or was stopped"] * bool(stopped)
+        told += [f"shard {_listed(absent)} was never begun"] * bool(absent)
+        return code, f"not all is done: {', and '.join(told)}; run what is left, then merge again"
     if code == errors.RowsFailedError.exit_code:
         failed = sum(part["rows"]["failed"] for part in ended.values())
-        return code, f"rows failed: {failed}; reasons in {STATE_FOLDER}/failures.csv"
-    return code, f"shard {who} ended with exit code {code}: {ended[codes[code][0]]['error']}"
+        return code, f"rows failed: {failed}; reasons in {place}/{STATE_FOLDER}/failures.csv"
+    return code, f"shard {_listed(codes[code])} ended with exit code {code}: {ended[codes[code][0]]['error']}"
+
+
+def _listed(shards: list[Shard]) -> str:
+    return ", ".join(map(str, sorted(shards, key=lambda shard: shard.index)))
 
 
 def _sums(counts: Iterable[dict[str, float]]) -> dict[str, float]:

@@ -39,6 +39,8 @@ class ShardStatus:
     state: ShardState = "absent"
     """`absent`: not begun. `killed`: its process is gone, and left no summary. `running` is what a process on another
     machine, or in another container, said when it began."""
+    manifest: str = ""
+    """Of its last run: the manifest that was given, or a list of failed rows."""
     process: str = ""
     """Who runs it: see `process_name`."""
     exit_code: int | None = None
@@ -145,6 +147,7 @@ def _begun(state: Path, shard: Shard) -> ShardStatus:
     return ShardStatus(
         str(shard),
         state="running" if alive else "killed",
+        manifest=about["manifest"],
         process=about["process"],
         num_rows=about["rows"],
         started_s=about["at"],

@@ -152,10 +152,10 @@ def test_merge_and_status_add_up(rows, tmp_path):
     first, second, third = folder_status(output)
     assert [one.state for one in (first, second, third)] == ["ended", "ended", "absent"]
     assert first.num_done == summaries[0]["rows"]["done"]
-    with pytest.raises(StopRequestedError, match="shard 3/3 did not end"):
+    with pytest.raises(StopRequestedError, match="not all is done: shard 3/3 was never begun; run what is left"):
         merge_shards(output)
     summaries.append(run_shard(manifest, output, "3/3"))
-    with pytest.raises(RowsFailedError, match="rows failed: 2;"):
+    with pytest.raises(RowsFailedError, match=rf"rows failed: 2; reasons in {output}/.inpaint-batch/failures\.csv"):
         merge_shards(output)
     merged = json.loads((output / ".inpaint-batch" / "summary.json").read_text())
     assert merged["rows"]["done"] == sum(one["rows"]["done"] for one in summaries) == 12
@@ -174,6 +174,14 @@ def test_merge_and_status_add_up(rows, tmp_path):
     assert all(one.num_waiting == 0 and one.exit_code in (0, 8) for one in told)
     rows.add("missing.png")
     assert run(output / ".inpaint-batch" / "failures.csv", output, retry_failed=True)["rows"]["done"] == 1
+    (retried,) = folder_status(output)
+    assert (retried.num_rows, retried.manifest) == (2, str(output / ".inpaint-batch" / "failures.csv"))
+    with pytest.raises(StorageError, match=r"after its shards, .* had a run of the whole of .*failures\.csv"):
+        merge_shards(output)
+    for index in (1, 2, 3):
+        run_shard(manifest, output, f"{index}/3", retry_failed=True)
+    with pytest.raises(RowsFailedError, match="rows failed: 1;"):
+        merge_shards(output)
 
 
 def test_status_and_merge_as_commands(rows, tmp_path):
@@ -206,7 +214,7 @@ def test_runs_that_would_do_the_same_rows_exclude_each_other(rows, tmp_path):
         shard.kill()
         shard.communicate(timeout=PATIENCE_S)
     assert [one.state for one in folder_status(output)] == ["killed", "ended"]
-    with pytest.raises(StopRequestedError, match="shard 1/2"):
+    with pytest.raises(StopRequestedError, match="shard 1/2 did not end or was stopped"):
         merge_shards(output)
     whole = run(manifest, output)
     assert whole["exit_code"] == 0
