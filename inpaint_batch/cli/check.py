@@ -37,6 +37,7 @@ def check(
     jpeg: options.Jpeg = None,
     grain: options.Grain = None,
     xmp: options.Xmp = None,
+    passes: options.Passes = None,
     on_conflict: options.OnConflict = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
     max_memory: options.MaxMemory = None,

@@ -28,8 +28,9 @@ from inpaint_batch.threads import in_turn
 from inpaint_batch.tiling.budget import Budget, estimate
 from inpaint_batch.types import Row
 
-SECONDS_PER_TILE = {64: 0.003, 128: 0.009, 256: 0.040}
-"""One pass over a tile, the shipped INT8 model on one thread of a Xeon at 2.5 GHz; only for the rough estimate."""
+SECONDS_PER_TILE = {64: 0.0021, 128: 0.0064, 256: 0.0268}
+"""One pass over a tile, the shipped INT8 model on one thread of a Xeon at 2.5 GHz; only for the rough estimate
+(engines/README.md, batch of 1)."""
 
 Depth = Literal["rows", "headers", "pixels"]
 """How much of a manifest is looked at: its rows alone; images up to their first pixel; everything."""

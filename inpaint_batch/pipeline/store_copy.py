@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 from inpaint_batch.errors import StorageError
 from inpaint_batch.pipeline.merge import merge_shards
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
-from inpaint_batch.pipeline.store_lock import may_live
+from inpaint_batch.pipeline.store_lock import holder_in, may_live
 from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, remove, write_bytes
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.scratch import scratch_folder
@@ -72,9 +71,9 @@ def _bring_state(store: str, folder: Path) -> None:
         small = [name for name in names if "/" not in name and not name.endswith(".log")]
         for name, content in zip(small, contents(uri, small), strict=True):
             if name.startswith("lock"):
-                about = json.loads(content)
-                if may_live(about):
-                    (folder / name.removesuffix(".json")).write_text(about["process"] + "\n", "utf-8")
+                about = holder_in(content)
+                if about is not None and may_live(about):
+                    (folder / name.removesuffix(".json")).write_text(f"{about['process']}\n", "utf-8")
             else:
                 (folder / name).write_bytes(content)
 

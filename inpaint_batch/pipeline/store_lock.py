@@ -52,9 +52,9 @@ class StoreLock:
         """Renew it where that is due. Raises ObjectError, and StorageError where another run has it by now."""
         if time.monotonic() - self._beat_at_s >= BEAT_S:
             about = _read_json(self._uri(self._name))
-            if about is not None and about.get("process") != self._process:
+            if about is not None and about["process"] != self._process:
                 raise StorageError(
-                    f"another run ({about.get('process')}) has taken over {self._store}, since this one did not show "
+                    f"another run ({about['process']}) has taken over {self._store}, since this one did not show "
                     "in time that it lives; wait for that one to end, then run again"
                 )
             self._beat()
@@ -62,7 +62,7 @@ class StoreLock:
     def give_back(self) -> None:
         """Remove it, unless another run has it by now. Raises ObjectError."""
         about = _read_json(self._uri(self._name))
-        if about is not None and about.get("process") == self._process:
+        if about is not None and about["process"] == self._process:
             remove(self._uri(self._name))
 
     def _uri(self, name: str) -> str:
@@ -83,7 +83,7 @@ class StoreLock:
             again = about if _is_here(about) else _read_json(self._uri(name))
             if _is_here(about) or (again is not None and again != about):
                 raise StorageError(
-                    f"{self._store} is in use by another run ({about.get('process')}); wait for it to end, or choose "
+                    f"{self._store} is in use by another run ({about['process']}); wait for it to end, or choose "
                     "another --output"
                 )
             about = again
@@ -92,24 +92,30 @@ class StoreLock:
 
 def _read_json(uri: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(read_bytes(uri))
+        return holder_in(read_bytes(uri))
     except ObjectError as error:
         if error.trouble == "missing":
             return None
         raise
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _is_here(about: dict[str, Any]) -> bool:
-    return lives(str(about.get("process", ""))) is not None
+    return lives(about["process"]) is not None
+
+
+def holder_in(content: bytes) -> dict[str, Any] | None:
+    """What a lock says of who holds it; None where it is damaged."""
+    try:
+        value = json.loads(content)
+        return {"process": str(value["process"]), "at": float(value["at"])}
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def may_live(about: dict[str, Any]) -> bool:
     """Whether the holder of a lock is alive, as far as this machine and its clock can tell."""
-    holder = str(about.get("process", ""))
+    holder = about["process"]
     if holder == process_name():  # what we ourselves left behind
         return False
     alive = lives(holder)
-    return time.time() - float(about.get("at", 0)) < STALE_S if alive is None else alive
+    return time.time() - about["at"] < STALE_S if alive is None else alive

@@ -98,6 +98,15 @@ def test_a_lock_of_an_earlier_version_or_another_machine_holds_until_it_goes_sta
     assert not store_lock.may_live({"process": name, "at": time.time() - store_lock.STALE_S})
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"process": "process 1 on a"}', b'{"process": 1, "at": []}'])
+def test_a_damaged_lock_holds_nobody_up(store, content):
+    write_bytes(f"{store}/.inpaint-batch/lock.json", content)
+    with state_copy(store) as root:
+        assert not (root / ".inpaint-batch" / "lock").exists()
+    with open_place(config(store)):
+        assert json.loads(read_bytes(f"{store}/.inpaint-batch/lock.json"))["process"] == process_name()
+
+
 class Faults:
     """Stands in for `write_bytes`: objects whose names hold a word of `failing` are not taken."""
 
