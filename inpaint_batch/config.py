@@ -34,6 +34,18 @@ BUCKETS_PX = (64, 128, 256)
 """Sides of the square tiles that the engines run. One graph serves all of them."""
 
 
+class SettingError(ConfigError):
+    """A setting that is out of range; `name` is the one that a settings file knows."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.problem}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowConfig:
     """What may differ from row to row: a manifest column of the same name overrides the run's value."""
@@ -66,21 +78,21 @@ class RowConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.page <= 1_000_000:
-            raise ConfigError(f"page must count from 1, or be 0 for the only one, not {self.page}")
+            raise SettingError("page", f"must count from 1, or be 0 for the only one, not {self.page}")
         if not re.fullmatch(MASK_IN_IMAGE.pattern + "|file", self.mask_from):
-            raise ConfigError(f"mask_from must be file, alpha or a colour such as #ff00ff, not {self.mask_from!r}")
+            raise SettingError("mask_from", f"must be file, alpha or a colour such as #ff00ff, not {self.mask_from!r}")
         if self.mask_image and self.mask_from != "file":
             raise ConfigError(f"mask_image names one of many masks in a file, but the mask is drawn: {self.mask_from}")
         if self.mask_polarity not in ("white", "black"):
-            raise ConfigError(f"mask_polarity must be white or black, not {self.mask_polarity!r}")
+            raise SettingError("mask_polarity", f"must be white or black, not {self.mask_polarity!r}")
         if not 0 <= self.mask_threshold <= 254:
-            raise ConfigError(f"mask_threshold must lie in 0..254, not {self.mask_threshold}")
+            raise SettingError("mask_threshold", f"must lie in 0..254, not {self.mask_threshold}")
         if not 0 <= self.dilate_px <= 256:
-            raise ConfigError(f"dilate must lie in 0..256 px, not {self.dilate_px}")
+            raise SettingError("dilate", f"must lie in 0..256 px, not {self.dilate_px}")
         if not 0 <= self.feather_px <= 256:
-            raise ConfigError(f"feather must lie in 0..256 px, not {self.feather_px}")
+            raise SettingError("feather", f"must lie in 0..256 px, not {self.feather_px}")
         if self.jpeg not in ("patch", "lossless"):
-            raise ConfigError(f"jpeg must be patch or lossless, not {self.jpeg!r}")
+            raise SettingError("jpeg", f"must be patch or lossless, not {self.jpeg!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +109,15 @@ class TilingConfig:
 
     def __post_init__(self) -> None:
         if not self.buckets_px or list(self.buckets_px) != sorted(set(self.buckets_px)):
-            raise ConfigError(f"buckets_px must be ascending and distinct, not {self.buckets_px}")
+            raise SettingError("tiling.buckets_px", f"must be ascending and distinct, not {self.buckets_px}")
         if any(side <= 0 or side % 32 for side in self.buckets_px):
-            raise ConfigError(f"buckets_px must be positive multiples of 32, not {self.buckets_px}")
+            raise SettingError("tiling.buckets_px", f"must be positive multiples of 32, not {self.buckets_px}")
         if not 0 <= 2 * self.margin_px < self.buckets_px[-1]:
-            raise ConfigError(f"margin_px must lie in 0..{self.buckets_px[-1] // 2 - 1}, not {self.margin_px}")
+            raise SettingError(
+                "tiling.margin_px", f"must lie in 0..{self.buckets_px[-1] // 2 - 1}, not {self.margin_px}"
+            )
         if self.bridge_depth_px < 1:
-            raise ConfigError(f"bridge_depth_px must be at least 1, not {self.bridge_depth_px}")
+            raise SettingError("tiling.bridge_depth_px", f"must be at least 1, not {self.bridge_depth_px}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +133,7 @@ class Shard:
         """From `2/3`. Raises ConfigError where that is not a part of a whole."""
         match = re.fullmatch(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise ConfigError(f"shard must be i/n with i from 1 to n, such as 2/3, not {text!r}")
+            raise SettingError("shard", f"must be i/n with i from 1 to n, such as 2/3, not {text!r}")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
@@ -205,29 +219,29 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise ConfigError(f"workers must be 0 (automatic) or more, not {self.workers}")
+            raise SettingError("workers", f"must be 0 (automatic) or more, not {self.workers}")
         if self.max_failures < -1:
-            raise ConfigError(f"max_failures must be -1 (never) or more, not {self.max_failures}")
+            raise SettingError("max_failures", f"must be -1 (never) or more, not {self.max_failures}")
         if self.passes not in (1, 2, 4):
-            raise ConfigError(f"passes must be 1, 2 or 4, not {self.passes}")
+            raise SettingError("passes", f"must be 1, 2 or 4, not {self.passes}")
         if self.on_conflict not in ("error", "skip", "overwrite", "suffix"):
-            raise ConfigError(f"on_conflict must be error, skip, overwrite or suffix, not {self.on_conflict!r}")
+            raise SettingError("on_conflict", f"must be error, skip, overwrite or suffix, not {self.on_conflict!r}")
         if self.precision not in ("auto", "fp32", "fp16", "int8"):
-            raise ConfigError(f"precision must be auto, fp32, fp16 or int8, not {self.precision!r}")
+            raise SettingError("precision", f"must be auto, fp32, fp16 or int8, not {self.precision!r}")
         if self.log_format not in ("text", "json"):
-            raise ConfigError(f"log_format must be text or json, not {self.log_format!r}")
+            raise SettingError("log_format", f"must be text or json, not {self.log_format!r}")
         if self.max_image_bytes < 1:
-            raise ConfigError(f"max_image_bytes must be positive, not {self.max_image_bytes}")
+            raise SettingError("max_image_megabytes", f"must be at least 1, not {self.max_image_bytes >> 20}")
         if self.max_memory and self.max_memory_bytes < LEAST_MEMORY_BYTES:
-            raise ConfigError(f"max_memory must be at least {LEAST_MEMORY_BYTES >> 20}M, not {self.max_memory!r}")
+            raise SettingError("max_memory", f"must be at least {LEAST_MEMORY_BYTES >> 20}M, not {self.max_memory!r}")
         if self.executor not in ("auto", "local", "process", "ray"):
-            raise ConfigError(f"executor must be auto, local, process or ray, not {self.executor!r}")
+            raise SettingError("executor", f"must be auto, local, process or ray, not {self.executor!r}")
         if not 0 <= self.actors <= 10_000:
-            raise ConfigError(f"actors must lie in 0..10000, not {self.actors}")
+            raise SettingError("actors", f"must lie in 0..10000, not {self.actors}")
         if self.row_timeout_s < 0:
-            raise ConfigError(f"row_timeout must be 0 (never) or more seconds, not {self.row_timeout_s}")
+            raise SettingError("row_timeout", f"must be 0 (never) or more seconds, not {self.row_timeout_s}")
         if self.grace_s < 0:
-            raise ConfigError(f"grace must be 0 (as long as it takes) or more seconds, not {self.grace_s}")
+            raise SettingError("grace", f"must be 0 (as long as it takes) or more seconds, not {self.grace_s}")
         if self.shard:
             Shard.parse(self.shard)
 
@@ -238,7 +252,7 @@ class RunConfig:
             return 0
         match = _SIZE.fullmatch(self.max_memory.strip())
         if match is None:
-            raise ConfigError(f"max_memory must be a size such as 6G or 800M, not {self.max_memory!r}")
+            raise SettingError("max_memory", f"must be a size such as 6G or 800M, not {self.max_memory!r}")
         return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
     @property

@@ -52,8 +52,8 @@ def check(
     it the flags of the run: with --actors, for instance, a row may take less memory.
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "depth", "config")}
-    values = gather(flags, config, os.environ)
-    settings = run_config(values, output=Path("unused"))
+    given = gather(flags, config, os.environ)
+    settings = run_config(given, output=Path("unused"))
 
     from inpaint_batch.errors import UsageError
     from inpaint_batch.pipeline.check import Depth, check_manifest
@@ -65,7 +65,7 @@ def check(
         settings,
         manifest,
         masks=masks,
-        with_output="output" in values,
+        with_output="output" in given.values,
         report=FindingsPrinter(settings.log_format),
         depth=cast("Depth", depth),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inpaint_batch.cli import options
-from inpaint_batch.cli.settings import path_or_uri
+from inpaint_batch.cli.settings import gather, path_or_uri, run_config
 
 if TYPE_CHECKING:
     from inpaint_batch.errors import RowError
@@ -153,7 +153,6 @@ def mask(
     same settings it looks only at images that are new or changed. Look at the masks before you run: thin lines of the
     picture itself, such as wires, look like scratches. SIGTERM and SIGUSR1 end it with code 75, Ctrl-C with 130.
     """
-    from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RunConfig
     from inpaint_batch.errors import UsageError
     from inpaint_batch.holes.detect import DetectConfig
     from inpaint_batch.pipeline.stop import ended_by_signals
@@ -172,7 +171,8 @@ def mask(
         kinds=tuple(name.strip() for name in kinds.split(",")),
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
-    max_image_bytes = DEFAULT_MAX_IMAGE_BYTES if max_image_megabytes is None else max_image_megabytes << 20
+    flags = {"workers": workers, "max_image_megabytes": max_image_megabytes}
+    settings = run_config(gather(flags, None, {}), output=output)
     with ended_by_signals():  # before the heavy imports, so that a signal during them is heard too
         from inpaint_batch.pipeline.detect import MANIFEST, find_damage
         from inpaint_batch.pipeline.executors import num_workers
@@ -185,8 +185,8 @@ def mask(
             fresh=fresh,
             relist=relist,
             review=review,
-            num_workers=num_workers(RunConfig(output=output, workers=workers or 0)),
-            max_image_bytes=max_image_bytes,
+            num_workers=num_workers(settings),
+            max_image_bytes=settings.max_image_bytes,
         )
     mean = f", {totals.mean_coverage:.2%} of these on average" if totals.mean_coverage else ""
     before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""

@@ -54,7 +54,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="TOML file with any of these settings (dilate = 3). Environment: INPAINT_BATCH_*.",
+        help="TOML file of these settings (dilate = 3), all but --masks and --depth. Environment: INPAINT_BATCH_*.",
     ),
 ]
 Model = Annotated[

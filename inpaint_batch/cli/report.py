@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.settings import gather, run_config
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -42,8 +43,7 @@ def report(
     its source anew: what has changed is marked, and the largest changes are shown pixel by pixel. Runs need not have
     ended.
     """
-    from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES
     from inpaint_batch.pipeline.report import write_report
 
-    max_bytes = max_image_megabytes * 2**20 if max_image_megabytes is not None else DEFAULT_MAX_IMAGE_BYTES
-    typer.echo(write_report(output, html, num_rows=rows, max_image_bytes=max_bytes))
+    settings = run_config(gather({"max_image_megabytes": max_image_megabytes}, None, {}), output=Path("unused"))
+    typer.echo(write_report(output, html, num_rows=rows, max_image_bytes=settings.max_image_bytes))

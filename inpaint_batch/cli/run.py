@@ -57,10 +57,10 @@ def run(
     DIR/.inpaint-batch/failures.csv, which is itself a manifest; DIR/.inpaint-batch/summary.json tells the rest.
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
-    values, shard_from = gather(flags, config, os.environ), ""
-    if "shard" not in values and (told := shard_from_environment(os.environ)) is not None:
-        values["shard"], shard_from = told
-    settings = run_config(values)
+    given, shard_from = gather(flags, config, os.environ), ""
+    if "shard" not in given.values and (told := shard_from_environment(os.environ)) is not None:
+        given.values["shard"], shard_from = told
+    settings = run_config(given)
 
     from inpaint_batch.pipeline.stop import stop_on_signals
 

@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
+from inpaint_batch.config import RowConfig, RunConfig, SettingError, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
 from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 
@@ -21,6 +21,9 @@ ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
 NOT_SETTINGS = frozenset({"CONFIG", "DATA", "ENGINES", "SHARD_COUNT"})
 """Variables with the prefix that are no settings of a run: the TOML file itself, the photographs for tests, the cache
 of TensorRT plans, and the number of pods of a Kubernetes job."""
+
+FLAGS_ONLY = frozenset({"masks", "depth", "config"})
+"""Flags of `run` or `check` that belong to one call, and are no settings."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -77,8 +80,16 @@ SETTINGS: Mapping[str, Setting] = {
 """Every setting by its name; `tiling.x` stands as `x` in the table `[tiling]` of the file, and has no flag."""
 
 
-def gather(flags: Mapping[str, Any], config_file: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values that were given, by setting name, the strongest source winning; flags that are None were not given.
+class Given(NamedTuple):
+    """What was given, by setting name."""
+
+    values: dict[str, Any]
+    places: dict[str, str]
+    """What a person calls the value where it was found: `--dilate`, `INPAINT_BATCH_DILATE`, `dilate in s.toml`."""
+
+
+def gather(flags: Mapping[str, Any], config_file: Path | None, environment: Mapping[str, str]) -> Given:
+    """The values that were given, the strongest source winning; flags that are None were not given.
 
     Weakest are the tile sizes that the adapter of a model from elsewhere asks for. The file is `config_file`, else the
     one that `INPAINT_BATCH_CONFIG` names, else none. Relative paths in it count from its own folder. Raises ConfigError
@@ -86,19 +97,23 @@ def gather(flags: Mapping[str, Any], config_file: Path | None, environment: Mapp
     """
     named = environment.get(ENVIRONMENT_PREFIX + "CONFIG", "")
     file = config_file or (Path(named) if named else None)
-    values = from_toml(file) if file is not None else {}
-    values |= from_environment(environment)
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return _tiling_of_model(values.get("model", "default")) | values
+    in_file = from_toml(file) if file is not None else {}
+    in_environment = from_environment(environment)
+    on_line = {name: value for name, value in flags.items() if value is not None}
+    values = in_file | in_environment | on_line
+    places = {name: f"{name} in {file}" for name in in_file}
+    places |= {name: _variable(name) for name in in_environment}
+    places |= {name: "--" + name.replace("_", "-") for name in on_line}
+    return Given(_tiling_of_model(values.get("model", "default")) | values, places)
 
 
-def run_config(values: Mapping[str, Any], *, output: Path | None = None) -> RunConfig:
+def run_config(given: Given, *, output: Path | None = None) -> RunConfig:
     """The settings as one object; `output` stands in where none was given.
 
     Raises UsageError without any output, and ConfigError for a value out of range.
     """
     groups: dict[str, dict[str, Any]] = {"run": {}, "row": {}, "tiling": {}}
-    for name, value in values.items():
+    for name, value in given.values.items():
         setting = SETTINGS[name]
         groups[setting.group][setting.field] = value * setting.factor if setting.factor != 1 else value
     if output is not None:
@@ -107,7 +122,10 @@ def run_config(values: Mapping[str, Any], *, output: Path | None = None) -> RunC
         raise UsageError("say where the results shall go: --output DIR")
     if isinstance(groups["run"]["output"], str):
         groups["run"]["store"], groups["run"]["output"] = groups["run"]["output"].rstrip("/"), Path()
-    return RunConfig(row=RowConfig(**groups["row"]), tiling=TilingConfig(**groups["tiling"]), **groups["run"])
+    try:
+        return RunConfig(row=RowConfig(**groups["row"]), tiling=TilingConfig(**groups["tiling"]), **groups["run"])
+    except SettingError as error:
+        raise ConfigError(f"{given.places.get(error.name, error.name)} {error.problem}") from error
 
 
 def wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -144,7 +162,7 @@ def path_or_uri(text: str) -> Path | str:
 def from_toml(file: Path) -> dict[str, Any]:
     """Settings in a TOML file, by name."""
     try:
-        document = tomllib.loads(file.read_text("utf-8"))
+        document = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -165,18 +183,22 @@ def from_toml(file: Path) -> dict[str, Any]:
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """Settings in variables `INPAINT_BATCH_*`, by name. An empty variable counts as not set."""
-    variables = {ENVIRONMENT_PREFIX + name.upper(): name for name in SETTINGS if "." not in name}
+    names = [name for name in SETTINGS if "." not in name]
     values = {}
     for variable, text in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or not text:
             continue
         if variable.removeprefix(ENVIRONMENT_PREFIX) in NOT_SETTINGS:
             continue
-        if variable not in variables:
-            raise _unknown(variable, variables, "in the environment")
-        name = variables[variable]
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name not in names:
+            raise _unknown(name, names, "in the environment", spelled=_variable)
         values[name] = _parsed(text, SETTINGS[name].kind, variable)
     return values
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
 
 
 def _tiling_of_model(model: str) -> dict[str, Any]:
@@ -199,11 +221,12 @@ def _flatten(document: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield name, value
 
 
-def _unknown(name: str, known: Iterable[str], where: str) -> ConfigError:
-    known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(known)
-    return ConfigError(f"unknown setting {name} {where}; {hint}")
+def _unknown(name: str, known: Iterable[str], where: str, spelled: Callable[[str], str] = str) -> ConfigError:
+    if name in FLAGS_ONLY:
+        return ConfigError(f"{spelled(name)} {where}: this is no setting but a flag only; give it as --{name}")
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {spelled(nearest[0])}?" if nearest else "known are " + ", ".join(map(spelled, known))
+    return ConfigError(f"unknown setting {spelled(name)} {where}; {hint}")
 
 
 def _typed(value: Any, kind: type, what: str) -> Any:

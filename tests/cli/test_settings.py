@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inpaint_batch.cli import options
-from inpaint_batch.cli.settings import NOT_SETTINGS, SETTINGS, from_environment, from_toml, gather, run_config
+from inpaint_batch.cli.settings import NOT_SETTINGS, SETTINGS, Given, from_environment, from_toml, gather, run_config
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
 
@@ -59,7 +59,7 @@ def test_precedence(tmp_path):
 
 def test_the_environment_may_name_the_file(tmp_path):
     file = write(tmp_path / "s.toml", "workers = 3\n")
-    assert gather({}, None, {"INPAINT_BATCH_CONFIG": str(file)}) == {"workers": 3}
+    assert gather({}, None, {"INPAINT_BATCH_CONFIG": str(file)}).values == {"workers": 3}
 
 
 def test_paths_in_a_file_count_from_its_folder(tmp_path):
@@ -69,7 +69,7 @@ def test_paths_in_a_file_count_from_its_folder(tmp_path):
 
 
 def test_units_are_converted():
-    assert run_config({"output": Path("o"), "max_image_megabytes": 3}).max_image_bytes == 3 << 20
+    assert run_config(Given({"output": Path("o"), "max_image_megabytes": 3}, {})).max_image_bytes == 3 << 20
 
 
 @pytest.mark.parametrize(
@@ -126,11 +126,41 @@ def test_no_variable_that_is_told_of_stops_a_run():
 
 def test_an_output_is_required_unless_one_stands_in():
     with pytest.raises(UsageError, match="--output"):
-        run_config({})
-    assert run_config({}, output=Path("x")).output == Path("x")
-    assert run_config({"output": Path("y")}, output=Path("x")).output == Path("y")
+        run_config(Given({}, {}))
+    assert run_config(Given({}, {}), output=Path("x")).output == Path("x")
+    assert run_config(Given({"output": Path("y")}, {}), output=Path("x")).output == Path("y")
 
 
-def test_out_of_range_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"dilate must lie in 0\.\.256"):
-        run_config({"output": Path("x"), "dilate": 300})
+@pytest.mark.parametrize(
+    ("flags", "file", "environment", "message"),
+    [
+        ({"dilate": 900}, "dilate = 300", {}, "--dilate must lie in 0..256 px, not 900"),
+        ({}, "dilate = 300", {"INPAINT_BATCH_DILATE": "400"}, "INPAINT_BATCH_DILATE must lie in 0..256 px, not 400"),
+        ({}, "dilate = 300", {}, "dilate in s.toml must lie in 0..256 px, not 300"),
+        ({"on_conflict": "ask"}, "", {}, "--on-conflict must be error, skip, overwrite or suffix, not 'ask'"),
+        ({"max_image_megabytes": 0}, "", {}, "--max-image-megabytes must be at least 1, not 0"),
+        ({}, "max_image_megabytes = -1", {}, "max_image_megabytes in s.toml must be at least 1, not -1"),
+        ({}, "", {"INPAINT_BATCH_MAX_MEMORY": "6X"}, "INPAINT_BATCH_MAX_MEMORY must be a size such as 6G or 800M"),
+        ({}, "", {"INPAINT_BATCH_SHARD": "5/2"}, "INPAINT_BATCH_SHARD must be i/n with i from 1 to n"),
+        ({}, "[tiling]\nmargin_px = 999", {}, "tiling.margin_px in s.toml must lie in 0..127, not 999"),
+    ],
+)
+def test_out_of_range_says_where_it_came_from(tmp_path, monkeypatch, flags, file, environment, message):
+    monkeypatch.chdir(tmp_path)
+    given = gather(flags, write(Path("s.toml"), file), environment)
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        run_config(given, output=Path("x"))
+
+
+def test_a_flag_is_no_setting(tmp_path):
+    for name in ("depth", "masks"):
+        file = write(tmp_path / "s.toml", f'{name} = "rows"')
+        with pytest.raises(ConfigError, match=f"{name} in .*s.toml: this is no setting but a flag only.* --{name}$"):
+            from_toml(file)
+        with pytest.raises(ConfigError, match=f"INPAINT_BATCH_{name.upper()} in the environment: .* --{name}$"):
+            from_environment({f"INPAINT_BATCH_{name.upper()}": "rows"})
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbfdilate = 3\n")
+    assert from_toml(tmp_path / "s.toml") == {"dilate": 3}

@@ -163,10 +163,10 @@ def test_the_identity_follows_the_adapter(tmp_path: Path) -> None:
 def test_the_run_takes_the_tiles_that_the_network_wants(tmp_path: Path) -> None:
     model = beside(lama_like(tmp_path / "lama.onnx"), (EXAMPLES / "lama.toml").read_text())
     wanted = {"tiling.buckets_px": (512,), "tiling.margin_px": 96, "tiling.bridge_depth_px": 128.0}
-    assert gather({"model": str(model)}, None, {}) == {"model": str(model), **wanted}
+    assert gather({"model": str(model)}, None, {}).values == {"model": str(model), **wanted}
     settings = tmp_path / "settings.toml"
     settings.write_text("[tiling]\nmargin_px = 32\n")
-    assert gather({"model": str(model)}, settings, {})["tiling.margin_px"] == 32
+    assert gather({"model": str(model)}, settings, {}).values["tiling.margin_px"] == 32
 
 
 def test_without_an_adapter_the_error_says_where_it_goes(tmp_path: Path) -> None:
