@@ -116,7 +116,8 @@ def _explain(shape: tuple[int, int], mask_orientation: int, header: Header) -> s
     seen = ""
     if header.orientation > 1 or mask_orientation > 1:
         seen = f" as a viewer shows them (orientation tags {header.orientation} and {mask_orientation})"
-    return (
-        f"the image is {image_px[0]} × {image_px[1]} px, the mask {width_px} × {height_px} px{seen}; "
-        "make the mask again at the size of the image"
-    )
+    advice = "make the mask again at the size of the image"
+    if (height_px, width_px) == image_px:
+        tag = ", or correct its orientation tag" if mask_orientation > 1 else ""
+        advice = f"its sides are swapped: turn it by a quarter{tag}"
+    return f"the image is {image_px[0]} × {image_px[1]} px, the mask {width_px} × {height_px} px{seen}; {advice}"

@@ -26,6 +26,14 @@ _MAX_SEGMENT_BYTES = 64 << 20
 """A TIFF whose strips or tiles are larger is decoded as a whole."""
 _LUMA = [[0.299, 0.587, 0.114]]
 _BYTES = {"uchar": 1, "ushort": 2}
+_NUMBERS = {
+    "float": "of floating point numbers",
+    "double": "of floating point numbers",
+    "uint": "of 32-bit numbers",
+    "int": "of 32-bit numbers",
+    "short": "of signed numbers",
+    "char": "of signed numbers",
+}
 _COLOURS = ("b-w", "grey16", "srgb", "rgb16")
 _ORIENTATION_TAG = 274
 _SAFE_IN_LIBVIPS = frozenset(
@@ -200,8 +208,8 @@ def _check(path: Path, image: vips.Image) -> None:
     if num_pages > 1:
         raise refuse(path, f"a file of {num_pages} pages or frames", "save the mask as a single one", _WHAT)
     if image.format not in _BYTES or image.interpretation not in _COLOURS or image.bands > 4:
-        kind = f"an image of {image.bands} bands of type {image.format} ({image.interpretation})"
-        raise refuse(path, kind, "save the mask as a grey PNG", _WHAT)
+        kind = "in CMYK" if image.interpretation == "cmyk" else _NUMBERS.get(image.format, f"of {image.bands} bands")
+        raise refuse(path, f"a picture {kind}", "save it as a grey PNG, white where pixels are missing", _WHAT)
 
 
 def _plain_twin(path: Path) -> memoryview:

@@ -22,6 +22,8 @@ _JXL = ("a JPEG XL", "djxl (package libjxl-tools) makes a PNG of it")
 _OTHERS = {
     b"GIF8": ("a GIF", "save it as a PNG"),
     b"BM": ("a BMP", "save it as a PNG"),
+    b"\xff\xfe": ("text in UTF-16", "save it as UTF-8"),  # as PowerShell writes it
+    b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
     b"8BPS": ("a Photoshop file", "save a flattened copy as a TIFF"),
     b"%PDF": ("a PDF", "pdfimages (package poppler-utils) takes the scans out of it"),
     b"\xff\x0a": _JXL,

@@ -225,6 +225,17 @@ def test_another_size_is_an_error() -> None:
     assert caught.value.code is FailureCode.SIZE
 
 
+def test_sides_that_are_swapped_are_told() -> None:
+    image = Header("png", 5, 4, 3, "uint8", False)
+    with pytest.raises(RowError, match=r"5 × 4 px, the mask 4 × 5 px; its sides are swapped: turn it by a quarter$"):
+        hole_map(np.zeros((5, 4), np.uint8), 1, image, RowConfig())
+    with pytest.raises(RowError, match=r"its sides are swapped: turn it by a quarter, or correct its orientation tag$"):
+        hole_map(np.zeros((4, 5), np.uint8), 6, image, RowConfig())
+    turned = Header("png", 5, 4, 3, "uint8", False, orientation=6)  # 4 × 5 px to a viewer
+    with pytest.raises(RowError, match=r"the image is 4 × 5 px, the mask 5 × 4 px as .*its sides are swapped"):
+        hole_map(np.zeros((5, 4), np.uint8), 6, turned, RowConfig())
+
+
 def test_other_arrays_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(TypeError, match="uint8"):
         prepare(np.zeros((4, 4), np.bool_))

@@ -209,6 +209,7 @@ def test_bad_masks_are_named_as_masks(tmp_path: Path) -> None:
         "does not exist": None,
         "empty": b"",
         "not an image": b"text " * 20,
+        "is text in UTF-16; only": '{"type": "Polygon"}'.encode("utf-16"),
         "truncated": cases.encoded(Image.fromarray(GREY), "PNG")[:-30],
     }
     for words, content in bad.items():
@@ -230,11 +231,11 @@ UNUSABLE = {
     "frames": lambda path: _pages(path, "WEBP"),
     "pages": lambda path: _pages(path, "TIFF"),
     "animated": lambda path: _pages(path, "PNG"),
-    "float": _tiff(GREY.astype(np.float32), photometric="minisblack"),
-    "type uint": _tiff(GREY.astype(np.uint32), photometric="minisblack"),
-    "type short": _tiff(GREY.astype(np.int16), photometric="minisblack"),
-    "cmyk": lambda path: Image.fromarray(GREY).convert("CMYK").save(path, "JPEG"),
-    "5 bands": _tiff(np.dstack([GREY] * 5), photometric="rgb", extrasamples=[0, 0]),
+    "a picture of floating point numbers": _tiff(GREY.astype(np.float32), photometric="minisblack"),
+    "a picture of 32-bit numbers": _tiff(GREY.astype(np.uint32), photometric="minisblack"),
+    "a picture of signed numbers": _tiff(GREY.astype(np.int16), photometric="minisblack"),
+    "a picture in CMYK": lambda path: Image.fromarray(GREY).convert("CMYK").save(path, "JPEG"),
+    "a picture of 5 bands": _tiff(np.dstack([GREY] * 5), photometric="rgb", extrasamples=[0, 0]),
 }
 
 
