@@ -155,7 +155,7 @@ def mask(
     """
     from inpaint_batch.errors import UsageError
     from inpaint_batch.holes.detect import DetectConfig
-    from inpaint_batch.pipeline.stop import ended_by_signals
+    from inpaint_batch.pipeline.stop import stop_on_signals
 
     if relist and fresh:
         raise UsageError("--relist keeps the masks in DIR and --fresh replaces them; give one of the two")
@@ -173,7 +173,7 @@ def mask(
     )
     flags = {"workers": workers, "max_image_megabytes": max_image_megabytes}
     settings = run_config(gather(flags, None, {}), output=output)
-    with ended_by_signals():  # before the heavy imports, so that a signal during them is heard too
+    with stop_on_signals() as stop:  # before the heavy imports, so that a signal during them is heard too
         from inpaint_batch.pipeline.detect import MANIFEST, find_damage
         from inpaint_batch.pipeline.executors import num_workers
 
@@ -187,6 +187,7 @@ def mask(
             review=review,
             num_workers=num_workers(settings),
             max_image_bytes=settings.max_image_bytes,
+            stop=stop,
         )
     mean = f", {totals.mean_coverage:.2%} of these on average" if totals.mean_coverage else ""
     before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""

@@ -27,6 +27,7 @@ from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.pipeline.detect_items import Item, items_of
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
+from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
@@ -82,6 +83,7 @@ def find_damage(
     review: bool = False,
     num_workers: int = 1,
     max_image_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
+    stop: Stop,
 ) -> Totals:
     """Write a mask below `output` for every image of `images` in which something is found, and `manifest.csv` there.
 
@@ -93,7 +95,8 @@ def find_damage(
     `review` adds pages for looking at the result.
 
     Raises ManifestError where `images` cannot be read; StorageError where `output` cannot be used, or holds masks that
-    were found with other settings and neither flag was given; RowsFailedError in the end where an image failed.
+    were found with other settings and neither flag was given; what `stop` ends with where that is asked for;
+    RowsFailedError in the end where an image failed.
     """
     items = items_of(images)
     check_output_root(output, [images] if isinstance(images, Path) and images.is_dir() else [])
@@ -105,8 +108,10 @@ def find_damage(
     report.begins(len(items))
     with ExitStack() as stack:
         state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
-        look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state)
+        look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state, stop)
         for item, seen, is_new in _in_order(items, look, num_workers):
+            if stop():
+                break
             if isinstance(seen, RowError):
                 num_failed += 1
                 report.failed(item.image, seen)
@@ -122,6 +127,8 @@ def find_damage(
                 clean.append(item)
                 if is_new:
                     report.clean(item.image, seen.coverage)
+    if stop():
+        raise stop.error("what was done is kept")
     _write_lists(output, [item for item, _ in kept], clean)
     if review:
         write_review(output, [Preview(item.image, item.output, seen.coverage, seen.shares) for item, seen in kept])
@@ -151,8 +158,13 @@ class _Look:
     fresh: bool
     relist: bool
     state: StateFile | None
-    stop: Event = field(default_factory=Event)
-    """Set where nobody waits for the images any longer: a large one would take minutes."""
+    stop: Stop
+    left: Event = field(default_factory=Event)
+    """Set where nobody waits for the images any longer."""
+
+    def _is_given_up(self) -> bool:
+        """Asked now and then while an image is looked at, since a large one takes minutes."""
+        return self.stop() or self.left.is_set()
 
     def __call__(self, item: Item) -> tuple[Seen | RowError, bool]:
         """What is seen in the image, or why nothing can be, and whether that is new; writes or removes its mask."""
@@ -206,13 +218,13 @@ class _Look:
         mask, header = safe_join(self.output, item.mask), source.header
 
         def read(box: Box) -> FloatArray:
-            if self.stop.is_set():
+            if self._is_given_up():
                 raise InterruptedError
             return grey_of(source, box)
 
         with reading(source.path):
             found = detect_in(read, header.height_px, header.width_px, self.config)
-        if self.stop.is_set():  # no mask without a line in STATE: it would count as a person's
+        if self._is_given_up():  # no mask without a line in STATE: it would count as a person's
             raise RowError(FailureCode.READ, f"the search for damage in {item.image} was interrupted", retryable=True)
         if not found.hole.any():
             for path in (mask, *preview_files(self.output, item.output)):
@@ -231,7 +243,7 @@ def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[
         try:
             yield from in_turn(pool, lambda item: (item, *look(item)), items, 2 * num_workers + 1)
         finally:
-            look.stop.set()
+            look.left.set()
 
 
 def _marks_anything(mask: Path, max_image_bytes: int) -> bool:

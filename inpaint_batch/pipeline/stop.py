@@ -2,8 +2,7 @@
 
 SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) and a first Ctrl-C ask the run to bring what
 it began to its end, and to drop what takes longer than a time of grace. A second Ctrl-C ends the process at once, which
-is as safe as `kill -9`: the ledger holds. Other commands have nothing that must be brought to its end: the signals end
-them where they are.
+is as safe as `kill -9`: the ledger holds. A search for damage is asked in the same way; it drops what it began.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -47,11 +46,10 @@ class Stop:
         """Whether the time of grace is over."""
         return bool(self.signal_name) and 0 < self._grace_s < time.monotonic() - self._asked_at_s
 
-    def error(self) -> StopRequestedError | KeyboardInterrupt:
-        """What the run shall end with once everything in flight is done."""
+    def error(self, begun: str = "what was begun is done") -> StopRequestedError | KeyboardInterrupt:
+        """What to end with once everything in flight is as `begun` says."""
         if self.signal_name == "SIGINT":
             return KeyboardInterrupt()
-        begun = "what was begun is done"
         if self.num_dropped:
             begun = f"{self.num_dropped} rows did not end within --grace {self._grace_s:g} s and were dropped"
         return StopRequestedError(f"stopped by {self.signal_name}; {begun}, run again to go on")
@@ -68,27 +66,9 @@ def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
             os._exit(130)
         stop.request(signal.Signals(number).name)
 
-    with _handling(handle, _POLITE):
-        yield stop
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 in it raise StopRequestedError in the main thread, as Ctrl-C raises KeyboardInterrupt."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        raise StopRequestedError(f"stopped by {name}; what was done is kept, run again to go on")
-
-    with _handling(handle, [number for number in _POLITE if number != signal.SIGINT]):
-        yield
-
-
-@contextmanager
-def _handling(handle: Callable[[int, FrameType | None], None], numbers: Sequence[int]) -> Iterator[None]:
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in _POLITE}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
