@@ -45,6 +45,8 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[R
             raise UsageError(f"{path} is an image; say with --masks where its mask is")
         return read_image(path, masks)
     if masks is not None:
+        if not path.exists():
+            raise ManifestError(f"{path} does not exist; with --masks it is a folder of images, or one image")
         raise UsageError("--masks goes with an image or a folder of images; a manifest names the mask of each row")
     return _rows_of(_source(path))
 

@@ -16,7 +16,7 @@ from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.execution.worker import WorkerSettings, automatic_workers
 from inpaint_batch.processes import num_cores
-from inpaint_batch.runtime.select import select_engine
+from inpaint_batch.runtime.select import check_choice, select_engine
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ def choose_executor(config: RunConfig) -> Literal["local", "process", "ray"]:
             "--executor process, or --executor ray on a cluster"
         )
     return chosen
+
+
+def check_executor(config: RunConfig) -> None:
+    """Raise what `open_executor` would raise and what can be told before anything is written or started."""
+    if choose_executor(config) != "ray":  # its nodes may have a model that is not here
+        check_choice(config.engine, config.model, config.precision)
 
 
 def num_visible_gpus() -> int:

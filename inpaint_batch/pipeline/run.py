@@ -19,6 +19,7 @@ from inpaint_batch.errors import (
 from inpaint_batch.execution.identity import content_digest, object_version
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.logids import HumanFormatter, in_run
+from inpaint_batch.pipeline.executors import check_executor
 from inpaint_batch.pipeline.manifest_rows import ManifestRows
 from inpaint_batch.pipeline.status import begin_run_file
 from inpaint_batch.pipeline.stop import Stop
@@ -48,6 +49,7 @@ def run_manifest(
         rows = ManifestRows(manifest, masks, config)
         object_version.cache_clear()
         content_digest.cache_clear()
+        check_executor(config)
         with open_place(config) as (config, remote):
             folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
             check_output_root(config.output, folders)
@@ -85,7 +87,8 @@ def _run(
                     work.do(rows)
             except BaseException as error:
                 exit_code = exit_code_of(error)
-                progress.finish(summary.tally, exit_code)
+                if summary.engine:  # else nothing has begun that could be told to have ended
+                    progress.finish(summary.tally, exit_code)
                 if not isinstance(error, InpaintBatchError | KeyboardInterrupt):
                     log.error("the run ended by what nobody foresaw", exc_info=error)
                 with suppress(OSError, StorageError, RowError):  # a full disk shall not hide why the run ended

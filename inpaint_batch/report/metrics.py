@@ -34,13 +34,16 @@ class MetricsProgress(Progress):
     """Tells another progress everything, and keeps the file."""
 
     def __init__(self, inner: Progress, path: Path) -> None:
-        """Raises MissingDependencyError without prometheus-client, ConfigError where there is no such folder."""
+        """Raises MissingDependencyError without prometheus-client, ConfigError for a name that nobody would collect, or no folder."""
         try:
             import prometheus_client
         except ImportError as error:
             raise MissingDependencyError(
                 f"--metrics needs prometheus-client ({error}): pip install 'inpaint-batch[metrics]'"
             ) from error
+        if path.suffix != ".prom":
+            wanted = path.with_suffix(".prom").name
+            raise ConfigError(f"--metrics {path}: the collector reads only names that end in .prom; call it {wanted}")
         if not path.parent.is_dir():
             raise ConfigError(f"--metrics {path}: there is no folder {path.parent}; create it first")
         self._write_to = prometheus_client.write_to_textfile

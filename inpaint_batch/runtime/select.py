@@ -33,12 +33,27 @@ def select_engine(
         from inpaint_batch.runtime.testing import FaultyEngine, IdentityEngine
 
         return FaultyEngine.parse(engine) if engine != "identity" else IdentityEngine()
+    _check_names(engine, precision)
+    inner = _select_real(engine, model, precision, threads)
+    return inner if passes == 1 else MirroredEngine(inner, passes)
+
+
+def check_choice(engine: str, model: str, precision: str) -> None:
+    """Raise what `select_engine` would raise of the names and of a missing model; loads nothing."""
+    if engine == "identity" or engine.startswith("faulty:"):
+        return
+    _check_names(engine, precision)
+    if engine.startswith("torch"):
+        find_weights(model)
+    else:
+        find_model(model)
+
+
+def _check_names(engine: str, precision: str) -> None:
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}: choose {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     if precision not in ("auto", *ALL_PRECISIONS):
         raise UsageError(f"unknown precision {precision!r}: choose auto, {', '.join(ALL_PRECISIONS[:-1])} or int8")
-    inner = _select_real(engine, model, precision, threads)
-    return inner if passes == 1 else MirroredEngine(inner, passes)
 
 
 def _select_real(engine: str, model: str, precision: str, threads: int) -> Engine:

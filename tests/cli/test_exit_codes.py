@@ -156,6 +156,33 @@ def test_a_folder_in_the_place_of_a_list_is_no_bug(broken_run, capsys):
     assert broken_run(RowError(FailureCode.READ, "no row may end a run")) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (("--engine", "foo"), 2, "unknown engine 'foo'"),
+        (("--model", "none.onnx"), 6, "there is no model none.onnx"),
+        (("--engine", "torch", "--model", "none.safetensors"), 6, "there are no weights none.safetensors"),
+        (("--row-timeout", 5, "--executor", "local"), 2, "--row-timeout needs workers"),
+        (("--metrics", "run.txt"), 3, "only names that end in .prom; call it run.prom"),
+    ],
+)
+def test_what_cannot_begin_says_only_why_and_leaves_nothing(
+    monkeypatch, gallery, tmp_path, capsys, flags, code, message
+):
+    gallery.add("a.png")
+    output = tmp_path / "out"
+    assert call(monkeypatch, "run", gallery.manifest(), "--output", output, *flags) == code
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_folder_of_images_that_is_not_there(monkeypatch, tmp_path, capsys):
+    assert call(monkeypatch, "run", f"{tmp_path}/scans/", "--masks", tmp_path, "--output", tmp_path / "out") == 4
+    assert f"{tmp_path}/scans does not exist" in capsys.readouterr().err
+
+
 def test_help_version_and_nothing(monkeypatch, capsys):
     assert call(monkeypatch, "--help") == 0
     told = capsys.readouterr().out

@@ -370,9 +370,12 @@ def test_what_ends_a_run_before_it_begins(gallery, tmp_path):
         run(tmp_path / "none.csv", output)
     with pytest.raises(UsageError):
         run(gallery.folder, output)
-    assert not output.exists()
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match="there is no model"):
         run(manifest, output, engine="onnxruntime", model=str(tmp_path / "none.onnx"))
+    assert not output.exists()
+    (tmp_path / "damaged.onnx").write_bytes(b"no graph")
+    with pytest.raises(EngineError):
+        run(manifest, output, engine="onnxruntime", model=str(tmp_path / "damaged.onnx"))
     assert json.loads((output / ".inpaint-batch" / "summary.json").read_text())["exit_code"] == 6
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
