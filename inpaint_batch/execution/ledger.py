@@ -70,6 +70,7 @@ class Ledger:
         self.num_damaged = 0
         """Lines that could not be read: the torn ends of killed runs."""
         self._file: BinaryIO | None = None
+        self._file_bytes = 0
         self._unsynced = 0
         self._synced_at_s = time.monotonic()
         self._syncs = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -151,12 +152,13 @@ class Ledger:
         """
         if self._file is None:
             self._file = self._new_part()
+        line = msgspec.structs.replace(entry, at_s=int(1e3 * time.time()) / 1e3).to_line()
         with self._naming:
-            start = self._file.tell()
-            self._file.write(msgspec.structs.replace(entry, at_s=int(1e3 * time.time()) / 1e3).to_line())
+            self._file.write(line)
             self._file.flush()
         self._unsynced += 1
-        self._rows.add(entry, self._place(start))
+        self._rows.add(entry, self._place(self._file_bytes))
+        self._file_bytes += len(line)
         self._own_claims.add(_claim(entry.output, entry.image))
         if len(self._own_claims) >= OWN_CLAIMS:
             self._claims.extend(self._own_claims)
@@ -225,6 +227,7 @@ class Ledger:
             except FileExistsError:  # another shard was quicker
                 number += 1
         self._parts.append(self._folder / f"{number:06d}.jsonl")
+        self._file_bytes = 0
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)  # the name of the part, not only its content

@@ -39,7 +39,7 @@ class RowTask(msgspec.Struct, frozen=True):
     """What has changed since an earlier run did it, or had it fail (`identity.Change`, `missing` result, `failed`);
     empty where none did."""
     is_there: bool = False
-    """Whether something lies where its result goes, most likely that of an earlier run."""
+    """Whether an earlier run knew the row and something lies where its result goes, most likely its result of then."""
     attempt: int = 1
     """How often this run has begun it: more than 1 where a worker was lost with it, or memory ran out."""
 

@@ -187,7 +187,7 @@ class RowPlanner:
             why = {"done": "missing", "failed": "failed"}.get(known.status, "")
         if by_content != self._config.content_hash:
             key = row_key(row, config, self._config.tiling, self._engine, by_content=self._config.content_hash)
-        is_there = self._names.exists(claimed[0])
+        is_there = known is not None and self._names.exists(claimed[0])
         return RowTask(row, config, key, *claimed, self._facts, self._config.store, why=why, is_there=is_there)
 
     def _refused(self, row: Row | RowProblem, error: RowError, known: Known | None) -> Refused:

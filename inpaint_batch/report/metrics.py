@@ -34,7 +34,9 @@ class MetricsProgress(Progress):
     """Tells another progress everything, and keeps the file."""
 
     def __init__(self, inner: Progress, path: Path) -> None:
-        """Raises MissingDependencyError without prometheus-client, ConfigError for a name that nobody would collect, or no folder."""
+        """Raises MissingDependencyError without prometheus-client, and ConfigError for a name that nobody would collect
+        or a folder that is not there.
+        """
         try:
             import prometheus_client
         except ImportError as error:
