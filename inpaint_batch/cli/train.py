@@ -44,12 +44,23 @@ def train(
         int | None, typer.Option("--seed", metavar="N", help="Seed of crops, holes and first weights. Default: 0.")
     ] = None,
     threads: Annotated[
-        int, typer.Option("--threads", metavar="N", help="Threads of torch; 0: its own choice. Default: 0.", min=0)
+        int,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            help="Threads of torch; 0: its own choice. Default: 0.",
+            min=0,
+            show_default=False,
+        ),
     ] = 0,
     loaders: Annotated[
         int,
         typer.Option(
-            "--loaders", metavar="N", help="Threads that prepare crops; changes nothing else. Default: 2.", min=1
+            "--loaders",
+            metavar="N",
+            help="Threads that prepare crops; changes nothing else. Default: 2.",
+            min=1,
+            show_default=False,
         ),
     ] = 2,
     ray_workers: Annotated[
@@ -60,12 +71,16 @@ def train(
             help="Train in N processes on the Ray cluster of RAY_ADDRESS, or on this machine; 0: without Ray. "
             "RUN must be a folder that all machines see. Default: 0.",
             min=0,
+            show_default=False,
         ),
     ] = 0,
     device: Annotated[
         str,
         typer.Option(
-            "--device", metavar="NAME", help="cpu, cuda, cuda:N, or auto: a GPU where there is one. Default: auto."
+            "--device",
+            metavar="NAME",
+            help="cpu, cuda, cuda:N, or auto: a GPU where there is one. Default: auto.",
+            show_default=False,
         ),
     ] = "auto",
     init: Annotated[

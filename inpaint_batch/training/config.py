@@ -187,8 +187,8 @@ def _check_names(values: dict[str, Any], kind: type[TrainConfig | LossWeights], 
     for name in values:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"unknown {what} {name!r}{hint}")
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"unknown {what} {name!r}; {hint}")
 
 
 def _tuples(value: Any) -> Any:
@@ -198,9 +198,19 @@ def _tuples(value: Any) -> Any:
 def load_train_config(path: Path, defaults: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a TOML file of TrainConfig fields, with tables `[model]` and `[losses]`.
 
-    `defaults` stand in for fields that the file leaves out. Raises ConfigError for what cannot be read or is unknown.
+    `defaults` stand in for fields that the file leaves out. Raises ConfigError for what cannot be read, is unknown or
+    out of range.
     """
+    values = read_toml(path)
     try:
-        return TrainConfig.from_dict({**(defaults or {}), **tomllib.loads(path.read_text(encoding="utf-8"))})
+        return TrainConfig.from_dict({**(defaults or {}), **values})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a settings file says. Raises ConfigError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read training settings from {path}: {error}") from error

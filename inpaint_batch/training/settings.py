@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.training.checkpoint import load_checkpoint
-from inpaint_batch.training.config import TrainConfig, load_train_config
+from inpaint_batch.training.config import TrainConfig, load_train_config, read_toml
 from inpaint_batch.training.trainer import LAST
 
 FEW_SHOT: dict[str, Any] = {
@@ -55,14 +54,10 @@ def settings_of_run(
         settings = TrainConfig.from_dict(defaults)
     if pretrain:
         settings = replace(settings, pretrain=True)
-    if init is not None and not (file is not None and _names_sizes(file)):
+    if init is not None and not (file is not None and "model" in read_toml(file)):
         settings = replace(settings, model=load_generator(init).spec)
     if steps is not None:
         settings = replace(settings, steps=steps)
     if seed is not None:
         settings = replace(settings, seed=seed)
     return settings
-
-
-def _names_sizes(file: Path) -> bool:
-    return "model" in tomllib.loads(file.read_text(encoding="utf-8"))

@@ -62,7 +62,6 @@ def train(
     before; the run goes on, and raises StorageError where it would have to end without. Raises ConfigError where
     `run` holds another run.
     """
-    run.mkdir(parents=True, exist_ok=True)
     if (run / LAST).exists() and not resume:
         raise ConfigError(f"{run} already holds a training run; continue it with --resume, or choose another folder")
     if resume and init:
@@ -79,6 +78,7 @@ def train(
             state.best_psnr = _best_so_far(run, state, validation)
         elif init:
             state.start_from(init)
+        run.mkdir(parents=True, exist_ok=True)  # not before all else has been found good
         team.wait()  # nobody may look for checkpoints when the first has begun to write them
         log.info(
             "%d photographs to learn from, %d held out, %d parameters, step %d of %d, %d process(es) on %s",

@@ -215,6 +215,7 @@ def test_help_is_light(arguments):
     done = program("numpy cv2 pyvips onnxruntime tifffile imagecodecs jpeglib torch onnx ray tensorrt", *arguments)
     assert done.returncode == 0
     assert done.stderr == "[]\n"
+    assert "[default" not in done.stdout  # it stands in words already
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

@@ -161,6 +161,33 @@ def test_settings_from_toml(tmp_path: Path) -> None:
         load_train_config(file)
 
 
+def test_an_unknown_setting_is_told_with_its_file_and_what_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    for text, told in (
+        ("dialate = 3", r"settings\.toml: unknown training setting 'dialate'; known are model, losses, "),
+        ("steps = 0", r"settings\.toml: steps must be at least 1"),
+        ("[losses]\nboundery = 1", r"settings\.toml: unknown loss 'boundery'; did you mean boundary\?"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            load_train_config(file)
+    file.write_bytes(b"\xef\xbb\xbfsteps = 7")  # a byte order mark
+    assert load_train_config(file).steps == 7
+
+
+def test_what_cannot_begin_leaves_no_folder(photographs: Path, tmp_path: Path) -> None:
+    run, empty = tmp_path / "run", tmp_path / "empty"
+    empty.mkdir()
+    for data, damage, device in (
+        (tmp_path / "none", None, "cpu"),
+        (photographs, empty, "cpu"),
+        (photographs, None, "x"),
+    ):
+        with pytest.raises(ConfigError):
+            train(CONFIG, data, run, damage=damage, device=device)
+    assert not run.exists()
+
+
 def test_sigterm_saves_and_exits_75(photographs: Path, tmp_path: Path) -> None:
     config = tmp_path / "train.toml"
     sizes = "width = 8\nbottleneck_hidden = 8\nstage_widths = [8, 8, 8]\nvalue_channels = [8, 4, 4]\n"
