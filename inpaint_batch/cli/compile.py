@@ -96,6 +96,10 @@ def compile_model(
         raise UsageError("give --output DIR: the folder that receives the ONNX files")
     if not model.is_file():
         raise EngineError(f"there is no model {model}: name a file of weights, such as RUN/model.safetensors")
+    if calibrate is not None:
+        from inpaint_batch.manifest.read import read_manifest
+
+        read_manifest(calibrate).close()  # before minutes are spent on the export
     try:
         from inpaint_batch.compile.build import build_onnx, build_plan_of
     except ModuleNotFoundError as error:
@@ -126,7 +130,7 @@ def _read_recipe(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the recipe {path}: {error}") from error
     unknown = sorted(set(values) - set(DEFAULTS))

@@ -134,6 +134,7 @@ def test_a_path_that_cannot_be_is_no_bug(monkeypatch, gallery, tmp_path, capsys)
     wanted = {
         ("compile", tmp_path / "none.safetensors", "--output", output): (6, "there is no model"),
         ("compile", gallery.folder, "--output", output): (6, "there is no model"),
+        ("compile", file, "--output", output, "--calibrate", file): (4, "is empty"),
         ("report", output, "--html", output): (7, "is a folder"),
         ("report", output, "--html", too_long): (7, "File name too long"),
         ("mask", gallery.folder, "--output", file): (7, "is not a folder"),
