@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from inpaint_batch.errors import UsageError
+from inpaint_batch.words import counted
 
 app = typer.Typer(
     add_completion=False,
@@ -75,7 +76,7 @@ def prune(
         keys = {plan.key: key_here(trt, plan.key.model_hash, plan.key.precision) for plan in plans}
         plans = [plan for plan in plans if not (_runs_here(plan.key, keys[plan.key]) and is_intact(plan))]
     freed = sum(remove_plan(plan) for plan in plans) + remove_leftovers(plan_folder(), timings=everything)
-    typer.echo(f"removed {len(plans)} plans, {freed / 1e6:.1f} MB")
+    typer.echo(f"removed {counted(len(plans), 'plan')}, {freed / 1e6:.1f} MB")
 
 
 def _runs_here(key: object, here: object) -> bool:

@@ -11,6 +11,7 @@ import typer
 
 from inpaint_batch.cli import options
 from inpaint_batch.cli.settings import gather, path_or_uri, run_config
+from inpaint_batch.words import counted
 
 if TYPE_CHECKING:
     from inpaint_batch.errors import RowError
@@ -193,6 +194,6 @@ def mask(
     before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""
     look = f"look at {output / 'review.html'}" if review else "look at the masks"
     typer.echo(
-        f"{totals.num_found} images with a mask{mean}, {totals.num_clean} without{before}; {look}, then: "
+        f"{counted(totals.num_found, 'image')} with a mask{mean}, {totals.num_clean} without{before}; {look}, then: "
         f"inpaint-batch run {output / MANIFEST} --output RESTORED"
     )

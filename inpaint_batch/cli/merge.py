@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.words import counted
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -28,5 +29,6 @@ def merge(
     rows = merged["rows"]
     left = f"{rows['left']} left as they were, " if rows["left"] else ""
     typer.echo(
-        f"{len(merged['shards'])} shards: {rows['done']} rows done, {rows['skipped']} done before, {left}none failed"
+        f"{counted(len(merged['shards']), 'shard')}: {counted(rows['done'], 'row')} done, "
+        f"{rows['skipped']} done before, {left}none failed"
     )

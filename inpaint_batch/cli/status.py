@@ -11,6 +11,7 @@ import typer
 
 from inpaint_batch.cli import options
 from inpaint_batch.report.durations import roughly
+from inpaint_batch.words import counted
 
 if TYPE_CHECKING:
     from inpaint_batch.pipeline.status import ShardStatus
@@ -39,9 +40,10 @@ def status(
         return
     for shard in shards if len(shards) > 1 else []:
         typer.echo(_sentence(shard, now_s))
+    rows = counted(told["rows"], "row") if told["rows"] is not None else "an unknown number of rows"
     codes = ", ".join(f"{count} {code}" for code, count in told["failed_by_code"].items())
     typer.echo(
-        f"{told['done']} of {told['rows'] if told['rows'] is not None else 'an unknown number of'} rows done, "
+        f"{told['done']} of {rows} done, "
         + (f"{told['left']} left as they were, " if told["left"] else "")
         + f"{told['failed']} failed{f' ({codes})' if codes else ''}, {told['in_flight']} in flight; "
         f"{told['rows_per_s']:.3g} rows/s"
@@ -95,7 +97,7 @@ def _sentence(shard: ShardStatus, now_s: float) -> str:
         return f"shard {shard.shard}: not begun ({shard.num_done} of its rows done by earlier runs)"
     last = f", last activity {roughly(max(0.0, now_s - shard.last_s))} ago" if shard.last_s else ""
     return (
-        f"shard {shard.shard}: {shard.num_done} of {shard.num_rows} rows done, {shard.num_failed} failed; "
+        f"shard {shard.shard}: {shard.num_done} of {counted(shard.num_rows, 'row')} done, {shard.num_failed} failed; "
         f"{_state(shard)}{last}"
     )
 

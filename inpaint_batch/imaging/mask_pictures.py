@@ -20,6 +20,7 @@ from inpaint_batch.imaging.source import ImageSource, check_budget, check_file_s
 from inpaint_batch.imaging.tiff import read_packed, unpack
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
 from inpaint_batch.types import Box, Header, SampleArray
+from inpaint_batch.words import counted
 
 _WHAT = "mask"
 _MAX_SEGMENT_BYTES = 64 << 20
@@ -208,7 +209,11 @@ def _check(path: Path, image: vips.Image) -> None:
     if num_pages > 1:
         raise refuse(path, f"a file of {num_pages} pages or frames", "save the mask as a single one", _WHAT)
     if image.format not in _BYTES or image.interpretation not in _COLOURS or image.bands > 4:
-        kind = "in CMYK" if image.interpretation == "cmyk" else _NUMBERS.get(image.format, f"of {image.bands} bands")
+        kind = (
+            "in CMYK"
+            if image.interpretation == "cmyk"
+            else _NUMBERS.get(image.format, f"of {counted(image.bands, 'band')}")
+        )
         raise refuse(path, f"a picture {kind}", "save it as a grey PNG, white where pixels are missing", _WHAT)
 
 

@@ -27,6 +27,7 @@ from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.threads import in_turn
 from inpaint_batch.tiling.budget import Budget, estimate
 from inpaint_batch.types import Row
+from inpaint_batch.words import counted
 
 SECONDS_PER_TILE = {64: 0.0021, 128: 0.0064, 256: 0.0268}
 """One pass over a tile, the shipped INT8 model on one thread of a Xeon at 2.5 GHz; only for the rough estimate
@@ -96,7 +97,9 @@ def check_manifest(
     totals.peak_bytes = PROCESS_BYTES + max(largest_bytes, min(sum_bytes, MEMORY_BUDGET_BYTES))
     report.totals(totals)
     if totals.num_bad:
-        raise RowsFailedError(f"{totals.num_bad} of {totals.num_rows} rows would fail; correct them as said above")
+        raise RowsFailedError(
+            f"{totals.num_bad} of {counted(totals.num_rows, 'row')} would fail; correct them as said above"
+        )
     return totals
 
 

@@ -34,6 +34,7 @@ from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.threads import in_turn
 from inpaint_batch.types import BoolArray, Box, FloatArray
+from inpaint_batch.words import counted
 
 MANIFEST = "manifest.csv"
 CLEAN = "clean.txt"
@@ -134,7 +135,7 @@ def find_damage(
         write_review(output, [Preview(item.image, item.output, seen.coverage, seen.shares) for item, seen in kept])
     if num_failed:
         raise RowsFailedError(
-            f"{num_failed} of {len(items)} images could not be looked at; {output / MANIFEST} has the others"
+            f"{num_failed} of {counted(len(items), 'image')} could not be looked at; {output / MANIFEST} has the others"
         )
     coverages = [seen.coverage for _, seen in kept if seen.coverage]
     return Totals(len(kept), len(clean), num_before, float(np.mean(coverages)) if coverages else 0.0)

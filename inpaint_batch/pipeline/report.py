@@ -22,6 +22,7 @@ from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.uris import joined
+from inpaint_batch.words import counted
 
 PAGE = "report.html"
 """Name of the page in the state folder, where no other is wanted."""
@@ -121,7 +122,7 @@ def _by_chance(result: LedgerEntry) -> bytes:
 def _sentence(shards: list[ShardStatus]) -> str:
     done = sum(shard.num_done for shard in shards)
     known = all(shard.num_rows is not None for shard in shards)
-    rows = str(sum(shard.num_rows or 0 for shard in shards)) if known else "an unknown number of"
+    rows = counted(sum(shard.num_rows or 0 for shard in shards), "row") if known else "an unknown number of rows"
     codes = sum((shard.by_code for shard in shards), Counter[str]())
     left = sum(shard.num_left for shard in shards)
     failed = (
@@ -131,7 +132,7 @@ def _sentence(shards: list[ShardStatus]) -> str:
     )
     states = Counter(shard.state if shard.exit_code is None else f"exit code {shard.exit_code}" for shard in shards)
     of_runs = next(iter(states)) if len(shards) == 1 else f"{len(shards)} shards: {_counts(states)}"
-    return f"{done} of {rows} rows done, {failed}; {of_runs}."
+    return f"{done} of {rows} done, {failed}; {of_runs}."
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from inpaint_batch.errors import StopRequestedError
+from inpaint_batch.words import counted
 
 _POLITE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 
@@ -51,7 +52,7 @@ class Stop:
         if self.signal_name == "SIGINT":
             return KeyboardInterrupt()
         if self.num_dropped:
-            begun = f"{self.num_dropped} rows did not end within --grace {self._grace_s:g} s and were dropped"
+            begun = f"dropped {counted(self.num_dropped, 'row')} that did not end within --grace {self._grace_s:g} s"
         return StopRequestedError(f"stopped by {self.signal_name}; {begun}, run again to go on")
 
 

@@ -26,6 +26,7 @@ from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.report.tally import FailedRow, RowReport
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.types import Row
+from inpaint_batch.words import counted
 
 SKIPPED_TOLD = 1000
 """Rows done before after which the progress is told of them."""
@@ -103,12 +104,15 @@ class Work:
         failures = f"{config.place}/{STATE_FOLDER}/failures{state_ending(config.part)}.csv"
         if self._limit_reached():
             raise FailureLimitError(
-                f"{self._tally.num_failed} rows failed, more than --max-failures {config.max_failures}; see {failures}"
+                f"{counted(self._tally.num_failed, 'row')} failed, more than --max-failures {config.max_failures}; "
+                f"see {failures}"
             )
         if self._tally.num_rows < num_rows and self._stop():
             raise self._stop.error()
         if self._tally.num_all_failed:
-            raise RowsFailedError(f"{self._tally.num_all_failed} of {num_rows} rows failed; reasons in {failures}")
+            raise RowsFailedError(
+                f"{self._tally.num_all_failed} of {counted(num_rows, 'row')} failed; reasons in {failures}"
+            )
 
     def _stands(self, rows: ManifestRows, engine: EngineFacts) -> bool:
         """Whether nothing has changed since an earlier run brought every row to its end; all is then counted."""
@@ -134,7 +138,9 @@ class Work:
         ledger = Ledger(self._state, fresh=config.fresh, shard=config.part)
         try:
             if ledger.num_damaged:
-                self._note(f"{ledger.num_damaged} torn lines in the ledger were passed over; their rows are done again")
+                self._note(
+                    f"passed over {counted(ledger.num_damaged, 'torn line')} in the ledger; such rows are done again"
+                )
             planner = RowPlanner(config, ledger, engine, settling)
             self._do_rows(executor, ledger, self._tasks(rows, planner, ledger))
             if redone := self._tally.redone:
@@ -160,13 +166,14 @@ class Work:
         try:
             self._execute(executor, ledger, tasks)
             if self._suspects and not self._shall_end():
-                self._note(f"the last run died with {len(self._suspects)} rows in flight; these are done one at a time")
+                in_flight = counted(len(self._suspects), "row")
+                self._note(f"the last run died with {in_flight} in flight; done last, one at a time")
             for task in sorted(self._suspects, key=lambda task: ledger.num_deaths(task.row.id)):
                 if self._shall_end():
                     return
                 self._execute(executor, ledger, iter([self._begin(task, ledger, alone=True)]))
             if self._begun and not self._shall_end():  # exit code 0 would say that they are done
-                raise RuntimeError(f"{len(self._begun)} rows have no outcome, {min(self._begun)} among them")
+                raise RuntimeError(f"no outcome of {counted(len(self._begun), 'row')}, {min(self._begun)} among them")
         finally:
             with suppress(OSError):  # what ends the run is told already
                 for task in self._begun.values():

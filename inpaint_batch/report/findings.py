@@ -10,6 +10,7 @@ from typing import IO, Any, Literal
 
 from inpaint_batch.config import LogFormat
 from inpaint_batch.report.durations import roughly
+from inpaint_batch.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ class FindingsPrinter:
             return
         tiles = ", ".join(f"{count} of {side} px" for side, count in sorted(totals.num_tiles.items()))
         self._say(
-            f"{totals.num_rows} {'row' if totals.num_rows == 1 else 'rows'}: "
+            f"{counted(totals.num_rows, 'row')}: "
             f"{totals.num_rows - totals.num_bad} ready, {totals.num_bad} would fail, "
-            f"{totals.num_warnings} warnings"
+            f"{counted(totals.num_warnings, 'warning')}"
         )
         if totals.depth == "rows":
             self._say("the manifest alone: no file was opened")
@@ -97,9 +98,9 @@ class FindingsPrinter:
             )
             return
         self._say(
-            f"estimate: {sum(totals.num_tiles.values())} tiles ({tiles or 'none'}) in {totals.num_pixels / 1e6:.4g} "
-            f"megapixels of images; about {roughly(max(1.0, totals.seconds))} on a 2-core CPU, "
-            f"{totals.peak_bytes / 2**20:.0f} MiB of memory"
+            f"estimate: {counted(totals.num_tiles.total(), 'tile')} ({tiles or 'none'}) in "
+            f"{totals.num_pixels / 1e6:.4g} megapixels of images; "
+            f"about {roughly(max(1.0, totals.seconds))} on a 2-core CPU, {totals.peak_bytes / 2**20:.0f} MiB of memory"
         )
 
     def _emit(self, event: str, **values: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from inpaint_batch.logids import Subject
+from inpaint_batch.words import counted
 
 LEAST_TILES = 64
 """A row of fewer is soon done, and not told of."""
@@ -24,7 +25,7 @@ class RowTiles(NamedTuple):
     """Tiles that were planned."""
 
     def __str__(self) -> str:
-        told = f"{self.subject.row}: {self.num_filled} of {self.num_tiles} tiles"
+        told = f"{self.subject.row}: {self.num_filled} of {counted(self.num_tiles, 'tile')}"
         return told if self.num_filled < self.num_tiles else f"{told}, writing"
 
 

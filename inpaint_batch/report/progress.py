@@ -18,6 +18,7 @@ from inpaint_batch.config import LogFormat
 from inpaint_batch.report.durations import clock
 from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
 from inpaint_batch.report.tally import RowReport, Tally
+from inpaint_batch.words import counted
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -139,7 +140,7 @@ class LineProgress(Progress):
         self._num_rows = num_rows
         self._started_s = self._told_s = time.monotonic()
         described = ", ".join(f"{name} {value}" for name, value in about.items())
-        self._say(f"{num_rows} {'row' if num_rows == 1 else 'rows'}; {described}")
+        self._say(f"{counted(num_rows, 'row')}; {described}")
 
     def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
         """A line for each large row now and then."""

@@ -215,7 +215,7 @@ def test_a_damaged_plan_is_built_again_or_pruned(machine: FakeGpu, cache: Path, 
     plan.path.unlink()
     assert "already built" not in build(fp32)[1]
     plan.path.write_bytes(b"")
-    assert CliRunner().invoke(engines_command.app, ["prune"]).stdout.startswith("removed 1 plans")
+    assert CliRunner().invoke(engines_command.app, ["prune"]).stdout.startswith("removed 1 plan,")
     assert list_plans(cache) == []
 
 
@@ -384,5 +384,5 @@ def test_prune_clears_what_belongs_to_nothing(machine: FakeGpu, cache: Path, fp3
         f"{plan.path.stem}-0.kernels",
     }
     assert list(cache.glob("timing-*.cache"))
-    assert invoke(engines_command.app, ["prune", "--all"]).stdout.startswith("removed 1 plans")
+    assert invoke(engines_command.app, ["prune", "--all"]).stdout.startswith("removed 1 plan,")
     assert {path.suffix for path in cache.iterdir()} == {".lock", ".plan"}  # the one that is too young

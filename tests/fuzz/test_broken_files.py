@@ -226,5 +226,5 @@ def test_a_run_that_loses_a_row_does_not_end_well(
 ) -> None:
     gallery.add("sound.png")
     monkeypatch.setattr(LocalExecutor, "run", lambda self, tasks, *_: (None for task in tasks if not task))
-    with pytest.raises(RuntimeError, match="1 rows have no outcome"):
+    with pytest.raises(RuntimeError, match="no outcome of 1 row,"):
         run(gallery.manifest(), tmp_path / "out")

@@ -84,7 +84,7 @@ def test_what_a_run_ends_by_is_its_last_line(gallery: Gallery, tmp_path: Path) -
     *_, end, error = events_of(text)
     assert (end["event"], end["exit_code"]) == ("end", 8)
     assert (error["event"], error["exit_code"], error["kind"]) == ("error", 8, "RowsFailedError")
-    assert "1 of 1 rows failed" in error["message"]
+    assert "1 of 1 row failed" in error["message"]
     (gallery.folder / "manifest.csv").unlink()
     stream = io.StringIO()
     with pytest.raises(ManifestError), logids.in_run(""), JsonProgress(stream):

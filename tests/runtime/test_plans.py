@@ -191,8 +191,8 @@ def test_the_commands(cache: Path, machine: SimpleNamespace) -> None:
     card = json.loads(invoke(app, ["inspect", KEY.digest[:6]]).stdout)
     assert card["key"]["driver"] == "580.1"
     assert isinstance(invoke(app, ["inspect", "zz"]).exception, UsageError)
-    assert invoke(app, ["prune"]).stdout.startswith("removed 1 plans")
+    assert invoke(app, ["prune"]).stdout.startswith("removed 1 plan,")
     assert [plan.key for plan in list_plans(cache)] == [KEY]
-    assert invoke(app, ["prune", "--all"]).stdout.startswith("removed 1 plans")
+    assert invoke(app, ["prune", "--all"]).stdout.startswith("removed 1 plan,")
     assert list_plans(cache) == []
     assert remove_plan(write_plan(cache, KEY, b"1234", {})) > 4
