@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 import inpaint_batch
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
@@ -103,6 +104,10 @@ def build_plan_of(
         fp32 = model
         if not fp32.is_file():
             raise EngineError(f"there is no model {fp32}: check the path")
+        try:
+            onnx.load(fp32, load_external_data=False)
+        except DecodeError as error:
+            raise EngineError(f"the model {fp32} is damaged, or no ONNX file: {error}") from error
     else:
         assert output is not None
         fp32 = output / f"{name}.fp32.onnx"

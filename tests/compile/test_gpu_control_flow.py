@@ -369,6 +369,14 @@ def test_contradictions_about_torch_tensorrt_are_refused(arguments: list[str], m
     assert message in str(done.exception)
 
 
+def test_a_damaged_graph_is_told_as_that(machine: FakeGpu, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"no graph at all")
+    done = CliRunner().invoke(compile_command, [str(tmp_path / "cut.onnx"), "--target", "tensorrt"])
+    assert isinstance(done.exception, EngineError)
+    assert "cut.onnx is damaged, or no ONNX file" in str(done.exception)
+    assert not list_plans(cache)
+
+
 def test_prune_clears_what_belongs_to_nothing(machine: FakeGpu, cache: Path, fp32: Path) -> None:
     plan, _ = build(fp32, judged=())
     old = time.time() - 7200
