@@ -17,7 +17,7 @@ from inpaint_batch.imaging.read import open_image
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.comparison import Comparison, compare
-from inpaint_batch.report.page import Failed, Head, Shown, page
+from inpaint_batch.report.page import Failed, Head, Shown, is_page, page
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -86,6 +86,8 @@ def _check_place(target: Path) -> None:
         problem = f"{folder} is not a folder"
     elif not os.access(folder, os.W_OK | os.X_OK):
         problem = f"nothing may be written in {folder}"
+    elif target.exists() and not is_page(target):
+        problem = "a file that is no such page is there"
     else:
         return
     raise StorageError(f"the page cannot be written to {target}: {problem}; name another place with --html FILE")

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from inpaint_batch.report.comparison import Comparison
 
@@ -62,11 +63,22 @@ class Head:
     """Which rows are shown."""
 
 
+_TITLE = "<title>inpaint-batch: "
+_HEAD_BYTES = 512
+"""Within these the title begins."""
+
+
+def is_page(path: Path) -> bool:
+    """Whether the file is a page that `page` made. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return _TITLE.encode() in file.read(_HEAD_BYTES)
+
+
 def page(head: Head, shown: Iterable[Shown], failed: Sequence[Failed], num_failed: int) -> Iterator[str]:
     """The page, piece by piece; `failed` are those to be listed, of `num_failed` in all."""
     yield f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>inpaint-batch: {escape(head.output)}</title><style>{_STYLE}</style></head><body>
+{_TITLE}{escape(head.output)}</title><style>{_STYLE}</style></head><body>
 <h1>{escape(head.output)}</h1>
 <p>{escape(head.sentence)}</p>
 """

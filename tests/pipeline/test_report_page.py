@@ -167,6 +167,21 @@ def test_a_place_where_no_page_can_be_is_told_before_it_is_made(gallery: Gallery
     assert write_report(output, tmp_path / "new" / "page.html", num_rows=1, max_image_bytes=1 << 30).is_file()
 
 
+def test_nothing_but_an_earlier_page_is_written_over(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.add("a.png")
+    output, page = tmp_path / "out", tmp_path / "page.html"
+    run(gallery.manifest(), output)
+    before = b"<!DOCTYPE html><title>mine</title>"
+    page.write_bytes(before)
+    with pytest.raises(StorageError, match="a file that is no such page is there; name another place with --html"):
+        write_report(output, page, num_rows=0, max_image_bytes=1 << 30)
+    assert page.read_bytes() == before
+    page.unlink()
+    for _ in range(2):
+        write_report(output, page, num_rows=0, max_image_bytes=1 << 30)
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
 def test_the_command_says_where_the_page_is(gallery: Gallery, tmp_path: Path) -> None:
     gallery.add("a.png")
     output = tmp_path / "out"
