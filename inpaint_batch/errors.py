@@ -173,3 +173,10 @@ def trouble_with_a_file(error: BaseException) -> str:
     if isinstance(error, RowError) and error.code is FailureCode.WRITE:
         return f"{error.message}; check this path and what lies there"
     return ""
+
+
+def why_it_ends(error: BaseException) -> str:
+    """In one line, why a program ends that ends by this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; run again to go on"
+    return " ".join((trouble_with_a_file(error) or str(error)).split())

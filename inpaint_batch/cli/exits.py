@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from inpaint_batch.cli.settings import wants_json
-from inpaint_batch.errors import InpaintBatchError, exit_code_of, trouble_with_a_file
+from inpaint_batch.errors import InpaintBatchError, exit_code_of, trouble_with_a_file, why_it_ends
 from inpaint_batch.report.json_lines import tell_error
 
 
@@ -20,12 +20,8 @@ def tell(error: BaseException) -> None:
     Programs that asked for JSON are told on stdout first.
     """
     tell_programs(error)
-    if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; run again to go on"
-    elif isinstance(error, InpaintBatchError):
-        message = " ".join(str(error).split())
-    elif trouble := trouble_with_a_file(error):
-        message = trouble
+    if isinstance(error, InpaintBatchError | KeyboardInterrupt) or trouble_with_a_file(error):
+        message = why_it_ends(error)
     else:
         message = (
             f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}; this is a bug in inpaint-batch, "

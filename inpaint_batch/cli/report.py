@@ -21,7 +21,8 @@ def report(
         typer.Option(
             "--html",
             metavar="FILE",
-            help="Where the page goes; nothing but an earlier page is written over. Default: DIR/.inpaint-batch/report.html.",
+            help="Where the page goes; nothing but an earlier page is written over. Default: "
+            "DIR/.inpaint-batch/report.html.",
             show_default=False,
         ),
     ] = None,

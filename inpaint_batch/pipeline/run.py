@@ -15,6 +15,7 @@ from inpaint_batch.errors import (
     RowError,
     StorageError,
     exit_code_of,
+    why_it_ends,
 )
 from inpaint_batch.execution.identity import content_digest, object_version
 from inpaint_batch.execution.lock import hold_folder
@@ -92,7 +93,7 @@ def _run(
                 if not isinstance(error, InpaintBatchError | KeyboardInterrupt):
                     log.error("the run ended by what nobody foresaw", exc_info=error)
                 with suppress(OSError, StorageError, RowError):  # a full disk shall not hide why the run ended
-                    summary.write(state, exit_code, " ".join(f"{error}".split()))
+                    summary.write(state, exit_code, why_it_ends(error))
                 raise
             progress.finish(summary.tally, 0)
             summary.write(state, 0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any
 
-from inpaint_batch.errors import exit_code_of, trouble_with_a_file
+from inpaint_batch.errors import exit_code_of, why_it_ends
 from inpaint_batch.logids import Subject, current, ids
 from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
 from inpaint_batch.report.progress import LINE_EVERY_S, Progress
@@ -118,8 +118,8 @@ def tell_error(error: BaseException, stream: IO[str]) -> None:
     global _told
     if error is not _told:
         _told = error
-        message = " ".join((trouble_with_a_file(error) or f"{error}").split())
-        _print_event(stream, "error", exit_code=exit_code_of(error), kind=type(error).__name__, message=message)
+        code, kind = exit_code_of(error), type(error).__name__
+        _print_event(stream, "error", exit_code=code, kind=kind, message=why_it_ends(error))
 
 
 _told: BaseException | None = None

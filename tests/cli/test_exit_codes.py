@@ -72,7 +72,14 @@ def test_every_error_has_its_code_and_one_line(broken_run, capsys, error):
 
 def test_an_interrupt_is_130(broken_run, capsys):
     assert broken_run(KeyboardInterrupt()) == 130
-    assert "run again to go on" in capsys.readouterr().err
+    assert capsys.readouterr().err == "inpaint-batch: interrupted; run again to go on\n"
+
+
+def test_programs_hear_of_an_interrupt_what_people_hear(broken_run, capsys, monkeypatch):
+    monkeypatch.setenv("INPAINT_BATCH_LOG_FORMAT", "json")
+    assert broken_run(KeyboardInterrupt()) == 130
+    (event,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (event["event"], event["exit_code"], event["message"]) == ("error", 130, "interrupted; run again to go on")
 
 
 def test_a_bug_is_1_and_leaves_a_traceback(broken_run, capsys, tmp_path, monkeypatch):
