@@ -33,6 +33,9 @@ class TileLike(Protocol):
 
 BATCHES_AHEAD = 2
 """Full batches for which fills are started: one for the engine, and one that is made ready meanwhile."""
+MAX_HELD_PX = 64 * 256**2
+"""Pixels of tiles of open fills, filled or waiting (12 bytes each once they are filled), from which on none is started:
+else those whose last tile is of a side that comes seldom would wait for a full batch of it in ever greater number."""
 
 TileT = TypeVar("TileT", bound=TileLike)
 ResultT = TypeVar("ResultT")
@@ -82,6 +85,8 @@ class _OpenFill(Generic[TileT, ResultT]):
     generator: Fill[TileT, ResultT]
     fills: list[FloatArray | None] = field(default_factory=list)
     num_missing: int = 0
+    held_px: int = 0
+    """Pixels of its tiles that wait or are filled."""
 
 
 @dataclass(slots=True)
@@ -111,6 +116,7 @@ class Batcher(Generic[TileT, ResultT]):
         self._jobs: deque[_Job[TileT, ResultT]] = deque()  # those with fills not yet started, oldest first
         self._waiting: dict[int, deque[_Waiting[TileT, ResultT]]] = {}
         self._num_waiting = 0
+        self._held_px = 0
         self._fits: dict[int, int] = {}  # by side, how many tiles memory sufficed for, where it did not for a batch
         self._finished: list[Filled[ResultT]] = []
         self.num_jobs = 0
@@ -171,7 +177,7 @@ class Batcher(Generic[TileT, ResultT]):
 
     def _start_fills(self) -> None:
         # Few fills are open at a time, since an open one holds the pixels of its level.
-        while self._jobs and self._full_side(BATCHES_AHEAD) is None:
+        while self._jobs and self._full_side(BATCHES_AHEAD) is None and self._held_px < MAX_HELD_PX:
             job = self._jobs[0]
             started = time.perf_counter()
             try:
@@ -212,6 +218,8 @@ class Batcher(Generic[TileT, ResultT]):
         job.own_seconds += time.perf_counter() - started
         fill.fills = [None] * len(tiles)
         fill.num_missing = len(tiles)
+        fill.held_px = sum(tile.side_px**2 for tile in tiles)
+        self._held_px += fill.held_px
         for index, tile in enumerate(tiles):
             self._waiting.setdefault(tile.side_px, deque()).append(_Waiting(fill, index, tile))
         self._num_waiting += len(tiles)
@@ -286,13 +294,19 @@ class Batcher(Generic[TileT, ResultT]):
         if fill.num_missing == 0:
             filled = [pixels for pixels in fill.fills if pixels is not None]
             fill.fills = []
+            self._let_go(fill)
             self._advance(fill, filled)
+
+    def _let_go(self, fill: _OpenFill[TileT, ResultT]) -> None:
+        self._held_px -= fill.held_px
+        fill.held_px = 0
 
     def _fail(self, job: _Job[TileT, ResultT], error: Exception) -> None:
         if isinstance(error, InpaintBatchError):
             raise error
         job.error, job.cause = _as_row_error(error)
         for fill in job.open_fills:
+            self._let_go(fill)
             fill.generator.close()
         job.open_fills.clear()
         if not job.all_started:

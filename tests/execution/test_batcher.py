@@ -165,6 +165,7 @@ def test_a_fill_that_raises_while_it_prepares_fails_its_row_only():
     assert done[1].error.message == "strip 3 is damaged"
     assert done[0].error is None
     assert done[2].error is None
+    assert batcher._held_px == 0
 
 
 def test_few_fills_are_open_at_once():
@@ -183,6 +184,23 @@ def test_few_fills_are_open_at_once():
     batcher.add(0, (counted() for _ in range(100)))
     assert not batcher.hungry
     assert finish(batcher)[0].num_tiles == {64: 100}
+
+
+def test_fills_that_wait_for_a_seldom_side_are_few():
+    num_open = most = 0
+
+    def mixed() -> Generator[list[Tile], Sequence[FloatArray], float]:
+        nonlocal num_open, most
+        num_open += 1
+        most = max(most, num_open)
+        yield [Tile(0, 0.0, 256)] * 4 + [Tile(0, 0.0, 64)]
+        num_open -= 1
+        return 0.0
+
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4 if side == 256 else 1000, ready)
+    batcher.add(0, (mixed() for _ in range(100)))
+    assert finish(batcher)[0].num_tiles == {256: 400, 64: 100}
+    assert 10 <= most <= 17  # 64 tiles of 256 px, and a fill more
 
 
 def test_hungry_until_two_batches_are_full():
