@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.few_bits import reverse_bits
-from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged
+from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged, reading
 from inpaint_batch.imaging.tiff_codec import DamagedSegmentError, FileType, unpack_segments
 from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
 from inpaint_batch.types import BoolMap, Box, Header, SampleArray
@@ -48,7 +48,8 @@ class TiffSource(ImageSource):
             for run in self.layout.runs(box):
                 if 2 * self._kept_bytes >= self.cache_bytes:
                     return
-                self.read(self.layout.box_of(run))
+                with reading(self.path):
+                    self._decoded(run)
 
     def parts(self) -> Iterator[Box]:
         """As in `ImageSource`: tiles one by one, strips a few together."""

@@ -204,13 +204,8 @@ def test_a_classic_file_does_not_grow_past_its_addresses(tmp_path: Path, monkeyp
     assert caught.value.code == FailureCode.WRITE
 
 
-def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.tif"
-    samples = cases.picture("rgb", 256, 256)
-    save_tiff(path, samples, "rgb", tile=(64, 64), compression="zlib")
-    source = open_image(path, max_bytes=cases.NO_LIMIT)
-    box = Box(70, 10, 100, 40)
-    np.testing.assert_array_equal(source.read(box), samples[box.slices])
+def decoded_from_now_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The segments that are decoded, in their order; it grows with each."""
     decoded: list[int] = []
     unpack = tiff.unpack
 
@@ -219,6 +214,17 @@ def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monk
         return unpack(packed, layout, run, *rest)
 
     monkeypatch.setattr(tiff, "unpack", counted)
+    return decoded
+
+
+def test_only_touched_segments_are_decoded_and_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    samples = cases.picture("rgb", 256, 256)
+    save_tiff(path, samples, "rgb", tile=(64, 64), compression="zlib")
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    box = Box(70, 10, 100, 40)
+    np.testing.assert_array_equal(source.read(box), samples[box.slices])
+    decoded = decoded_from_now_on(monkeypatch)
     source.close()
     source.read(box)
     source.read(box)
@@ -240,14 +246,7 @@ def test_threads_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save_tiff(path, samples, "rgb", tile=(32, 32), compression="zlib")
     source = open_image(path, max_bytes=cases.NO_LIMIT)
     source.cache_bytes = cache_bytes
-    decoded: list[int] = []
-    unpack = tiff.unpack
-
-    def counted(packed: list[bytes], layout: TiffLayout, run: range, *rest: Any) -> Any:
-        decoded.extend(run)
-        return unpack(packed, layout, run, *rest)
-
-    monkeypatch.setattr(tiff, "unpack", counted)
+    decoded = decoded_from_now_on(monkeypatch)
     corners = np.random.default_rng(0).integers(0, 200, (300, 2)).tolist()
     boxes = [Box(top, left, 56, 56) for top, left in corners]
     with ThreadPoolExecutor(8) as pool:
