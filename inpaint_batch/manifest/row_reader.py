@@ -22,6 +22,7 @@ from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.paths import output_problem
 from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 from inpaint_batch.types import Row
+from inpaint_batch.words import counted
 
 _WINDOWS = os.name == "nt"
 _NEARLY_COLOUR = re.compile(r"#[0-9A-Za-z]{0,8}")
@@ -67,7 +68,9 @@ class RowReader:
                 if len(cells) > len(self._names)
                 else "write the separator also where a cell is empty"
             )
-            raise RowError(FailureCode.READ, f"{_counted(len(cells))}, the header {len(self._names)}; {advice}")
+            raise RowError(
+                FailureCode.READ, f"the row has {counted(len(cells), 'cell')}, the header {len(self._names)}; {advice}"
+            )
         cells = [*cells, ""]
         image, mask, truth, output, name = (
             cells[self._image], cells[self._mask], cells[self._truth], cells[self._output], cells[self._id],
@@ -154,10 +157,6 @@ class ImageReader(RowReader):
 def _is_drawn(column: str, cell: str) -> bool:
     """Whether a cell says that the mask is in the image."""
     return column == "mask" and MASK_IN_IMAGE.fullmatch(cell) is not None
-
-
-def _counted(num_cells: int) -> str:
-    return f"the row has {num_cells} cell{'' if num_cells == 1 else 's'}"
 
 
 def _check_locations(image: str, mask: str, truth: str, required: Sequence[str]) -> None:
