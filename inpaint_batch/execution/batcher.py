@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
+from inpaint_batch.execution.careful import CarefulRunner
 from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.types import FloatArray
 
@@ -110,14 +109,12 @@ class Batcher(Generic[TileT, ResultT]):
         What `run` returns for a tile must not depend on the other tiles. `anticipate` is told before each batch of the
         tiles that are likely to be the next.
         """
-        self._run_tiles = run
-        self._batch_size = batch_size
+        self._engine = CarefulRunner(run, batch_size)
         self._anticipate = anticipate
         self._jobs: deque[_Job[TileT, ResultT]] = deque()  # those with fills not yet started, oldest first
         self._waiting: dict[int, deque[_Waiting[TileT, ResultT]]] = {}
         self._num_waiting = 0
         self._held_px = 0
-        self._fits: dict[int, int] = {}  # by side, how many tiles memory sufficed for, where it did not for a batch
         self._finished: list[Filled[ResultT]] = []
         self.num_jobs = 0
         """Jobs added and not yet handed back."""
@@ -159,14 +156,12 @@ class Batcher(Generic[TileT, ResultT]):
         """Have what is likely to be run next made ready."""
         side = self._fullest_side()
         if side is not None:
-            self._anticipate([waiting.tile for waiting in islice(self._waiting[side], self._size(side))])
-
-    def _size(self, side: int) -> int:
-        largest = self._batch_size(side)
-        return min(largest, self._fits.get(side, largest))
+            self._anticipate([waiting.tile for waiting in islice(self._waiting[side], self._engine.batch_size(side))])
 
     def _full_side(self, num_batches: int = 1) -> int | None:
-        full = [side for side, queue in self._waiting.items() if len(queue) >= num_batches * self._size(side)]
+        full = [
+            side for side, queue in self._waiting.items() if len(queue) >= num_batches * self._engine.batch_size(side)
+        ]
         return max(full, default=None)
 
     def _fullest_side(self) -> int | None:
@@ -227,7 +222,7 @@ class Batcher(Generic[TileT, ResultT]):
     def _take(self, side: int) -> list[_Waiting[TileT, ResultT]]:
         queue = self._waiting[side]
         batch: list[_Waiting[TileT, ResultT]] = []
-        while queue and len(batch) < self._size(side):
+        while queue and len(batch) < self._engine.batch_size(side):
             waiting = queue.popleft()
             self._num_waiting -= 1
             if waiting.fill.job.error is None:
@@ -237,7 +232,7 @@ class Batcher(Generic[TileT, ResultT]):
     def _run_batch(self, side: int, batch: list[_Waiting[TileT, ResultT]]) -> None:
         started = time.perf_counter()
         self.num_batches += 1
-        filled = self._filled_or_failed(side, batch)
+        filled = self._engine.run(side, [waiting.tile for waiting in batch])
         share_s = (time.perf_counter() - started) / len(batch)
         for waiting, pixels in zip(batch, filled, strict=True):
             job = waiting.fill.job
@@ -246,48 +241,10 @@ class Batcher(Generic[TileT, ResultT]):
             if job.error is None:
                 self._deliver(waiting, pixels)
 
-    def _filled_or_failed(
-        self, side: int, batch: Sequence[_Waiting[TileT, ResultT]]
-    ) -> Sequence[FloatArray | Exception]:
-        try:
-            return self._run_tiles([waiting.tile for waiting in batch])
-        except InpaintBatchError:
-            raise
-        except Exception as error:
-            if len(batch) == 1:
-                return [error]
-            if not is_out_of_memory(error):  # one row spoils the batch for all: find out which, each tile alone
-                return [self._run_alone(waiting) for waiting in batch]
-            half = (len(batch) + 1) // 2
-            parts = [*self._filled_or_failed(side, batch[:half]), *self._filled_or_failed(side, batch[half:])]
-            if not any(isinstance(part, Exception) for part in parts):  # it was the batch, not one of its tiles
-                self._fits[side] = min(half, self._fits.get(side, half))
-            return parts
-
-    def _run_alone(self, waiting: _Waiting[TileT, ResultT]) -> FloatArray | Exception:
-        if waiting.fill.job.error is not None:
-            return waiting.fill.job.error
-        try:
-            return self._run_tiles([waiting.tile])[0]
-        except InpaintBatchError:
-            raise
-        except Exception as error:
-            return error
-
     def _deliver(self, waiting: _Waiting[TileT, ResultT], pixels: FloatArray | Exception) -> None:
         fill = waiting.fill
         if isinstance(pixels, Exception):
             self._fail(fill.job, pixels)
-            return
-        if not np.isfinite(pixels).all():
-            self._fail(
-                fill.job,
-                RowError(
-                    FailureCode.NONFINITE,
-                    "the engine returned NaN or infinity for a tile of this image; run it with another --precision or "
-                    "--model",
-                ),
-            )
             return
         fill.fills[waiting.index] = pixels
         fill.num_missing -= 1

@@ -12,7 +12,7 @@ from gallery import Gallery, tree
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import EngineError, FailureCode, RowError
-from inpaint_batch.execution import local
+from inpaint_batch.execution import stages
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import RowOutcome, RowTask
 from inpaint_batch.manifest.read import read_manifest
@@ -104,7 +104,7 @@ def test_rows_share_batches(rows, tmp_path):
 def test_no_more_rows_in_flight_than_allowed(rows, tmp_path, monkeypatch):
     lock = threading.Lock()
     now = peak = 0
-    prepare, write = local.prepare_row, local.write_row
+    prepare, write = stages.prepare_row, stages.write_row
 
     def counted_prepare(*arguments: object, **named: object) -> object:
         nonlocal now, peak
@@ -119,8 +119,8 @@ def test_no_more_rows_in_flight_than_allowed(rows, tmp_path, monkeypatch):
         with lock:
             now -= 1
 
-    monkeypatch.setattr(local, "prepare_row", counted_prepare)
-    monkeypatch.setattr(local, "write_row", counted_write)
+    monkeypatch.setattr(stages, "prepare_row", counted_prepare)
+    monkeypatch.setattr(stages, "write_row", counted_write)
     execute(tasks(rows, tmp_path / "out"), Runner(), 4, max_rows=2)
     assert 1 <= peak <= 2
 
