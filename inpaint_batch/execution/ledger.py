@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,12 +21,11 @@ from types import TracebackType
 from typing import BinaryIO
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from inpaint_batch.config import Shard
 from inpaint_batch.execution.ledger_lines import LedgerEntry, parts_of
 from inpaint_batch.execution.memory import Known, Memory
+from inpaint_batch.manifest.seen import Seen
 
 __all__ = ["Known", "Ledger", "LedgerEntry"]
 
@@ -38,8 +36,6 @@ FSYNC_S = 1.0
 
 MAX_PART_BYTES = 1 << 48
 """No part is that large."""
-OWN_CLAIMS = 1 << 16
-"""Claims of this run that are kept apart from those of the runs before it, which are sorted."""
 
 
 class Ledger:
@@ -64,9 +60,8 @@ class Ledger:
         self._rows = Memory()
         self._parts: list[Path] = []  # that hold these rows
         self._reader: tuple[Path, BinaryIO] | None = None
-        self._claims = array("q")  # of the parts that were read, unsorted
-        self._own_claims: set[int] = set()
-        self._all_claims: NDArray[np.int64] | None = None
+        self._claims = Seen()  # outputs, and what they are made of
+        self._read_archive = False
         self.num_damaged = 0
         """Lines that could not be read: the torn ends of killed runs."""
         self._file: BinaryIO | None = None
@@ -125,24 +120,14 @@ class Ledger:
 
         An output that was made of another image is not: a second manifest must not replace the results of the first.
         """
-        claim = _claim(output, image)
-        if claim in self._own_claims:
-            return True
-        claims = self._sorted_claims()
-        at = int(np.searchsorted(claims, claim))
-        return at < len(claims) and int(claims[at]) == claim
-
-    def _sorted_claims(self) -> NDArray[np.int64]:
-        if self._all_claims is None:
+        claim = (output, image)
+        if claim not in self._claims and not self._read_archive:
+            self._read_archive = True
             for folder in sorted(self._archive.glob("*/")):
                 for part in parts_of(folder):
                     for _ in self._lines(part):
                         pass
-            self._all_claims = np.empty(0, np.int64)
-        if self._claims:
-            self._all_claims = np.union1d(self._all_claims, np.array(self._claims, np.int64))
-            self._claims = array("q")
-        return self._all_claims
+        return claim in self._claims
 
     def append(self, entry: LedgerEntry) -> None:
         """Add a line, with the time in it.
@@ -159,10 +144,8 @@ class Ledger:
         self._unsynced += 1
         self._rows.add(entry, self._place(self._file_bytes))
         self._file_bytes += len(line)
-        self._own_claims.add(_claim(entry.output, entry.image))
-        if len(self._own_claims) >= OWN_CLAIMS:
-            self._claims.extend(self._own_claims)
-            self._own_claims.clear()
+        if entry.output:
+            self._claims.add((entry.output, entry.image))
         self.tick()
 
     def tick(self) -> None:
@@ -253,7 +236,8 @@ class Ledger:
                 if line is None:
                     self.num_damaged += 1
                 else:
-                    claims.append(_claim(line.output, line.image))
+                    if line.output:
+                        claims.add((line.output, line.image))
                     yield start, line
                 start += len(text)
 
@@ -272,7 +256,3 @@ class _Naming:
     ) -> None:
         if isinstance(error, OSError):
             error.filename = error.filename or str(self._folder)
-
-
-def _claim(output: str, image: str) -> int:
-    return hash((output, image))  # a number each: there may be millions

@@ -1,4 +1,4 @@
-"""What the ledger says of each row, for millions of them: about 150 bytes a row where objects would take 600."""
+"""What the ledger says of each row, for millions of them: about 60 bytes a row where objects would take 600."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from inpaint_batch.errors import FailureCode
 from inpaint_batch.execution.identity import KEY_DIGITS
 from inpaint_batch.execution.ledger_lines import LedgerEntry, Status
+from inpaint_batch.execution.packed_map import PackedMap
 
 _KEY_BYTES = KEY_DIGITS // 2
 _PLACE_BYTES = 8
@@ -16,6 +17,7 @@ _STATUS = {sign: status for status, sign in _SIGN.items()}
 _CODES = tuple(code.value for code in FailureCode)
 _RETRYABLE = 0x80
 _NO_OUTPUT = b"\0"
+_MAX_NAME_BYTES = 1 << 15
 
 
 class Known(NamedTuple):
@@ -34,40 +36,43 @@ class Known(NamedTuple):
 
 
 class Memory:
-    """The last word about every row, by a 64-bit hash of its id.
-
-    Two ids share a hash once in a million ledgers of five million rows; one of the two rows is then done again.
-    """
+    """The last word about every row, by its id; where two ids share a hash (see `PackedMap`), one is done again."""
 
     def __init__(self) -> None:
-        # Rows that killed no process are kept as bytes: a sign for the status, a capital where there is no key; of
-        # failed rows the code and the place; the key; the output, empty where it is the id.
-        self._rows: dict[int, bytes | Known] = {}
+        # A sign for the status, a capital where there is no key; of failed rows the code and the place; the key; the
+        # output, empty where it is the id. Nothing of rows that do not go into that: they are kept as they are.
+        self._rows = PackedMap()
+        self._others: dict[int, Known] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def get(self, row_id: str) -> Known | None:
         """The last word about a row, or None where there is none."""
-        found = self._rows.get(hash(row_id))
-        return _unpacked(found, row_id) if isinstance(found, bytes) else found
+        found = self._rows.get(row_id)
+        if found is None:
+            return None
+        return _unpacked(found, row_id) if found else self._others[hash(row_id)]
 
     def add(self, line: LedgerEntry, place: int = 0) -> None:
         """One line more, the next in order; `place` is where it can be read again."""
-        at = hash(line.id)
-        before = self._rows.get(at)
-        output = line.output
-        if not output and before is not None:
-            # A row that failed before it had a name for its output still owns the output of an earlier, better day.
-            output = (_unpacked(before, line.id) if isinstance(before, bytes) else before).output
-        num_deaths = 0
-        if line.status == "started":
-            num_deaths = line.alone + (before.num_deaths if isinstance(before, Known) else 0)
+        output, num_deaths = line.output, 0
+        if line.alone or not output or self._others:
+            before = self.get(line.id)
+            if not output and before is not None:
+                # A row that failed before it had a name for its output still owns that of an earlier, better day.
+                output = before.output
+            if line.status == "started":
+                num_deaths = line.alone + (before.num_deaths if before is not None else 0)
         place = place if line.status == "failed" else 0
         packed = None if num_deaths else _packed(line, output, place)
-        self._rows[at] = packed or Known(
-            line.status, line.key, output, line.code, bool(line.retryable), num_deaths, place
-        )
+        self._rows.put(line.id, packed or b"")
+        if packed is None:
+            self._others[hash(line.id)] = Known(
+                line.status, line.key, output, line.code, bool(line.retryable), num_deaths, place
+            )
+        elif self._others:
+            self._others.pop(hash(line.id), None)
 
 
 def _packed(line: LedgerEntry, output: str, place: int) -> bytes | None:
@@ -83,10 +88,12 @@ def _packed(line: LedgerEntry, output: str, place: int) -> bytes | None:
     if len(key) not in (0, _KEY_BYTES):
         return None  # of another version
     name = b"" if output == line.id else output.encode("utf-8", "surrogatepass") or _NO_OUTPUT
+    if len(name) > _MAX_NAME_BYTES:
+        return None
     return (sign if key else sign.upper()).encode() + about + key + name
 
 
-def _unpacked(packed: bytes, row_id: str) -> Known:
+def _unpacked(packed: bytearray, row_id: str) -> Known:
     sign = chr(packed[0])
     status = _STATUS[sign.lower()]
     code, place, start = "", 0, 1

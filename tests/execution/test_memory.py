@@ -80,7 +80,7 @@ def test_the_last_word_is_kept_in_whatever_form(entries):
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
-def test_a_row_takes_less_than_200_bytes(status):
+def test_a_row_takes_less_than_90_bytes(status):
     code = "read" if status == "failed" else ""
     tracemalloc.start()
     try:
@@ -92,6 +92,6 @@ def test_a_row_takes_less_than_200_bytes(status):
             memory.add(
                 LedgerEntry(id=name, key=key, status=status, output=name, code=code, message=message), number << 10
             )
-        assert tracemalloc.get_traced_memory()[0] < 200 * 20_000
+        assert tracemalloc.get_traced_memory()[0] < 90 * 20_000
     finally:
         tracemalloc.stop()
