@@ -93,7 +93,7 @@ def _packed(line: LedgerEntry, output: str, place: int) -> bytes | None:
     return (sign if key else sign.upper()).encode() + about + key + name
 
 
-def _unpacked(packed: bytearray, row_id: str) -> Known:
+def _unpacked(packed: bytes, row_id: str) -> Known:
     sign = chr(packed[0])
     status = _STATUS[sign.lower()]
     code, place, start = "", 0, 1

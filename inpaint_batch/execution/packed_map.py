@@ -28,13 +28,13 @@ class PackedMap:
     def __len__(self) -> int:
         return len(self._hashes) - 1
 
-    def get(self, key: Hashable) -> bytearray | None:
+    def get(self, key: Hashable) -> bytes | None:
         """What was put last under `key`; None where nothing was."""
         number = self._slots[self._slot(hash(key))]
         if not number:
             return None
         place = self._places[number]
-        return self._log[place : place + self._sizes[number]]
+        return bytes(self._log[place : place + self._sizes[number]])
 
     def put(self, key: Hashable, value: bytes) -> None:
         """Keep `value`, where the one before was if that is as long. Raises OverflowError where it is too long."""

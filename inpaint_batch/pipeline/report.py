@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from inpaint_batch.errors import RowError, StorageError, UsageError
 from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
+from inpaint_batch.execution.packed_map import PackedMap
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
@@ -30,6 +31,7 @@ WIDEST_SHARE = 1 / 3
 """Part of the rows on the page that are there for the size of their holes or a warning; the others are by chance."""
 MAX_FAILED = 500
 """Failures that are listed."""
+_OUTCOMES = {"done": b"d", "failed": b"f"}
 
 
 @dataclass(slots=True)
@@ -96,21 +98,36 @@ def _check_place(target: Path) -> None:
 def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], list[Failed], int]:
     """Results to show, failures to list, and how many there are of these."""
     widest, by_chance = _First(num_rows or 1 << 60, _by_width), _First(num_rows or 1 << 60, _by_chance)
-    failed: dict[str, Failed] = {}
+    outcomes = PackedMap()  # by id, of millions
+    num_failed = 0
     for line in read_lines(state):
+        if line.status not in _OUTCOMES:
+            continue
+        num_failed -= outcomes.get(line.id) == _OUTCOMES["failed"]
+        outcomes.put(line.id, _OUTCOMES[line.status])
         if line.status == "failed":
-            failed[line.id] = Failed(line.id, line.code, line.message)
+            num_failed += 1
             for kept in (widest.kept, by_chance.kept):
                 kept.pop(line.id, None)
-        elif line.status == "done":
-            failed.pop(line.id, None)
+        else:
             widest.add(line)
             by_chance.add(line)
     first = widest.ranked()[: round(num_rows * WIDEST_SHARE) or None] if num_rows else widest.ranked()
     already = {each.id for each in first}
     others = [each for each in by_chance.ranked() if each.id not in already]
     chosen = [*first, *(others[: num_rows - len(first)] if num_rows else others)]
-    return chosen, list(failed.values())[:MAX_FAILED], len(failed)
+    return chosen, _listed(state, outcomes) if num_failed else [], num_failed
+
+
+def _listed(state: Path, outcomes: PackedMap) -> list[Failed]:
+    """The first failures. Read anew: before the end of the ledger nobody knows which rows those are."""
+    listed: dict[str, Failed] = {}
+    for line in read_lines(state):
+        if line.status != "failed" or outcomes.get(line.id) != _OUTCOMES["failed"]:
+            continue
+        if line.id in listed or len(listed) < MAX_FAILED:
+            listed[line.id] = Failed(line.id, line.code, line.message)
+    return list(listed.values())
 
 
 def _by_width(result: LedgerEntry) -> tuple[bool, float, str]:

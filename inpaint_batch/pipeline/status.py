@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
 from inpaint_batch.execution.ledger_lines import read_lines
 from inpaint_batch.execution.lock import holder_of
+from inpaint_batch.execution.packed_map import PackedMap
 from inpaint_batch.processes import lives, process_name
 from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.storage.atomic import atomic_write
@@ -156,25 +157,25 @@ def _begun(state: Path, shard: Shard) -> ShardStatus:
 
 def _count_ledger(state: Path, found: dict[Shard, ShardStatus]) -> None:
     shards = list(found)
-    last: dict[str, str] = {}  # id -> last word: a code for failed rows, else the status
+    last = PackedMap()  # the last word by id: a code for failed rows, else the status
+    words: defaultdict[Shard, Counter[str]] = defaultdict(Counter)
     since_s = time.time() - RATE_WINDOW_S
     for line in read_lines(state):
-        shard = found[_shard_of(line.id, shards)]
-        last[line.id] = line.code or line.status
-        shard.last_s = max(shard.last_s, line.at_s)
-        shard.num_recent += line.status == "done" and line.at_s >= max(since_s, shard.started_s)
-    for row_id, word in last.items():
-        shard = found[_shard_of(row_id, shards)]
-        if word == "done":
-            shard.num_done += 1
-        elif word == "started":
-            shard.num_in_flight += shard.state == "running"
-        elif word != "dropped":
-            shard.by_code[word] += 1
-
-
-def _shard_of(row_id: str, shards: list[Shard]) -> Shard:
-    return shards[Shard.index_of(row_id, len(shards)) - 1]
+        of = shards[Shard.index_of(line.id, len(shards)) - 1]
+        word = line.code or line.status
+        if before := last.get(line.id):
+            words[of][before.decode()] -= 1
+        words[of][word] += 1
+        last.put(line.id, word.encode())
+        found[of].last_s = max(found[of].last_s, line.at_s)
+        found[of].num_recent += line.status == "done" and line.at_s >= max(since_s, found[of].started_s)
+    for of, counts in words.items():
+        shard = found[of]
+        shard.num_done = counts.pop("done", 0)
+        in_flight = counts.pop("started", 0)
+        shard.num_in_flight = in_flight if shard.state == "running" else 0
+        del counts["dropped"]
+        shard.by_code = +counts
 
 
 def _ending(shard: Shard) -> str:
