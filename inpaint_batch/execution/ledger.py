@@ -144,7 +144,7 @@ class Ledger:
         self._unsynced += 1
         self._rows.add(entry, self._place(self._file_bytes))
         self._file_bytes += len(line)
-        if entry.output:
+        if entry.status == "started":  # before anything of that name can appear
             self._claims.add((entry.output, entry.image))
         self.tick()
 
