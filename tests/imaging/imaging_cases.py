@@ -9,7 +9,9 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
@@ -20,6 +22,10 @@ from inpaint_batch.types import Box, Patch
 
 NO_LIMIT = 1 << 40
 BANDS = {"grey": 1, "grey_alpha": 2, "rgb": 3, "rgba": 4}
+newer_codecs = pytest.mark.skipif(
+    not hasattr(imagecodecs, "CCITTFAX4"), reason="this imagecodecs reads no fax 4 and writes no 2 or 4 bits"
+)
+"""For tests that use imagecodecs beyond what the program asks of it."""
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note>kept</note></x:xmpmeta>'
 
 

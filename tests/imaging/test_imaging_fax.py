@@ -32,6 +32,7 @@ def fax_file(*, min_is_white: bool, rows_per_strip: int = 97, reversed_bits: boo
     return cases.encoded(image, "TIFF", compression="group4", tiffinfo=tags, strip_size=rows_per_strip * 17)
 
 
+@cases.newer_codecs
 @pytest.mark.parametrize("reversed_bits", [False, True])
 @pytest.mark.parametrize("rows_per_strip", [16, 97])
 @pytest.mark.parametrize("min_is_white", [False, True])

@@ -91,9 +91,9 @@ def test_bytes_in_and_out_with_the_mask_white_where_known(tmp_path: Path) -> Non
     kind, sides = TensorProto.UINT8, (1, 512, 512)
     given = [value("image", 3, kind, sides), value("mask", 1, kind, sides)]
     nodes = [
-        # 0 in the hole, 255 outside, for every channel; max with 51 is 51 / 255 = 0.2 in the hole.
-        helper.make_node("Max", ["image", "mask"], ["either"]),
-        helper.make_node("Max", ["either", "dark"], ["result"]),
+        # The mask is 255 where known: the image there, 51 / 255 = 0.2 in the hole.
+        helper.make_node("Cast", ["mask"], ["known"], to=TensorProto.BOOL),
+        helper.make_node("Where", ["known", "image", "dark"], ["result"]),
     ]
     dark = {"dark": np.array(51, dtype=np.uint8)}
     output = value("result", 3, kind, sides)
