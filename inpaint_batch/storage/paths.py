@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
@@ -77,6 +78,8 @@ def safe_join(root: Path, relative: str) -> Path:
         raise RowError(FailureCode.WRITE, f"output {relative!r} {problem}")
     destination = root / relative
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            destination.parent.stat()  # finds a loop of links; resolve() follows what it can, from Python 3.13 on
         inside = destination.parent.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, not encodable
         raise RowError(FailureCode.WRITE, f"output {relative!r} cannot be a path here: {error}") from error

@@ -146,7 +146,7 @@ def test_a_path_that_cannot_be_is_no_bug(monkeypatch, gallery, tmp_path, capsys)
         ("report", output, "--html", too_long): (7, "File name too long"),
         ("mask", gallery.folder, "--output", file): (7, "is not a folder"),
         ("mask", too_long, "--output", output): (7, "File name too long"),
-        ("status", too_long): (7, "File name too long"),
+        ("status", too_long): (7, too_long.name),  # what is wrong with it, Python tells no more from 3.13 on
         ("merge", file): (7, "file"),
         ("check", too_long): (7, "File name too long"),
     }

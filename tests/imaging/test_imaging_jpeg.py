@@ -416,12 +416,13 @@ print(next(int(x.split()[1]) // 1024 for x in open("/proc/self/status") if x.sta
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hr1.jpg", "hr2.jpg", "hr3.jpg"])
 def test_fifteen_megapixels_in_little_memory(real_data: Path, tmp_path: Path, name: str) -> None:
-    """Ten scratches; measured 209, 155 and 246 MiB for the whole process. The last one has full-size chroma."""
+    """Ten scratches; measured 209, 155 and 246 MiB for the whole process, with other versions of Python and the
+    libraries up to 278. The last one has full-size chroma."""
     path, out = real_data / "highres" / name, tmp_path / name
     done = subprocess.run(
         [sys.executable, "-c", FIFTEEN_MEGAPIXELS, str(path), str(out)], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 272
+    assert int(done.stdout) < 304
     with Image.open(path) as image:
         hole = np.zeros((image.height, image.width), np.bool_)
     y, x = np.mgrid[0:300, 0:300]
