@@ -104,7 +104,7 @@ def _best_run(order: list[_Item], nearby: list[int], seed: int, side: int) -> li
     for start in starts[:: max(1, len(starts) // 8)]:
         run = [i for i in nearby if order[i].needed.left >= start and order[i].needed.right <= start + side]
         cost = sum(order[i].cost for i in run)
-        if cost > best_cost and len(run) > 1:
+        if cost > best_cost:
             best, best_cost = run, cost
     return best
 

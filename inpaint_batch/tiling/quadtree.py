@@ -58,7 +58,7 @@ def _quarters(hole: BoolMap, core: Box, image_box: Box, config: TilingConfig, *,
 
 
 def _parts(length_px: int, cut: int) -> list[tuple[int, int]]:
-    return [(0, cut), (cut, length_px)] if 0 < cut < length_px else [(0, length_px)]
+    return [(0, cut), (cut, length_px)] if cut else [(0, length_px)]
 
 
 def _cut(length_px: int, needed_px: int, config: TilingConfig, *, forced: bool) -> int:
@@ -68,8 +68,8 @@ def _cut(length_px: int, needed_px: int, config: TilingConfig, *, forced: bool) 
     if needed_px <= config.buckets_px[-1]:
         return 0
     largest_core_px = config.buckets_px[-1] - 2 * config.margin_px
-    num_tiles = max(2, -(-length_px // largest_core_px))
-    return max(1, length_px * (num_tiles // 2) // num_tiles)
+    num_tiles = -(-length_px // largest_core_px)  # at least 2: what needs more than the largest bucket is longer
+    return length_px * (num_tiles // 2) // num_tiles
 
 
 def _merge_neighbours(cores: list[Box], image_box: Box, config: TilingConfig) -> list[Box]:

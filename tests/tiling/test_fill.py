@@ -10,6 +10,7 @@ from tiling_cases import hole_maps
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.tiling.blend import LevelFill, reach, tile_weights
+from inpaint_batch.tiling.boxes import Level, Tile
 from inpaint_batch.tiling.budget import estimate
 from inpaint_batch.tiling.fill import TileInput, TileRequest, fill_window, run_fill
 from inpaint_batch.tiling.plan import Window, plan_windows
@@ -265,6 +266,20 @@ def test_the_budget_adds_up() -> None:
     times = {64: 0.01, 128: 0.04, 256: 0.1}
     assert budget.seconds == pytest.approx(sum(times[side] for side in sides))
     assert 20 * np.count_nonzero(hole) < budget.peak_bytes < 60e6
+
+
+def test_memory_is_that_of_a_level_and_of_the_coarser_one_in_the_largest_window() -> None:
+    """20 bytes a pixel of a core, 40 a pixel of a tile; of the tiles only the 16 largest are asked for at once."""
+
+    def tiles(*sides_px: int) -> tuple[Tile, ...]:
+        return tuple(Tile(Box(0, 0, 10, 10), Box(0, 0, side_px, side_px), side_px) for side_px in sides_px)
+
+    coarse, fine = Level(1, tiles(128)), Level(0, tiles(*[64] * 16, 256))
+    coarse_bytes = 100 * 20 + 128**2 * 40
+    fine_bytes = 17 * 100 * 20 + (256**2 + 15 * 64**2) * 40
+    windows = [Window(Box(0, 0, 9, 9), (coarse, fine)), Window(Box(50, 0, 9, 9), (coarse,))]
+    assert estimate(windows, seconds_per_tile={}).peak_bytes == coarse_bytes + fine_bytes
+    assert estimate(windows[1:], seconds_per_tile={}).peak_bytes == coarse_bytes
 
 
 def test_an_empty_plan_costs_nothing() -> None:

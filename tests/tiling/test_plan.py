@@ -196,3 +196,41 @@ def test_specks_inside_the_box_of_a_scratch_join_its_window() -> None:
 
 def test_no_holes_no_windows() -> None:
     assert plan_windows(np.zeros((10, 10), dtype=np.bool_), [], CONFIG) == []
+
+
+@pytest.mark.parametrize(("width_px", "sides_px"), [(40, [64, 64]), (41, [128])])
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
+def test_at_an_edge_of_the_image_a_hole_needs_no_margin_towards_it(
+    width_px: int, sides_px: list[int], quarter_turns: int
+) -> None:
+    """Of 40 + 24 px each of the two fits a tile of 64 px, cheaper than one of 128; of 41 + 24 px neither does."""
+    upright = np.zeros((900, 300), dtype=np.bool_)
+    upright[400:404, :width_px] = upright[430:434, :width_px] = True
+    for hole in (np.rot90(upright, quarter_turns), np.rot90(upright[:, ::-1].T, quarter_turns)):
+        windows = plan(np.ascontiguousarray(hole))
+        assert [tile.side_px for window in windows for tile in window.levels[0].tiles] == sides_px
+
+
+def test_the_coarsest_level_is_where_the_longer_side_fits_the_smallest_tile() -> None:
+    hole = np.ones((20, 513), dtype=np.bool_)
+    for width_px, coarsest in ((512, 3), (513, 4)):
+        (window,) = plan_windows(hole[:, :width_px], [Hole(Box(0, 0, 20, width_px), 20 * width_px, np.inf)], CONFIG)
+        assert window.levels[0].scale_log2 == coarsest
+
+
+def test_a_hole_as_deep_as_can_be_bridged_has_one_level() -> None:
+    hole = np.zeros((300, 300), dtype=np.bool_)
+    hole[100:150, 100:150] = True
+    for depth_px, num_levels in ((48.0, 1), (48.5, 2), (96.0, 2), (96.5, 3)):
+        (window,) = plan_windows(hole, [Hole(Box(100, 100, 50, 50), 2500, depth_px)], CONFIG)
+        assert len(window.levels) == num_levels
+
+
+def test_a_core_that_fits_one_tile_is_split_only_where_that_halves_its_cost() -> None:
+    """A line of 100 + 48 px needs a tile of 256, its halves of 50 + 48 px two of 128: half the cost; and they are not
+    joined again. One of 40 + 48 px needs a tile of 128, and so would each of its halves."""
+    for length_px, cores in ((100, [Box(300, 200, 1, 50), Box(300, 250, 1, 50)]), (40, [Box(300, 200, 1, 40)])):
+        hole = np.zeros((600, 600), dtype=np.bool_)
+        hole[300, 200 : 200 + length_px] = True
+        (window,) = plan(hole)
+        assert [(tile.core, tile.side_px) for tile in window.levels[0].tiles] == [(core, 128) for core in cores]

@@ -1,0 +1,74 @@
+"""The same input gives the same pixels as long as the algorithm has the same version.
+
+A row that is done is never done again while its key stays; so pixels that move without `ALGORITHM_VERSION` mix two
+kinds of results in one folder, and nobody is told. Where a test fails here: if the pixels were not meant to move, they
+must not; if they were, raise the version and write the new sums down.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gallery import Gallery, run
+from PIL import Image
+
+from inpaint_batch.execution.identity import ALGORITHM_VERSION
+from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.runtime.testing import IdentityEngine
+from inpaint_batch.types import FloatArray
+
+HEIGHT, WIDTH = 760, 620
+
+
+def picture() -> np.ndarray:
+    """A soft picture with a fixed noise of a few steps; no library's random numbers, which may move."""
+    row, column = np.mgrid[0:HEIGHT, 0:WIDTH]
+    noise = (row * 7919 + column * 104729 + row * column * 31) % 23
+    return np.stack([40 + row // 4 + noise, 60 + column // 4 + noise, 220 - (row + column) // 8 - noise], -1).astype(
+        np.uint8
+    )
+
+
+def holes() -> np.ndarray:
+    """One that takes four levels, a scratch of several tiles that runs into it, specks alone, together, at the rims."""
+    row, column = np.mgrid[0:HEIGHT, 0:WIDTH]
+    deep = (row - 300) ** 2 + (column - 260) ** 2 < 130**2
+    scratch = (abs(row - column * 5 // 4 - 10) < 2) & (column > 150)
+    specks = np.zeros((HEIGHT, WIDTH), np.bool_)
+    specks[[0, 3, 759, 0, 300, 759, 40, 52, 45], [0, 619, 0, 560, 0, 330, 520, 530, 541]] = True
+    return np.where(deep | scratch | specks, 255, 0).astype(np.uint8)
+
+
+def by_place(self: IdentityEngine, batch: TileBatch) -> FloatArray:
+    """A fill that tells what a tile was given, and where a pixel lay in it: nothing about a plan can move unseen."""
+    side = batch.side_px
+    ramp = (np.arange(side)[:, None] * 3 + np.arange(side) * 2) % 256 / np.float32(1024)
+    known = np.round(64 * batch.image.mean(axis=(2, 3), keepdims=True, dtype=np.float64)) / 256
+    guess = batch.prior * batch.prior_weight * 0.5 + known + ramp
+    return np.where(batch.hole > 0, guess, batch.image).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "sums"),
+    [
+        ({}, {1: 3675520475}),
+        ({"dilate_px": 3, "feather_px": 5}, {1: 4135819800}),
+    ],
+)
+def test_pixels_move_only_with_the_version_of_the_algorithm(
+    gallery: Gallery,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    sums: dict[int, int],
+) -> None:
+    monkeypatch.setattr(IdentityEngine, "fill", by_place)
+    Image.fromarray(picture()).save(gallery.folder / "a.png")
+    gallery.add_row("a.png", gallery.mask("mask.png", holes()))
+    run(gallery.manifest(), tmp_path / "out", row=options)
+    with Image.open(tmp_path / "out" / "a.png") as restored:
+        found = zlib.crc32(np.asarray(restored).tobytes())
+    assert found == sums[ALGORITHM_VERSION]
