@@ -41,7 +41,8 @@ def train(
         int | None, typer.Option("--steps", metavar="N", help="Optimiser steps in all. Default: 6000.", min=1)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of crops, holes and first weights. Default: 0.")
+        int | None,
+        typer.Option("--seed", metavar="N", help="Seed of crops, holes and first weights. Default: 0.", min=0),
     ] = None,
     threads: Annotated[
         int,

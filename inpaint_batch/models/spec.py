@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.tables import read_as
 
 MULTIPLE_OF_PX = 32
 """Tile sides must be multiples of this."""
@@ -44,6 +45,8 @@ class DcfSpec:
             raise ConfigError(f"all sizes of a DCF generator must be at least 1: {self}")
         if not 2 <= self.num_levels <= 4:
             raise ConfigError(f"encoder_blocks must be two to four numbers, not {list(self.encoder_blocks)}")
+        if min(*self.encoder_blocks, *self.decoder_blocks) < 0:
+            raise ConfigError(f"encoder_blocks and decoder_blocks must not be negative: {self}")
         for name in ("decoder_blocks", "stage_widths", "value_channels"):
             if len(numbers := getattr(self, name)) != self.num_stages:
                 raise ConfigError(
@@ -70,12 +73,12 @@ class DcfSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DcfSpec:
-        """The inverse of `to_dict`; raises ConfigError for a size that this version does not know."""
+        """The inverse of `to_dict`; raises ConfigError for a size that this version does not know, and for what
+        is none."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(
                 f"unknown sizes of a DCF generator: {', '.join(unknown)}; was it made by a newer version?"
             )
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**plain)
+        return read_as(cls, values)

@@ -28,10 +28,9 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +38,7 @@ from numpy.typing import NDArray
 from inpaint_batch.errors import EngineError
 from inpaint_batch.runtime.convention import TensorFacts
 from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.tables import read_as
 from inpaint_batch.types import FloatArray
 
 Order = Literal["rgb", "bgr"]
@@ -87,6 +87,10 @@ class Input:
     """`uint8` values are rounded; their range is usually [0, 255]."""
     layout: Layout = "nchw"
 
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError(f"the input {self.name} has no parts")
+
     def values(self, tile: TileBatch) -> NDArray[Any]:
         """The tensor for a batch of one."""
         stacked: NDArray[Any] = np.concatenate([part.values(tile) for part in self.parts], axis=1)
@@ -134,7 +138,7 @@ class Description:
     tiling: Tiling = Tiling()
 
     def __post_init__(self) -> None:
-        if any(side <= 0 or side % 32 for side in self.sides_px):
+        if not self.sides_px or any(side <= 0 or side % 32 for side in self.sides_px):
             raise ValueError(f"sides_px must be positive multiples of 32, not {list(self.sides_px)}")
 
 
@@ -219,7 +223,7 @@ def find_adapter(model: Path) -> Adapter | None:
     try:
         content = path.read_bytes()
         document = tomllib.loads(content.decode("utf-8"))
-        description: Description = _read(Description, document, "the file")
+        description: Description = read_as(Description, document)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -227,41 +231,3 @@ def find_adapter(model: Path) -> Adapter | None:
     except ValueError as error:
         raise EngineError(f"the adapter {path} cannot be used: {error}; engines/README.md describes it") from error
     return Adapter(description, "adapter-" + hashlib.sha256(content).hexdigest()[:16])
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """What TOML gave, as the type that a field is annotated with. Raises ValueError that says where it does not fit."""
-    inner = get_args(kind)
-    if is_dataclass(kind):
-        return _read_table(kind, value, where)
-    if get_origin(kind) is Literal:
-        if value not in inner:
-            raise ValueError(f"{where} must be {' or '.join(inner)}, not {value!r}")
-        return value
-    if get_origin(kind) is tuple:
-        many = inner[-1] is Ellipsis
-        if not isinstance(value, list) or not value or (not many and len(value) != len(inner)):
-            raise ValueError(f"{where} must be a list{'' if many else f' of {len(inner)}'}, not {value!r}")
-        return tuple(_read(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        names = {str: "text", int: "a whole number", float: "a number"}
-        raise ValueError(f"{where} must be {names[kind]}, not {value!r}")
-    return value
-
-
-def _read_table(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be a table, not {value!r}")
-    hints = get_type_hints(kind)
-    for name in value:
-        if name not in hints:
-            nearest = get_close_matches(name, hints, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(hints)
-            raise ValueError(f"{where} has an unknown key {name!r}; {hint}")
-    for each in fields(kind):
-        if each.name not in value and each.default is MISSING:
-            raise ValueError(f"{where} lacks {each.name!r}")
-    within = "" if where == "the file" else where + "."
-    return kind(**{name: _read(hints[name], item, within + name) for name, item in value.items()})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.spec import MULTIPLE_OF_PX, DcfSpec
+from inpaint_batch.tables import read_as
 from inpaint_batch.training.losses.weights import LossWeights
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -129,10 +130,23 @@ class TrainConfig:
         for low, high in (*areas, *self.curriculum):
             if not 0 < low <= high < 1:
                 raise ConfigError(f"an area must be two fractions, 0 < low <= high < 1, not {(low, high)}")
-        at_least_one = ("steps", "batch_size", "micro_batches", "discriminator_every", "validate_every")
-        for name in (*at_least_one, "checkpoint_every", "discriminator_width", "validation_crops"):
+        at_least_one: tuple[str, ...] = (
+            "steps",
+            "batch_size",
+            "micro_batches",
+            "discriminator_every",
+            "validate_every",
+        )
+        at_least_one += ("checkpoint_every", "discriminator_width", "num_validation", "validation_crops")
+        for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("seed", "warmup_steps", "weight_decay", "learning_rate", "discriminator_learning_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be finite and not negative, not {getattr(self, name)}")
+        for name in ("gradient_clip", "charbonnier_epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.max_samples is not None and self.max_samples < 1:
             raise ConfigError(f"max_samples must be at least 1, not {self.max_samples}")
         for name in ("prior_share", "jpeg_share", "grain_share", "jitter_strength"):
@@ -154,21 +168,9 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`; raises ConfigError that names an unknown key and the nearest known one."""
-        plain = {name: _tuples(value) for name, value in _from_older_versions(values).items()}
-        _check_names(plain, cls, "training setting")
-        if "model" in plain:
-            plain["model"] = DcfSpec.from_dict(dict(plain["model"]))
-        try:
-            if "losses" in plain:
-                losses = dict(plain["losses"])
-                _check_names(losses, LossWeights, "loss")
-                plain["losses"] = LossWeights(**losses)
-            return cls(**plain)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"a training setting has the wrong type: {error}") from error
+        """The inverse of `to_dict`; raises ConfigError that says which setting is unknown, of another type, or out of
+        range."""
+        return read_as(cls, _from_older_versions(values))
 
 
 def _from_older_versions(values: dict[str, Any]) -> dict[str, Any]:
@@ -180,19 +182,6 @@ def _from_older_versions(values: dict[str, Any]) -> dict[str, Any]:
         plain.setdefault("precision", "bf16" if plain["bf16"] else "fp32")
         del plain["bf16"]
     return plain
-
-
-def _check_names(values: dict[str, Any], kind: type[TrainConfig | LossWeights], what: str) -> None:
-    known = [f.name for f in fields(kind)]
-    for name in values:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"unknown {what} {name!r}; {hint}")
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value
 
 
 def load_train_config(path: Path, defaults: Mapping[str, Any] | None = None) -> TrainConfig:

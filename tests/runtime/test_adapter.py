@@ -214,6 +214,7 @@ def test_a_graph_of_one_size_takes_no_other(tmp_path: Path) -> None:
         ("", "the file lacks 'sides_px'"),
         (BGR_LAST.replace("sides_px", "side_px"), "unknown key 'side_px'; did you mean sides_px"),
         (BGR_LAST.replace("[64, 128]", "[60]"), "multiples of 32, not"),
+        (BGR_LAST.replace("[64, 128]", "[]"), r"multiples of 32, not \[\]"),
         (BGR_LAST.replace("[64, 128]", '["64"]'), r"sides_px\[0\] must be a whole number, not '64'"),
         (BGR_LAST.replace('"image"', '"photo"'), r"inputs\[0\]\.parts\[0\]\.of must be image or hole or known"),
         (BGR_LAST.replace("0.5", "2.0"), "in_hole must lie in 0..1, not 2.0"),

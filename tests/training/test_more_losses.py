@@ -193,5 +193,7 @@ def test_unknown_and_negative_weights_are_refused() -> None:
         TrainConfig.from_dict({"losses": {"totalvariation": 1.0}})
     with pytest.raises(ConfigError, match=r"losses\.colour must not be negative"):
         TrainConfig.from_dict({"losses": {"colour": -1.0}})
-    with pytest.raises(ConfigError, match="wrong type"):
+    with pytest.raises(ConfigError, match="colour must be a number, not 'much'"):
         TrainConfig.from_dict({"losses": {"colour": "much"}})
+    with pytest.raises(ConfigError, match="nothing to learn by"):
+        TrainConfig.from_dict({"losses": {"charbonnier": 0.0, "boundary": 0.0}})

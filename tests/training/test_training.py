@@ -164,9 +164,11 @@ def test_settings_from_toml(tmp_path: Path) -> None:
 def test_an_unknown_setting_is_told_with_its_file_and_what_is_known(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     for text, told in (
-        ("dialate = 3", r"settings\.toml: unknown training setting 'dialate'; known are model, losses, "),
+        ("dialate = 3", r"settings\.toml: the file has an unknown key 'dialate'; known are model, losses, "),
         ("steps = 0", r"settings\.toml: steps must be at least 1"),
-        ("[losses]\nboundery = 1", r"settings\.toml: unknown loss 'boundery'; did you mean boundary\?"),
+        ("[model]\nsteps = 1", r"model has an unknown key 'steps'; it belongs above all tables"),
+        ("boundary = 1", r"the file has an unknown key 'boundary'; it belongs in the table \[losses\]"),
+        ("[losses]\nboundery = 1", r"settings\.toml: losses has an unknown key 'boundery'; did you mean boundary\?"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=told):

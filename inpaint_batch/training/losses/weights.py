@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from inpaint_batch.errors import ConfigError
@@ -41,8 +42,10 @@ class LossWeights:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value < 0:
+            if value is not None and not 0 <= value < math.inf:
                 raise ConfigError(f"losses.{field.name} must not be negative, not {value}")
+        if not any(getattr(self, field.name) for field in fields(self)):
+            raise ConfigError("all losses are 0: there is nothing to learn by")
 
     @property
     def needs_vgg(self) -> bool:
