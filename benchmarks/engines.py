@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import OnnxEngine

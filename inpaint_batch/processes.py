@@ -1,4 +1,4 @@
-"""What a process may use, how it is named where others read of it, and whether one of that name is there."""
+"""How a process is named where others read of it, and whether one of that name is there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from pathlib import Path
 
 _TOKEN = secrets.token_hex(4)
 _NAME = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+) #(?P<kernel>[0-9a-f]+)-[0-9a-f]+")
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def process_name() -> str:

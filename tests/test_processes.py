@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from inpaint_batch import processes
-from inpaint_batch.processes import lives, num_cores, process_name
+from inpaint_batch.processes import lives, process_name
 
 
 def test_a_process_knows_itself_and_sees_another_end() -> None:
@@ -47,10 +47,3 @@ def test_what_had_the_number_of_this_process_before_it_is_gone(monkeypatch) -> N
     name = process_name()
     monkeypatch.setattr(processes, "_TOKEN", "00000000")
     assert lives(name) is False
-
-
-def test_cores_are_those_that_the_process_may_use() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    code += "from inpaint_batch.processes import num_cores; print(num_cores())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
-    assert num_cores() == len(os.sched_getaffinity(0))

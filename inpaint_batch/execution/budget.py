@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 LARGE_BLOCK_BYTES = 8 << 20
 """Blocks from this size on go back to the system when they are freed. Masks and rasters of photographs are larger;
 nearly all that the engine needs for a tile is smaller, and would cost time if it went back and forth."""
 _M_MMAP_THRESHOLD = -3
-
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUPS = Path("/proc/self/cgroup")
-
-
-@cache
-def machine_memory_bytes() -> int:
-    """Memory that this machine, or the container on it, can give to a process; a very large number where unknown."""
-    limits = [1 << 62]
-    with suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for file in _limit_files():
-        with suppress(OSError, ValueError):  # ValueError: "max"
-            limits.append(int(file.read_text()))
-    return min(limit for limit in limits if limit > 0)
-
-
-def _limit_files() -> Iterator[Path]:
-    """Where Linux says how much our control group may take, and those that it lies in (Slurm, systemd, containers)."""
-    own = {"memory.max": "", "memory/memory.limit_in_bytes": ""}  # by file: second and first generation
-    with suppress(OSError, ValueError):
-        for line in _OWN_CGROUPS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers or "memory" in controllers.split(","):
-                own["memory/memory.limit_in_bytes" if controllers else "memory.max"] = path.strip("/")
-    for name, path in own.items():
-        folder, file = (_CGROUPS / name).parent, Path(name).name
-        for below in (Path(path), *Path(path).parents):
-            yield folder / below / file
 
 
 def return_large_blocks() -> None:

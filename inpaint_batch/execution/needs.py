@@ -12,13 +12,13 @@ import numpy as np
 
 from inpaint_batch.config import PROCESS_BYTES
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.budget import machine_memory_bytes
 from inpaint_batch.holes.prepare import HoleMap
 from inpaint_batch.holes.sparse import DENSE_MAP_PX
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.side_by_side import AT_ONCE_BYTES
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import DEFAULT_CACHE_BYTES, TiffSource
+from inpaint_batch.machine import memory_bytes
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.tiling.budget import estimate
 
@@ -43,7 +43,7 @@ def row_limit_bytes(max_memory_bytes: int = 0, num_processes: int = 1) -> int:
     0 stands for a quarter of the machine's memory, or of the container's, and at least 1 GiB where there is so much;
     where more than three processes work on it, as `num_processes` says, for as much as leaves a share unused.
     """
-    machine_bytes = machine_memory_bytes()
+    machine_bytes = memory_bytes()
     share = max(_DEFAULT_SHARE, num_processes + 1)
     default_bytes = max(machine_bytes // share, min(machine_bytes // num_processes, _DEFAULT_LEAST_BYTES))
     return max((max_memory_bytes or default_bytes) - PROCESS_BYTES, 0)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from inpaint_batch.errors import MissingDependencyError, WorkerLostError
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 
 OBJECT_STORE_BYTES = 80 << 20
 """Nearly the least that Ray takes: no pixels travel."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.engine import Engine, stack_tiles
 from inpaint_batch.tiling.fill import TileInput, TileRequest
 from inpaint_batch.types import FloatArray

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 from inpaint_batch.threads import JobT, ResultT, in_turn
 
 _MAX_THREADS = 8

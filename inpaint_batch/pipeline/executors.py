@@ -15,7 +15,7 @@ from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.execution.worker import WorkerSettings, automatic_workers
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.select import check_choice, select_engine
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
 

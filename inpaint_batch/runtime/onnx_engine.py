@@ -24,7 +24,7 @@ import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
 from inpaint_batch.errors import EngineError, FailureCode, RowError
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.adapter import adapter_path
 from inpaint_batch.runtime.convention import Convention, OwnConvention, TensorFacts
 from inpaint_batch.runtime.engine import TileBatch

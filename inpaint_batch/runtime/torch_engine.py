@@ -18,7 +18,7 @@ import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
 from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyError, RowError
-from inpaint_batch.processes import num_cores
+from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch, filled_up
 from inpaint_batch.runtime.onnx_engine import TILES_PER_THREAD, checked

@@ -13,9 +13,8 @@ from PIL import Image
 
 from inpaint_batch.config import PROCESS_BYTES, RowConfig, TilingConfig
 from inpaint_batch.errors import RowError
-from inpaint_batch.execution import budget as budget_module
 from inpaint_batch.execution import needs
-from inpaint_batch.execution.budget import MemoryBudget, machine_memory_bytes
+from inpaint_batch.execution.budget import MemoryBudget
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.read import open_image
@@ -67,34 +66,9 @@ def test_never_over_under_contention():
     assert budget.used_bytes == 0
 
 
-def control_groups(folder: Path, own: str, limits: dict[str, str]) -> None:
-    (folder / "own").write_text(own)
-    for name, limit in limits.items():
-        (folder / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "fs" / name).write_text(limit)
-
-
-@pytest.mark.parametrize(
-    ("own", "limits", "smallest"),
-    [
-        ("0::/\n", {"memory.max": "70000000\n"}, 70_000_000),
-        ("0::/job/step\n", {"job/memory.max": "80000000", "job/step/memory.max": "max\n"}, 80_000_000),
-        ("4:cpu:/a\n7:memory:/slurm/job\n", {"memory/slurm/job/memory.limit_in_bytes": "90000000"}, 90_000_000),
-        ("torn", {"memory.max": "95000000"}, 95_000_000),
-    ],
-)
-def test_the_limit_of_a_control_group_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, limits: dict[str, str], smallest: int
-):
-    control_groups(tmp_path, own, limits)
-    monkeypatch.setattr(budget_module, "_CGROUPS", tmp_path / "fs")
-    monkeypatch.setattr(budget_module, "_OWN_CGROUPS", tmp_path / "own")
-    assert machine_memory_bytes.__wrapped__() == smallest
-
-
 def test_a_quarter_of_the_machine_is_for_one_process(monkeypatch: pytest.MonkeyPatch):
     for machine, process in ((16 << 30, 4 << 30), (2 << 30, 1 << 30), (700 << 20, 700 << 20)):
-        monkeypatch.setattr(needs, "machine_memory_bytes", lambda machine=machine: machine)
+        monkeypatch.setattr(needs, "memory_bytes", lambda machine=machine: machine)
         assert needs.row_limit_bytes() == process - PROCESS_BYTES
     assert needs.row_limit_bytes(500 << 20) == 200 << 20
 
@@ -103,7 +77,7 @@ def test_a_quarter_of_the_machine_is_for_one_process(monkeypatch: pytest.MonkeyP
     ("num_processes", "process"), [(1, 16 << 30), (3, 16 << 30), (7, 8 << 30), (63, 1 << 30), (128, 512 << 20)]
 )
 def test_processes_share_a_machine(monkeypatch: pytest.MonkeyPatch, num_processes: int, process: int):
-    monkeypatch.setattr(needs, "machine_memory_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(needs, "memory_bytes", lambda: 64 << 30)
     assert needs.row_limit_bytes(0, num_processes) == process - PROCESS_BYTES
     assert needs.row_limit_bytes(2 << 30, num_processes) == (2 << 30) - PROCESS_BYTES
 

@@ -117,7 +117,7 @@ def test_as_deep_as_asked(gallery, tmp_path):
 
 
 def test_workers_in_processes_share_the_memory(gallery, monkeypatch):
-    monkeypatch.setattr(needs, "machine_memory_bytes", lambda: 3 << 30)  # of which each of eight gets 384 MiB
+    monkeypatch.setattr(needs, "memory_bytes", lambda: 3 << 30)  # of which each of eight gets 384 MiB
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     gallery.add("large.png", side=3200)  # three copies of its samples take 88 MiB, beside 300 of a process
     manifest = gallery.manifest()
