@@ -34,7 +34,12 @@ def control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     [
         ("0::/\n", {"memory.max": "70000000\n"}, 70_000_000),
         ("0::/job/step\n", {"job/memory.max": "80000000", "job/step/memory.max": "max\n"}, 80_000_000),
-        ("4:cpu:/a\n7:memory:/slurm/job\n", {"memory/slurm/job/memory.limit_in_bytes": "90000000"}, 90_000_000),
+        (
+            "4:cpu:/a\n7:memory:/slurm/job\n3:pids:/b\n",
+            {"memory/slurm/job/memory.limit_in_bytes": "90000000"},
+            90_000_000,
+        ),
+        ("0::/box:7/step\n", {"box:7/memory.max": "85000000"}, 85_000_000),
         ("torn", {"memory.max": "95000000"}, 95_000_000),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from inpaint_batch.execution.budget import MemoryBudget
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.tiling.plan import plan_windows
 
 
@@ -111,6 +113,44 @@ def test_tiffs_need_their_segments_and_all_others_their_samples(tmp_path: Path):
     strip = open_image(tiff(tmp_path / "strip.tif", 4000, compression="zlib", rowsperstrip=4000), max_bytes=1 << 30)
     with pytest.raises(RowError, match=r"segments of 4000 × 4000 px are decoded at once.*tiffsave"):
         needs.check_source("strip.tif", strip, limit)
+
+
+def test_a_row_of_segments_is_kept_as_far_as_there_is_room(tmp_path: Path):
+    """Of 200,000 px of 6 bytes and the height of a segment, 256: one line more is kept; at least 64 MiB, at most a
+    quarter of what there is."""
+    source = open_image(tiff(tmp_path / "a.tif", 300, tile=(256, 256)), max_bytes=1 << 30)
+    assert isinstance(source, TiffSource)
+    for width_px, limit, kept in (
+        (200_000, 4_000_000_000, 257 * 200_000 * 6),
+        (200_000, 400_000_000, 100_000_000),
+        (1000, 4_000_000_000, 64 << 20),
+    ):
+        source.header = replace(source.header, width_px=width_px, num_bands=3, dtype="uint16")
+        assert needs.cache_bytes(source, limit) == kept
+
+
+def test_only_large_segments_are_said_to_be_in_the_way(tmp_path: Path):
+    """A segment of 256 × 256 × 2 bytes, five times, is 655,360 bytes: more than half of the first limit."""
+    tiled = open_image(tiff(tmp_path / "tiled.tif", 4000, tile=(256, 256)), max_bytes=1 << 30)
+    with pytest.raises(RowError, match=r"whose segments of 256 × 256 px are decoded at once"):
+        needs.check_source("tiled.tif", tiled, 1_310_719)
+    with pytest.raises(RowError, match=r"the image tiled\.tif \(4000 × 4000 px\) would take .* rows; raise --max-mem"):
+        needs.check_source("tiled.tif", tiled, 1_310_720)
+
+
+def test_the_sparse_maps_and_the_largest_window_count_beside_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One tile of 64 px with a core of one pixel is filled with 20 + 40 × 64² bytes."""
+    monkeypatch.setattr(needs, "needed_bytes", lambda *_: 1000)
+    source = open_image(tiff(tmp_path / "a.tif", 3000, tile=(256, 256)), max_bytes=1 << 30)
+    hole = np.zeros((3000, 3000), np.uint8)
+    hole[1500, 1500] = 255
+    holes = hole_map(hole, 1, source.header, RowConfig(), dense_px=0)
+    windows = plan_windows(holes.hole, find_holes(holes.hole), TilingConfig())
+    assert holes.num_bytes > 0
+    just_enough = 1000 + holes.num_bytes + 20 + 40 * 64**2
+    needs.check_plan(holes, windows, source, just_enough)
+    with pytest.raises(RowError, match="the largest of its holes"):
+        needs.check_plan(holes, windows, source, just_enough - 1)
 
 
 def test_masks_that_are_decoded_at_once_and_deep_holes_need_room(tmp_path: Path):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +18,7 @@ from hypothesis import strategies as st
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import StorageError
+from inpaint_batch.execution import ledger as ledger_module
 from inpaint_batch.execution.identity import row_key
 from inpaint_batch.execution.ledger import Known, Ledger, LedgerEntry
 from inpaint_batch.execution.lock import RunLock
@@ -116,6 +122,50 @@ def test_deaths_are_counted_until_a_row_comes_to_an_end(tmp_path):
     assert append("started", alone=True) == (True, 1)
     assert append("done") == (False, 0)
     ledger.close()
+
+
+def test_lines_are_forced_to_the_disk_by_number_and_by_time(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now_s=50.0)
+    monkeypatch.setattr(ledger_module, "time", SimpleNamespace(monotonic=lambda: clock.now_s, time=time.time))
+    really, forced = os.fsync, queue.SimpleQueue()
+    part = tmp_path / "ledger" / "000001.jsonl"
+
+    def fsync(descriptor):
+        really(descriptor)
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        forced.put("folder" if is_folder else part.read_bytes().count(b"\n"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ledger = Ledger(tmp_path)
+
+    def append(count):
+        for number in range(count):
+            ledger.append(LedgerEntry(id=f"{number}", key="k", status="started"))
+
+    append(63)
+    clock.now_s += 0.99
+    ledger.tick()
+    assert forced.get(timeout=10) == "folder"
+    assert forced.empty()
+    append(1)
+    assert forced.get(timeout=10) == 64
+    ledger.flush()  # which waits for that, and has nothing more to do
+    append(1)
+    clock.now_s += 1.0
+    ledger.tick()
+    assert forced.get(timeout=10) == 65
+    ledger.flush()
+    clock.now_s += 5.0
+    ledger.tick()
+    assert forced.empty()
+    append(1)
+    assert forced.get(timeout=10) == 66
+    ledger.flush()
+    append(1)
+    assert forced.empty()
+    ledger.close()
+    assert forced.get_nowait() == 67
+    assert forced.empty()
 
 
 def test_nothing_to_write_makes_no_part(tmp_path):

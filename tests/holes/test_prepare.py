@@ -72,6 +72,13 @@ def test_without_feather_the_weight_is_the_hole() -> None:
     np.testing.assert_array_equal(prepared.weight(Box(0, 0, 9, 9)), prepared.hole.astype(np.float32))
 
 
+def test_maps_that_are_one_take_their_memory_once() -> None:
+    mask = np.zeros((9, 7), np.uint8)
+    mask[4, 4] = 255
+    assert prepare(mask).num_bytes == 63
+    assert prepare(mask, dilate_px=1).num_bytes == 2 * 63
+
+
 @given(
     hnp.arrays(np.bool_, (17, 23), elements=st.sampled_from([False] * 9 + [True])),
     st.integers(0, 4),

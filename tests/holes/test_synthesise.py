@@ -49,6 +49,28 @@ def test_damage_stays_within_its_range(library: DamageLibrary, seed: int) -> Non
     assert 0.0005 < hole.mean() <= 0.13
 
 
+def test_damage_ends_at_its_target_and_not_at_the_limit(library: DamageLibrary) -> None:
+    """Shares between 0.02 and 0.2 are 0.11 on average, and the element that reaches its target goes a little beyond."""
+    shares = [library.hole(np.random.default_rng(seed), 128, 128, (0.02, 0.2)).mean() for seed in range(40)]
+    assert 0.10 < np.mean(shares) < 0.14
+
+
+def test_an_element_is_what_is_opaque_in_its_file(tmp_path: Path) -> None:
+    rgba = np.full((20, 30, 4), 255, np.uint8)
+    rgba[..., 3] = 0
+    rgba[5:9, 7, 3] = rgba[8, 7:12, 3] = 255  # an L: no row and no column of its box is full but one
+    rgba[0, 0, 3] = 127
+    cv2.imwrite(str(tmp_path / "a.png"), rgba)
+    cv2.imwrite(str(tmp_path / "b.png"), rgba[..., 3])
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((6, 5, 4), np.uint8))
+    drawn = np.zeros((4, 5), bool)
+    drawn[:, 0] = drawn[3] = True
+    library = DamageLibrary(tmp_path)
+    np.testing.assert_array_equal(library._element(0), drawn)
+    np.testing.assert_array_equal(library._element(1), drawn)
+    np.testing.assert_array_equal(library._element(2), np.zeros((6, 5), bool))
+
+
 def test_same_seed_same_hole(library: DamageLibrary) -> None:
     for draw in (stroke_hole, box_hole, library.hole):
         assert np.array_equal(draw(np.random.default_rng(5), 64, 64), draw(np.random.default_rng(5), 64, 64))
@@ -56,8 +78,9 @@ def test_same_seed_same_hole(library: DamageLibrary) -> None:
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two fractions"):
-        stroke_hole(np.random.default_rng(0), 64, 64, (0.5, 0.2))
+    for area in ((0.5, 0.2), (0.0, 0.2), (0.2, 1.0)):
+        with pytest.raises(ConfigError, match="two fractions"):
+            stroke_hole(np.random.default_rng(0), 64, 64, area)
     with pytest.raises(ConfigError, match="no PNG files"):
         DamageLibrary(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"not a picture")

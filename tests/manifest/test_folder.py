@@ -72,8 +72,8 @@ def test_an_image_without_a_mask_is_a_problem_and_the_others_go_on(images: Path,
 
 
 def test_two_images_of_one_stem(images: Path, masks: Path) -> None:
-    put(images, "a.jpg", "a.png", "b.jpg", "b.png", "c.jpg", "c.png")
-    put(masks, "a.jpg.png", "a.png.png", "b.png", "c.jpg.tif", "c.png")
+    put(images, "a.jpg", "a.png", "b.jpg", "b.png", "c.jpg", "c.png", "d.jpg", "d.png", "d.tif")
+    put(masks, "a.jpg.png", "a.png.png", "b.png", "c.jpg.tif", "c.png", "d.jpg.png", "d.webp")
     assert pairs(images, masks) == {
         "a.jpg": "a.jpg.png",
         "a.png": "a.png.png",
@@ -81,6 +81,9 @@ def test_two_images_of_one_stem(images: Path, masks: Path) -> None:
         "b.png": "mask",
         "c.jpg": "c.jpg.tif",
         "c.png": "c.png",  # c.jpg has its own: nobody else waits for this one
+        "d.jpg": "d.jpg.png",  # its own, whoever waits for the other
+        "d.png": "mask",
+        "d.tif": "mask",
     }
 
 

@@ -71,6 +71,7 @@ def test_the_numbers_of_a_run(tmp_path: Path) -> None:
     assert before_s <= found.pop(("start_time_seconds",)) <= time.time()
     (info,) = (key for key in found if key[0] == "run_info")
     assert info[1:3] == ("identity", 'a "quoted"\nname')
+    assert found[info] == 1
     assert {key: value for key, value in found.items() if key != info} == {
         ("rows_expected",): 5,
         ("rows", "done"): 2,
