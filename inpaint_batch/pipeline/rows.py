@@ -78,7 +78,7 @@ class OutputNames:
 
     def keep(self, name: str) -> bool:
         """Take a name that an earlier run gave, if the result is still there."""
-        return self._outputs.exists(name) and self._taken.add(name)
+        return self._outputs.exists(name) and self._take(name)
 
     def exists(self, name: str) -> bool:
         """Whether something of that name is in the output folder."""
@@ -86,10 +86,10 @@ class OutputNames:
 
     def reserve(self, name: str) -> None:
         """Take the name that a row of another shard will have, so that conflicts end as they do without shards."""
-        if self._taken.add(name) or self._config.on_conflict != "suffix":
+        if self._take(name) or self._config.on_conflict != "suffix":
             return
         path, number = Path(name), 1
-        while not self._taken.add(path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()):
+        while not self._take(path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()):
             number += 1
 
     def claim(self, row: Row, name: str) -> tuple[str, str] | None:
@@ -100,11 +100,13 @@ class OutputNames:
         root = self._config.output
         destination, is_there = self._outputs.place(name, row)
         is_ours = not is_there or self._owns(name, location(row.image))
-        if not self._taken.add(name):
+        if not self._take(name):
             if self._config.on_conflict != "suffix":
+                folds = self._outputs.key("A") != "A"
+                why = ", since names that differ in case alone are one file in this folder" if folds else ""
                 raise RowError(
                     FailureCode.WRITE,
-                    f"output {name!r} is already that of an earlier row; give each row its own output",
+                    f"output {name!r} is already that of an earlier row{why}; give each row its own output",
                 )
         elif is_ours:
             return name, destination
@@ -118,9 +120,13 @@ class OutputNames:
             return None
         return resolved.relative_to(root).as_posix(), str(resolved)
 
+    def _take(self, name: str) -> bool:
+        """Whether nobody had it before."""
+        return self._taken.add(self._outputs.key(name))
+
     def _is_taken(self, path: Path, wanted: str) -> bool:
         name = path.relative_to(self._config.output).as_posix()
-        return name == wanted or self._outputs.is_taken(name) or not self._taken.add(name)
+        return name == wanted or self._outputs.is_taken(name) or not self._take(name)
 
 
 class RowPlanner:

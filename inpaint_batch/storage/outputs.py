@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 from typing import Protocol
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.storage.objects import ObjectError, names_below
-from inpaint_batch.storage.paths import output_problem, refuse_input, safe_join
+from inpaint_batch.storage.paths import folds_names, output_problem, refuse_input, safe_join
 from inpaint_batch.storage.uris import joined
 from inpaint_batch.types import Row
 
@@ -25,6 +26,10 @@ class Outputs(Protocol):
 
     def is_taken(self, name: str) -> bool:
         """Whether anything is there, be it a link to nothing."""
+        ...
+
+    def key(self, name: str) -> str:
+        """What names of one and the same result have in common."""
         ...
 
     def place(self, name: str, row: Row) -> tuple[str, bool]:
@@ -47,6 +52,7 @@ class FolderOutputs:
         self._root = root
         self._prefix = os.path.join(root, "")  # noqa: PTH118  (paths are made a million times)
         self._read_only = read_only
+        self._folds = folds_names(root)
         self._checked: set[str] = set()  # folders that lie inside, and are there unless nothing is written
 
     def exists(self, name: str) -> bool:
@@ -56,6 +62,10 @@ class FolderOutputs:
     def is_taken(self, name: str) -> bool:
         """See `Outputs`."""
         return os.path.lexists(self._prefix + name)
+
+    def key(self, name: str) -> str:
+        """See `Outputs`. What makes no difference of case makes none of how an accent is put together, as a rule."""
+        return unicodedata.normalize("NFC", name).casefold() if self._folds else name
 
     def place(self, name: str, row: Row) -> tuple[str, bool]:
         """See `Outputs`."""
@@ -99,6 +109,10 @@ class StoreOutputs:
     def is_taken(self, name: str) -> bool:
         """See `Outputs`."""
         return hash(name) in self._names
+
+    def key(self, name: str) -> str:
+        """See `Outputs`."""
+        return name
 
     def place(self, name: str, row: Row) -> tuple[str, bool]:
         """See `Outputs`."""

@@ -91,6 +91,20 @@ def safe_join(root: Path, relative: str) -> Path:
     return destination
 
 
+def folds_names(folder: Path) -> bool:
+    """Whether names that differ in case alone are one file in `folder`, as on macOS, Windows, and many shares and sticks.
+
+    Asks for an entry of it by another case, or of the nearest folder that is there; False where no entry can tell.
+    """
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.isascii() and (other := entry.name.swapcase()) != entry.name:
+                return os.path.samefile(entry.path, folder / other)  # noqa: PTH121
+    return False
+
+
 def refuse_input(destination: Path, row: Row) -> None:
     """Raise RowError(WRITE) if writing `destination` would replace the image, the mask or the truth of `row`."""
     if not os.path.lexists(destination):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from inpaint_batch.errors import EngineError, ManifestError, StorageError, UsageError
 from inpaint_batch.pipeline.stop import Stop
+from inpaint_batch.storage import outputs
 from inpaint_batch.types import STAGES
 
 
@@ -319,6 +320,21 @@ def test_a_lossless_jpeg_becomes_a_png_and_never_meets_another_row(gallery, tmp_
     known[20:32, 24:40] = False
     assert np.array_equal(before[known], after[known])
     assert run(gallery.manifest(), output, row={"jpeg": "lossless"})["rows"]["skipped"] == 1
+
+
+def test_no_result_goes_where_case_makes_no_difference_and_another_lies(gallery, tmp_path, monkeypatch):
+    for name in ("a.png", "A.png", "B.png", "b.png", "e\u0301.png", "\u00e9.png"):
+        gallery.add(name)
+    output = tmp_path / "out"
+    monkeypatch.setattr(outputs, "folds_names", lambda folder: True)
+    for _ in range(2):
+        summary = run(gallery.manifest(), output)
+        assert summary["rows"]["failed_by_code"] == {"write": 3}
+        assert set(tree(output)) == {"a.png", "B.png", "e\u0301.png"}
+    failures = (output / ".inpaint-batch" / "failures.csv").read_text()
+    assert failures.count("names that differ in case alone are one file in this folder") == 3
+    assert run(gallery.manifest(), output, on_conflict="suffix")["rows"]["done"] == 3
+    assert set(tree(output)) == {"a.png", "A-1.png", "B.png", "b-1.png", "e\u0301.png", "\u00e9-1.png"}
 
 
 def test_feather_mixes_fill_and_source(gallery, tmp_path):

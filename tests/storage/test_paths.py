@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
-from inpaint_batch.storage.paths import check_output_root, output_problem, refuse_input, safe_join
+from inpaint_batch.storage.paths import check_output_root, folds_names, output_problem, refuse_input, safe_join
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
@@ -161,3 +161,14 @@ def test_output_root_in_a_loop_of_links(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(StorageError):
         check_output_root(tmp_path / "loop" / "x", [])
+
+
+def test_a_folder_tells_whether_it_makes_a_difference_of_case(tmp_path: Path) -> None:
+    assert not folds_names(tmp_path / "not" / "there")
+    (tmp_path / "1").touch()  # has no other case
+    assert not folds_names(tmp_path)
+    (tmp_path / "state").mkdir()
+    assert not folds_names(tmp_path)
+    (tmp_path / "STATE").symlink_to(tmp_path / "state")  # as such a folder would answer
+    assert folds_names(tmp_path)
+    assert folds_names(tmp_path / "not" / "there")
