@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -236,6 +237,77 @@ def test_a_silent_worker_is_asked_and_taken_away_from_the_row_that_hangs():
     assert found.pop("5.png") == FailureCode.TIMEOUT
     assert Counter(found.values()) == {"done": 29}
     assert transport.taken_away == ["a", "a"]
+
+
+class Silent(Transport):
+    """One worker that takes rows and never hands them over; how it answers a question is up to the test."""
+
+    def __init__(self) -> None:
+        super().__init__(Worker("a", works))
+        self.num_questions = 0
+        self.answers_from_look = 1
+        self.says: Pulse | WorkerGoneError = Pulse(0, ())
+
+    def call(self, worker: Worker, method: str, *arguments: Any) -> Call:
+        made = super().call(worker, method, *arguments)
+        self.num_questions += method == "pulse"
+        made.looks_left = {"do": 10**9, "pulse": self.answers_from_look}.get(method, 1)
+        return made
+
+    def pulse(self, worker: Worker) -> Pulse:
+        if isinstance(self.says, WorkerGoneError):
+            raise self.says
+        return self.says
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: now.s))
+    monkeypatch.setattr(member, "time", SimpleNamespace(monotonic=lambda: now.s))
+    return now
+
+
+def busy_with_two_rows(transport: Silent, **options: Any) -> pool.Pool:
+    workers = pool.Pool(transport, **options)
+    workers.look([], 0.0)
+    workers.send(next(workers.least_busy()), Chunk(tasks(2)), 1)
+    return workers
+
+
+def test_a_silent_worker_is_asked_every_five_seconds(clock):
+    transport = Silent()
+    workers = busy_with_two_rows(transport)
+    asked = []
+    for _ in range(24):  # seconds; the answer is taken a look after the question
+        clock.s += 0.5
+        assert workers.look([], 0.0) == []
+        asked.append(transport.num_questions)
+    assert asked == [0] * 9 + [1] * 10 + [2] * 5
+
+
+def test_a_worker_that_is_found_gone_when_asked_is_lost_with_its_rows(clock):
+    transport = Silent()
+    transport.says = WorkerGoneError("killed", of_memory=True)
+    workers = busy_with_two_rows(transport)
+    clock.s += 5.0
+    assert workers.look([], 0.0) == []
+    (loss,) = workers.look([], 0.0)
+    assert [task.row.id for chunk in loss.chunks for task in chunk.tasks] == ["0.png", "1.png"]
+    assert (loss.of_memory, loss.hung, workers.num_lost, transport.taken_away) == (True, False, 1, [])
+
+
+def test_a_worker_that_says_nothing_at_all_has_the_limit_twice_and_thirty_seconds_at_least(clock):
+    for timeout_s, patience_s in ((100.0, 200.0), (10.0, 40.0)):
+        transport = Silent()
+        transport.answers_from_look = 10**9
+        workers = busy_with_two_rows(transport, row_timeout_s=timeout_s)
+        for waited_s in (5.0, timeout_s - 5.0, patience_s - timeout_s):
+            clock.s += waited_s
+            assert workers.look([], 0.0) == []
+        clock.s += 0.5
+        (loss,) = workers.look([], 0.0)
+        assert (loss.hung, transport.taken_away) == (True, ["a"])
 
 
 def test_large_rows_are_told_of_while_they_last(monkeypatch):

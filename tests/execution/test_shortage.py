@@ -86,6 +86,13 @@ def test_fewer_rows_at_a_time_after_a_shortage_and_slowly_more_again():
     assert shortage.max_rows == 64
 
 
+def test_a_row_that_will_never_fit_is_not_tried_again():
+    shortage = Shortage(TilingConfig(), 64)
+    for failure in (Failure(FailureCode.MEMORY, "too large"), Failure(FailureCode.READ, "busy", retryable=True), None):
+        assert not shortage.takes(RowOutcome(task("a"), failure))
+    assert shortage.takes(RowOutcome(task("a"), Failure(FailureCode.MEMORY, "no memory", retryable=True)))
+
+
 def task(name: str) -> RowTask:
     return RowTask(Row(name, 2, "a.png", "m.png", name), RowConfig(), "key", name, name)
 
