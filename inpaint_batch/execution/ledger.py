@@ -26,6 +26,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.execution.ledger_lines import LedgerEntry, parts_of
 from inpaint_batch.execution.memory import Known, Memory
 from inpaint_batch.manifest.seen import Seen
+from inpaint_batch.storage.atomic import sync_folder
 
 __all__ = ["Known", "Ledger", "LedgerEntry"]
 
@@ -211,11 +212,7 @@ class Ledger:
                 number += 1
         self._parts.append(self._folder / f"{number:06d}.jsonl")
         self._file_bytes = 0
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # the name of the part, not only its content
-        finally:
-            os.close(descriptor)
+        sync_folder(self._folder)  # the name of the part, not only its content
         return file
 
     def _archive_parts(self) -> None:

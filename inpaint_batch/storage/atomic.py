@@ -105,12 +105,26 @@ def atomic_write(destination: Path) -> Iterator[Path]:
             _sync_file(temporary)
             temporary.replace(destination)
             for folder in (destination.parent, *made):
-                _sync_folder(folder)
+                sync_folder(folder)
     finally:
         if temporary is not None:
             with suppress(OSError):  # it is gone after a rename; and an error on its way must not be hidden by this one
                 temporary.unlink(missing_ok=True)
             _in_flight.pop(temporary.name, None)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in `folder` durable, on file systems where a folder can be synced at all. Raises OSError."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do not know it
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def give_up_temporaries() -> None:
@@ -219,20 +233,6 @@ def _make_folders(folder: Path) -> list[Path]:
 def _sync_file(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable, on systems where a folder can be synced at all."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do not know it
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _nearest_folder(path: Path) -> Path:

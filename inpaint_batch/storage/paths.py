@@ -92,7 +92,7 @@ def safe_join(root: Path, relative: str) -> Path:
 
 
 def folds_names(folder: Path) -> bool:
-    """Whether names that differ in case alone are one file in `folder`, as on macOS, Windows, and many shares and sticks.
+    """Whether names that differ in case alone are one file in `folder`: on macOS, and on many shares and sticks.
 
     Asks for an entry of it by another case, or of the nearest folder that is there; False where no entry can tell.
     """

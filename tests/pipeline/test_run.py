@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -320,6 +322,19 @@ def test_a_lossless_jpeg_becomes_a_png_and_never_meets_another_row(gallery, tmp_
     known[20:32, 24:40] = False
     assert np.array_equal(before[known], after[known])
     assert run(gallery.manifest(), output, row={"jpeg": "lossless"})["rows"]["skipped"] == 1
+
+
+def test_a_file_system_that_cannot_sync_folders_will_do(gallery, tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    gallery.add("a.png")
+    assert run(gallery.manifest(), tmp_path / "out")["rows"]["done"] == 1
 
 
 def test_no_result_goes_where_case_makes_no_difference_and_another_lies(gallery, tmp_path, monkeypatch):
