@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,12 +14,12 @@ import numpy as np
 from inpaint_batch.compile.quantise import Feed
 from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig, TilingConfig
 from inpaint_batch.errors import ManifestError, RowError
+from inpaint_batch.execution.prepare import mask_of
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
-from inpaint_batch.imaging.mask_json import ForImage
-from inpaint_batch.imaging.mask_pictures import drawn_mask
-from inpaint_batch.imaging.masks import Mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -80,14 +81,17 @@ def _tiles(manifest: Path, engine: Engine, tiling: TilingConfig) -> Iterator[Rea
 
 def _tiles_of(row: Row, ordinal: int, engine: Engine, tiling: TilingConfig) -> Iterator[RealTile]:
     config = row_config(row, RowConfig())
-    source = open_image(Path(row.image), max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
-    truth = open_image(Path(row.truth), max_bytes=DEFAULT_MAX_IMAGE_BYTES) if row.truth else None
-    if config.mask_from == "file":
-        image = ForImage(source.header, row.image, config.mask_image, DEFAULT_MAX_IMAGE_BYTES)
-        mask = read_mask(lambda: Path(row.mask), image, shown=row.mask, version=lambda: row.mask)
-    else:
-        drawn = drawn_mask(source, config.mask_from)
-        mask = Mask(drawn, drawn.orientation)
+    files = RowFiles(RowTask(row, config, key="", output=row.output, destination=""))
+    with closing(files), files.by_name():
+        yield from _tiles_in(files, ordinal, engine, tiling)
+
+
+def _tiles_in(files: RowFiles, ordinal: int, engine: Engine, tiling: TilingConfig) -> Iterator[RealTile]:
+    config = files.task.config
+    source = open_image(files.bring_image(), max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
+    brought = files.bring_truth()
+    truth = open_image(brought, max_bytes=DEFAULT_MAX_IMAGE_BYTES) if brought else None
+    mask = mask_of(files, source, DEFAULT_MAX_IMAGE_BYTES)
     holes = hole_map(mask.grey, mask.orientation, source.header, config)
 
     def read_rgb(box: Box) -> FloatArray:

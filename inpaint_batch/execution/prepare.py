@@ -111,7 +111,7 @@ def _prepared(
             source.close()
             return None
         watch.lap("")  # waiting is no work
-        mask = _mask(files, source, min(max_image_bytes, limit_bytes))
+        mask = mask_of(files, source, min(max_image_bytes, limit_bytes))
         if isinstance(mask.grey, MaskPieces):
             check_mask(task.row.mask, mask.grey.whole_bytes, needed, limit_bytes)
         dense = dense_px(limit_bytes)
@@ -137,7 +137,8 @@ def _prepared(
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches)
 
 
-def _mask(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
+def mask_of(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
+    """The mask of the row whose image `source` is: that of a file, or what is drawn in the image. Raises RowError."""
     row, config = files.task.row, files.task.config
     if config.mask_from != "file":
         files.mask = files.image

@@ -50,6 +50,11 @@ class RowFiles:
         self.mask = self._brought(self.task.row.mask, "mask")
         return self.mask
 
+    def bring_truth(self) -> Path | None:
+        """The same for the undamaged image; None where none is known."""
+        truth = self.task.row.truth
+        return self._brought(truth, "truth") if truth else None
+
     def find_mask(self) -> None:
         """Raise RowError(READ) where the mask is not there or may not be read, and StorageError as `bring_mask`.
 

@@ -15,7 +15,7 @@ was needed. Whoever made such a mask gives it the image's orientation tag, or re
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.types import Box, Header
 
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 _INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
@@ -49,8 +50,8 @@ class Laying(NamedTuple):
         return _turn_box(upright, shape, _INVERSE.get(self.image_orientation, 1))
 
 
-def turn(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """`samples` (h, w) as a viewer shows them under EXIF `orientation` 1..8; a view, nothing is copied."""
+def turn(samples: NDArray[ScalarT], orientation: int) -> NDArray[ScalarT]:
+    """`samples` (h, w) or (h, w, bands) as a viewer shows them under EXIF `orientation` 1..8; a view, no copy."""
     match orientation:
         case 2:
             return samples[:, ::-1]
@@ -59,18 +60,18 @@ def turn(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
         case 4:
             return samples[::-1, :]
         case 5:
-            return samples.T
+            return samples.swapaxes(0, 1)
         case 6:
             return np.rot90(samples, -1)
         case 7:
-            return samples.T[::-1, ::-1]
+            return samples.swapaxes(0, 1)[::-1, ::-1]
         case 8:
             return np.rot90(samples)
         case _:
             return samples
 
 
-def turn_back(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def turn_back(upright: NDArray[ScalarT], orientation: int) -> NDArray[ScalarT]:
     """The inverse of `turn`."""
     return turn(upright, _INVERSE.get(orientation, 1))
 

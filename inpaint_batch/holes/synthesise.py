@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.imaging.opencv import read_picture
@@ -118,15 +119,24 @@ class DamageLibrary:
             decoded = read_picture(path, cv2.IMREAD_UNCHANGED)
             if decoded is None:
                 raise ConfigError(f"damage element {path} cannot be read as PNG")
-            alpha = decoded[..., -1] if decoded.ndim == 3 and decoded.shape[2] in (2, 4) else decoded
-            if alpha.ndim == 3:
-                alpha = alpha.max(axis=2)
-            covered = alpha > ALPHA_THRESHOLD
+            covered = _covered(decoded)
             rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
             if rows.size:  # keep the tight box: most elements are small in a large transparent square
                 covered = covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             self._elements[index] = covered
         return self._elements[index]
+
+
+def _covered(samples: NDArray[np.uint8]) -> BoolArray:
+    """(h, w) of a decoded element: its alpha, where that has a shape; else where it is bright."""
+    if samples.ndim == 2:
+        return np.asarray(samples > ALPHA_THRESHOLD)
+    if samples.shape[2] in (2, 4):
+        opaque = samples[..., -1] > ALPHA_THRESHOLD
+        if not opaque.all():
+            return np.asarray(opaque)
+        samples = samples[..., :-1]
+    return np.asarray(samples.max(axis=2) > ALPHA_THRESHOLD)
 
 
 def _placed(

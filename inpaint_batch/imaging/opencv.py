@@ -19,5 +19,8 @@ def read_picture(path: Path, flags: int) -> NDArray[np.uint8] | None:
     a name that is not UTF-8.
     """
     data = np.frombuffer(path.read_bytes(), np.uint8)
-    decoded = cv2.imdecode(data, flags) if data.size else None
+    try:
+        decoded = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:  # more pixels than it takes
+        return None
     return None if decoded is None else np.asarray(decoded)

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from inpaint_batch.errors import ConfigError
+from inpaint_batch.errors import ConfigError, RowError
 from inpaint_batch.threads import in_turn
 from inpaint_batch.training.augment import augmented
 from inpaint_batch.training.config import TrainConfig
@@ -64,11 +64,12 @@ class Crops:
         self.config = config
         self.holes = HoleMaker(config, damage)
         self.share = share
+        self._told: set[Path] = set()
 
     def batch(self, step: int) -> Batch:
         """This process's share of the batch of `step`.
 
-        Photographs that cannot be decoded are replaced by other ones and logged.
+        Photographs that cannot be decoded are replaced by other ones, and each is logged once.
         """
         config = self.config
         rng = np.random.default_rng([config.seed, step])
@@ -90,10 +91,14 @@ class Crops:
     def _crop(self, rng: np.random.Generator, side: int) -> FloatArray:
         for _ in range(MAX_REPLACEMENTS):
             photograph = self.photographs[int(rng.integers(len(self.photographs)))]
-            pixels = read_rgb(photograph)
-            if pixels is None:
-                log.warning("skipping %s: it cannot be decoded, or its mask does not fit", photograph.path)
-            elif (crop := undamaged_crop(rng, pixels, side, self.config)) is not None:
+            try:
+                crop = undamaged_crop(rng, read_rgb(photograph), side, self.config)
+            except RowError as error:
+                if photograph.path not in self._told:
+                    self._told.add(photograph.path)
+                    log.warning("skipping a photograph: %s", error.message)
+                continue
+            if crop is not None:
                 return crop
         raise ConfigError(
             f"{MAX_REPLACEMENTS} photographs in a row could not be decoded, or are damaged everywhere; "

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from inpaint_batch.config import RowConfig
-from inpaint_batch.errors import ConfigError
+from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
+from inpaint_batch.errors import ConfigError, FailureCode, RowError
+from inpaint_batch.execution.prepare import mask_of
+from inpaint_batch.execution.tasks import RowTask
+from inpaint_batch.execution.transfer import RowFiles
+from inpaint_batch.holes.distance import grow
+from inpaint_batch.holes.orientation import turn
+from inpaint_batch.holes.prepare import hole_map
+from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.opencv import read_picture
-from inpaint_batch.manifest.folder import MASK_SUFFIXES
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.source import reading
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
+from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.types import IMAGE_SUFFIXES, BoolArray, FloatArray
+from inpaint_batch.types import IMAGE_SUFFIXES, FloatArray, Row
 
 DAMAGE_RIM_PX = 2
 """Pixels around a hole of a manifest that are not learned from either: damage rarely ends where its mask does."""
@@ -29,10 +38,8 @@ class Photograph:
     """An image file, whole or with damage that is known."""
 
     path: Path
-    mask: Path | None = None
-    """What of it is damaged and must not be learned; None: nothing."""
-    mask_config: RowConfig = field(default_factory=RowConfig)
-    """How to read the mask."""
+    row: Row | None = None
+    """Of a manifest, with a mask of what is damaged in the image and must not be learned; None: nothing is."""
 
 
 def list_photographs(data: Path) -> list[Photograph]:
@@ -67,27 +74,34 @@ def split_photographs(data: Path, config: TrainConfig) -> tuple[list[Photograph]
     return learned[: config.max_samples], held_out
 
 
-def read_rgb(photograph: Photograph) -> FloatArray | None:
-    """(height, width, 3) float32 in [0, 1], NaN where damaged; None where a file cannot be decoded or a mask does not
-    fit."""
-    decoded = _decoded(photograph.path, cv2.IMREAD_COLOR)
+def read_rgb(photograph: Photograph) -> FloatArray:
+    """(height, width, 3) float32 in [0, 1] as a viewer shows it, NaN where damaged.
+
+    Raises RowError where the image cannot be decoded, or its mask cannot be used.
+    """
+    return _whole(photograph.path) if photograph.row is None else _undamaged(photograph.row)
+
+
+def _whole(path: Path) -> FloatArray:
+    with reading(path):
+        decoded = read_picture(path, cv2.IMREAD_COLOR)
     if decoded is None:
-        return None
-    rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
-    if photograph.mask is not None:
-        damaged = _damage(photograph)
-        if damaged is None or damaged.shape != rgb.shape[:2]:
-            return None
-        rgb[damaged] = np.nan
-    return rgb
+        raise RowError(FailureCode.READ, f"the image {path} is damaged, or none that training reads")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
 
 
-def _decoded(path: Path, flags: int) -> NDArray[np.uint8] | None:
-    """The samples of a file, None where there are none."""
-    try:
-        return read_picture(path, flags)
-    except OSError:
-        return None
+def _undamaged(row: Row) -> FloatArray:
+    """Image and mask as a run reads them, so that what a run would fill is never learned."""
+    config = row_config(row, RowConfig())
+    files = RowFiles(RowTask(row, config, key="", output=row.output, destination=""))
+    source = open_image(files.image, max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
+    with closing(source):
+        mask = mask_of(files, source, DEFAULT_MAX_IMAGE_BYTES)
+        box = source.header.box
+        holes = hole_map(mask.grey, mask.orientation, source.header, config, dense_px=box.area_px)
+        hole = grow(holes.hole, DAMAGE_RIM_PX)[box.slices]
+        rgb = samples_to_rgb(source.read(box), source.header)
+    return turn(np.where(hole[..., None], np.float32(np.nan), rgb), source.header.orientation)
 
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:
@@ -95,25 +109,11 @@ def _in_manifest(path: Path) -> dict[str, Photograph]:
     for row in read_manifest(path):
         if isinstance(row, RowProblem):
             raise ConfigError(f"line {row.line} of {path} cannot be used: {row.error.message}")
-        if row.truth:
-            found[row.id] = Photograph(Path(row.truth))
-            continue
-        config = row_config(row, RowConfig())
-        if config.mask_from != "file" or Path(row.mask).suffix.lower() in MASK_SUFFIXES - IMAGE_SUFFIXES:
-            raise ConfigError(
-                f"line {row.line} of {path}: masks in text, or drawn in the image, are not read here; save them as PNG"
-            )
-        found[row.id] = Photograph(Path(row.image), Path(row.mask), config)
+        for location in [row.truth] if row.truth else [row.image, row.mask]:
+            if is_uri(location):
+                raise ConfigError(
+                    f"line {row.line} of {path}: {location} lies in a store, and training reads every file many times; "
+                    "copy them to this machine first"
+                )
+        found[row.id] = Photograph(Path(row.truth)) if row.truth else Photograph(Path(row.image), row)
     return found
-
-
-def _damage(photograph: Photograph) -> BoolArray | None:
-    config = photograph.mask_config
-    assert photograph.mask is not None
-    mask = _decoded(photograph.mask, cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        return None
-    damaged = (mask > config.mask_threshold) == (config.mask_polarity == "white")
-    reach = config.dilate_px + config.feather_px + DAMAGE_RIM_PX
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    return cv2.dilate(damaged.astype(np.uint8), kernel).astype(bool)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inpaint_batch.errors import ConfigError
+from inpaint_batch.errors import ConfigError, RowError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import undamaged_crop
@@ -36,11 +36,15 @@ class ValidationSet:
         masks: list[FloatArray] = []
         for index, photograph in enumerate(photographs):
             rng = np.random.default_rng([SEED, index])
-            pixels = read_rgb(photograph)
+            try:
+                pixels = read_rgb(photograph)
+            except RowError as error:
+                log.warning("skipping a photograph that is held out: %s", error.message)
+                continue
             for _ in range(config.validation_crops):
-                crop = None if pixels is None else undamaged_crop(rng, pixels, SIDE_PX, config)
+                crop = undamaged_crop(rng, pixels, SIDE_PX, config)
                 if crop is None:
-                    log.warning("skipping %s: it cannot be decoded, or is damaged everywhere", photograph.path)
+                    log.warning("skipping %s: it is damaged everywhere", photograph.path)
                     break
                 images.append(crop.transpose(2, 0, 1))
                 masks.append(holes.draw(rng, SIDE_PX)[None].astype(np.float32))

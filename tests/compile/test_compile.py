@@ -26,6 +26,7 @@ from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.runtime.testing import IdentityEngine
+from inpaint_batch.storage.objects import write_bytes
 from inpaint_batch.types import FloatArray
 
 
@@ -99,6 +100,23 @@ def test_tiles_are_cut_as_the_planner_cuts_them(fp32: Path, manifest: Path, capl
             known = np.broadcast_to(tile.input.hole < 0.5, tile.truth.shape)
             np.testing.assert_array_equal(tile.truth[known], tile.input.image[known])
     assert len(collect_tiles(manifest, engine, 2)) == 2
+
+
+def test_images_masks_and_truths_may_lie_in_a_store(manifest: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    names = ("image1.png", "mask1.png", "truth1.png")
+    for name in names:
+        write_bytes(f"memory://tiles/{name}", (manifest.parent / name).read_bytes())
+    for file, folder in (("far.csv", "memory://tiles"), ("near.csv", str(manifest.parent))):
+        (tmp_path / file).write_text("image,mask,truth\n" + ",".join(f"{folder}/{name}" for name in names) + "\n")
+    far, near = (collect_tiles(tmp_path / file, IdentityEngine(), 10) for file in ("far.csv", "near.csv"))
+    assert len(far) == len(near) > 0
+    for one, other in zip(far, near, strict=True):
+        np.testing.assert_array_equal(one.input.image, other.input.image)
+        np.testing.assert_array_equal(one.input.hole, other.input.hole)
+        assert one.truth is not None
+        assert other.truth is not None
+        np.testing.assert_array_equal(one.truth, other.truth)
 
 
 def test_a_manifest_without_a_readable_row_is_refused(tmp_path: Path) -> None:

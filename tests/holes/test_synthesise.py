@@ -71,6 +71,16 @@ def test_an_element_is_what_is_opaque_in_its_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(library._element(2), np.zeros((6, 5), bool))
 
 
+def test_an_element_is_its_alpha_where_that_has_a_shape_and_else_what_is_bright(tmp_path: Path) -> None:
+    shape = np.zeros((20, 20), np.uint8)
+    shape[5:15, 8:12] = 255
+    black, opaque = np.zeros((20, 20), np.uint8), np.full((20, 20), 255, np.uint8)
+    for place, bands in enumerate(((shape, shape, shape, opaque), (black, black, black, shape), (shape,))):
+        cv2.imwrite(str(tmp_path / f"{place}.png"), np.stack(bands, axis=2))
+    for index in range(3):
+        assert DamageLibrary(tmp_path)._element(index).shape == (10, 4)
+
+
 def test_same_seed_same_hole(library: DamageLibrary) -> None:
     for draw in (stroke_hole, box_hole, library.hole):
         assert np.array_equal(draw(np.random.default_rng(5), 64, 64), draw(np.random.default_rng(5), 64, 64))

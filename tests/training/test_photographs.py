@@ -1,14 +1,16 @@
 """Manifests to learn from: what is damaged in them is never taken for the truth."""
 
+import json
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from small_training import CONFIG
 
-from inpaint_batch.errors import ConfigError
+from inpaint_batch.errors import ConfigError, RowError
 from inpaint_batch.training.data import Crops, undamaged_crop
 from inpaint_batch.training.photographs import DAMAGE_RIM_PX, Photograph, list_photographs, read_rgb
 from inpaint_batch.training.validation import ValidationSet
@@ -26,6 +28,19 @@ def damaged_photograph(folder: Path, name: str, *, polarity: str = "white", side
     mask[:40, :40] = 255 - mask[0, 0]
     cv2.imwrite(str(folder / f"{name}.png"), samples)
     cv2.imwrite(str(folder / f"{name}.mask.png"), mask)
+
+
+def one_scan(folder: Path, mask: str) -> Photograph:
+    """`one.png` with that mask, from a manifest."""
+    (folder / "scan.csv").write_text(f"image,mask\none.png,{mask}\n")
+    (photograph,) = list_photographs(folder / "scan.csv")
+    return photograph
+
+
+def bytes_of_orientation(tag: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    return exif.tobytes()
 
 
 @pytest.fixture
@@ -46,7 +61,6 @@ def test_damage_is_marked_with_a_rim(manifest: Path) -> None:
     assert set(found) == {"one", "three", "seven", "negative"}
     for name, reach in (("one", DAMAGE_RIM_PX), ("negative", DAMAGE_RIM_PX + 5)):
         pixels = read_rgb(found[name])
-        assert pixels is not None
         missing = np.isnan(pixels).all(axis=2)
         assert np.isnan(pixels).any(axis=2).sum() == missing.sum()
         assert missing[:40, : 40 + reach].all()
@@ -67,15 +81,14 @@ def test_no_damage_is_ever_learned(manifest: Path) -> None:
 def test_the_truth_is_learned_whole_where_there_is_one(manifest: Path, photographs: Path) -> None:
     truth = list_photographs(photographs)[0].path
     manifest.write_text(f"image,mask,truth\none.png,one.mask.png,{truth}\nthree.png,three.mask.png,\n")
-    by_mask = {photograph.mask is None: photograph.path for photograph in list_photographs(manifest)}
-    assert by_mask == {True: truth, False: manifest.parent / "three.png"}
+    by_row = {photograph.row is None: photograph.path for photograph in list_photographs(manifest)}
+    assert by_row == {True: truth, False: manifest.parent / "three.png"}
 
 
 def test_a_photograph_that_is_damaged_everywhere_is_given_up(tmp_path: Path) -> None:
     damaged_photograph(tmp_path, "one", side=44)
-    photograph = Photograph(tmp_path / "one.png", tmp_path / "one.mask.png")
+    photograph = one_scan(tmp_path, "one.mask.png")
     pixels = read_rgb(photograph)
-    assert pixels is not None
     assert undamaged_crop(np.random.default_rng(0), pixels, 64, CONFIG) is None
     with pytest.raises(ConfigError, match=r"damaged everywhere; the last was .*one\.png"):
         Crops([photograph], CONFIG, None).batch(0)
@@ -84,8 +97,51 @@ def test_a_photograph_that_is_damaged_everywhere_is_given_up(tmp_path: Path) -> 
 def test_a_mask_of_another_size_is_not_guessed_at(tmp_path: Path) -> None:
     damaged_photograph(tmp_path, "one")
     damaged_photograph(tmp_path, "small", side=64)
-    assert read_rgb(Photograph(tmp_path / "one.png", tmp_path / "small.mask.png")) is None
-    assert read_rgb(Photograph(tmp_path / "one.png", tmp_path / "none.png")) is None
+    with pytest.raises(RowError, match="make the mask again at the size of the image"):
+        read_rgb(one_scan(tmp_path, "small.mask.png"))
+    with pytest.raises(RowError, match=r"the mask .*none\.png does not exist"):
+        read_rgb(one_scan(tmp_path, "none.png"))
+
+
+def test_masks_are_read_as_in_a_run(tmp_path: Path) -> None:
+    """On a transparent layer, in text, or drawn in the image; and an image that lies on its side stands up."""
+    damaged_photograph(tmp_path, "one")
+    samples = cv2.imread(str(tmp_path / "one.png"))
+    layer = np.full((400, 400, 4), 255, np.uint8)  # white everywhere, opaque in the box alone
+    layer[..., 3] = 0
+    layer[:40, :40, 3] = 255
+    cv2.imwrite(str(tmp_path / "layer.png"), layer)
+    polygon = [[[0, 0], [40, 0], [40, 40], [0, 40], [0, 0]]]
+    (tmp_path / "box.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": polygon}))
+    expected = np.zeros((400, 400), bool)
+    expected[: 40 + DAMAGE_RIM_PX, : 40 + DAMAGE_RIM_PX] = True
+    expected[41, 40:42] = expected[40, 41] = False  # further from the corner than a disc of two pixels reaches
+    for mask in ("one.mask.png", "layer.png", "box.geojson", "#ffffff"):
+        missing = np.isnan(read_rgb(one_scan(tmp_path, mask))).all(axis=2)
+        np.testing.assert_array_equal(missing, expected, err_msg=mask)
+
+    Image.fromarray(np.rot90(samples[..., ::-1])).save(tmp_path / "one.png", exif=bytes_of_orientation(6))
+    upright = read_rgb(one_scan(tmp_path, "layer.png"))
+    np.testing.assert_array_equal(np.isnan(upright).all(axis=2), expected)
+    np.testing.assert_allclose(upright[~expected], (samples[..., ::-1] / 255)[~expected], atol=1e-6)
+
+
+def test_files_in_a_store_are_refused_by_line(manifest: Path) -> None:
+    manifest.write_text("image,mask\none.png,one.mask.png\nthree.png,s3://bucket/mask.png\n")
+    with pytest.raises(ConfigError, match=r"line 3 of .*s3://bucket/mask\.png lies in a store.*copy them"):
+        list_photographs(manifest)
+
+
+def test_an_unusable_photograph_is_told_once(
+    photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.jpg").write_text("not a picture")
+    crops = Crops([list_photographs(photographs)[0], Photograph(tmp_path / "broken.jpg")], CONFIG, None)
+    for step in range(4):
+        crops.batch(step)
+    assert [record.message for record in caplog.records] == [
+        f"skipping a photograph: the image {tmp_path / 'broken.jpg'} is damaged, or none that training reads"
+    ]
 
 
 def test_rows_that_cannot_be_used_are_told(manifest: Path, tmp_path: Path) -> None:
