@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,6 +191,8 @@ def _why_missing(path: Path) -> str:
         return f"is a link to {path.readlink()}, which does not exist; mend the link or name another file"
     if "\\" in path.name:
         return "does not exist; write the paths in the manifest with forward slashes, and as they are on this machine"
+    if any(path.with_name(unicodedata.normalize(form, path.name)).exists() for form in ("NFC", "NFD")):
+        return "does not exist, but one with the accents put together otherwise does; write its name as `ls` prints it"
     return "does not exist; correct the path in the manifest"
 
 

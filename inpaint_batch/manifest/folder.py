@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.schema import RowProblem
-from inpaint_batch.storage.paths import output_problem
+from inpaint_batch.storage.paths import composed, output_problem
 from inpaint_batch.types import IMAGE_SUFFIXES, Row
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
@@ -21,9 +21,10 @@ def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
 
     The mask of `a/b.jpg` is `a/b.jpg.<suffix>` below `masks` where there is one, else `a/b.<suffix>`. Where that leaves
     a choice (two such masks, or two images `b.jpg` and `b.png` for one mask `b.png`), the row is a problem, as it is
-    for an image without a mask. Any of IMAGE_SUFFIXES in any case counts, for masks any of MASK_SUFFIXES. Hidden files
-    are left out, links to files are followed, links to folders are not; `masks` may lie inside `images`. `line` is the
-    ordinal of the image from 1. If `masks` is a file, it is the mask of every image: COCO annotations of all of them.
+    for an image without a mask. Names are the same however their accents are put together. Any of IMAGE_SUFFIXES in any
+    case counts, for masks any of MASK_SUFFIXES. Hidden files are left out, links to files are followed, those to folders
+    are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1. If `masks` is a file, it is the
+    mask of every image: COCO annotations of all of them.
 
     Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
     ManifestError where a folder cannot be read or there was no image at all.
@@ -57,7 +58,7 @@ def _row(image: Path, mask: Path) -> Generator[Row | RowProblem]:
     try:
         check_name(name)
         if mask.is_dir():
-            mask = mask / _Masks(mask, [name]).of(name)
+            mask = Path(_Masks(mask, [name]).of(name))
         yield Row(id=name, line=1, image=str(image), mask=str(mask), output=name)
     except RowError as error:
         yield _problem(1, name, str(image), error)
@@ -71,14 +72,14 @@ def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
 def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
     for relative, names in image_names(images, "", masks.resolve()):
-        chosen = None if masks.is_file() else _Masks(masks / relative, names)
+        chosen = None if masks.is_file() else _Masks(_folder_alike(masks, relative), names)
         for name in names:
             line += 1
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
             try:
                 check_name(output)
-                mask = f"{masks}{os.sep}{relative}{chosen.of(name)}" if chosen is not None else str(masks.absolute())
+                mask = chosen.of(name) if chosen is not None else str(masks)
                 yield Row(id=output, line=line, image=image, mask=mask, output=output)
             except RowError as error:
                 yield _problem(line, output, image, error)
@@ -140,6 +141,18 @@ def check_text(path: str) -> None:
         raise RowError(FailureCode.READ, f"the name {path!r} is not UTF-8; rename the file or its folder") from error
 
 
+def _folder_alike(root: Path, relative: str) -> Path:
+    """The folder `relative` below `root`, or the one whose names differ in how accents are put together."""
+    folder = root
+    for part in filter(None, relative.split("/")):
+        exact = folder / part
+        if not part.isascii() and not exact.exists() and folder.is_dir():
+            alike = (name for name in _listed(folder)[1] if composed(name) == composed(part))
+            exact = folder / next(alike, part)
+        folder = exact
+    return folder
+
+
 class _Masks:
     """The masks in one folder, and which image of the same relative folder each one belongs to."""
 
@@ -147,16 +160,16 @@ class _Masks:
         self._folder = folder
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for name in _listed(folder, MASK_SUFFIXES)[0] if folder.is_dir() else []:
-            self._by_stem[Path(name).stem].append(name)
+            self._by_stem[composed(Path(name).stem)].append(name)
         self._waiting: dict[str, list[str]] = defaultdict(list)  # images without a mask of their full name, by stem
         for name in images:
-            if name not in self._by_stem:
-                self._waiting[Path(name).stem].append(name)
+            if composed(name) not in self._by_stem:
+                self._waiting[composed(Path(name).stem)].append(name)
 
     def of(self, image: str) -> str:
-        """The file name of the mask of `image`; raises RowError(MASK) where there is none or a choice."""
-        own = self._by_stem.get(image)
-        stem = Path(image).stem
+        """The path of the mask of `image`; raises RowError(MASK) where there is none or a choice."""
+        own = self._by_stem.get(composed(image))
+        stem = composed(Path(image).stem)
         found = own or self._by_stem.get(stem, [])
         if not found:
             raise RowError(
@@ -174,4 +187,4 @@ class _Masks:
                 f"{found[0]} could be the mask of {' or '.join(self._waiting[stem])}; "
                 f"name the masks after the whole file names, such as {image}.png",
             )
-        return found[0]
+        return f"{self._folder}{os.sep}{found[0]}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import Protocol
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.storage.objects import ObjectError, names_below
-from inpaint_batch.storage.paths import folds_names, output_problem, refuse_input, safe_join
+from inpaint_batch.storage.paths import composed, folds_names, output_problem, refuse_input, safe_join
 from inpaint_batch.storage.uris import joined
 from inpaint_batch.types import Row
 
@@ -65,7 +64,7 @@ class FolderOutputs:
 
     def key(self, name: str) -> str:
         """See `Outputs`. What makes no difference of case makes none of how an accent is put together, as a rule."""
-        return unicodedata.normalize("NFC", name).casefold() if self._folds else name
+        return composed(name).casefold() if self._folds else name
 
     def place(self, name: str, row: Row) -> tuple[str, bool]:
         """See `Outputs`."""

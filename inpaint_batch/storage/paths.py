@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,11 @@ def safe_join(root: Path, relative: str) -> Path:
             f"output {relative!r} leaves the output folder through a symbolic link; remove it or name another path",
         )
     return destination
+
+
+def composed(name: str) -> str:
+    """`name` with accents in one way (NFC): what others write as `é` is `e` and an accent in names from macOS."""
+    return unicodedata.normalize("NFC", name)
 
 
 def folds_names(folder: Path) -> bool:

@@ -269,6 +269,7 @@ def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("gone.png")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "\u00e9.png").touch()
     for name, said in (
         ("gone", "does not exist; correct"),
         ("dangling", "is a link to gone.png, which does not exist"),
@@ -277,6 +278,7 @@ def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
         ("x" * 300, "name that is too long"),
         (r"C:\scans\x.png", "forward slashes"),
         ("pipe", "is a pipe"),
+        ("e\u0301.png", "accents put together otherwise"),
     ):
         error = refusal(tmp_path / name)
         assert (error.code, error.retryable) == (FailureCode.READ, False)

@@ -156,6 +156,7 @@ ANNOTATED = {
         {"id": 7, "file_name": "small.tif", "width": 7, "height": 6},
         {"id": 8, "file_name": "boxes.tif", "width": 8, "height": 6},
         {"id": 9, "file_name": "turned.tif", "width": 6, "height": 8},
+        {"id": 10, "file_name": "e\u0301.tif", "width": 8, "height": 6},
     ],
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]], "iscrowd": 0},
@@ -167,6 +168,7 @@ ANNOTATED = {
         {"id": 7, "image_id": 7, "segmentation": {"size": [6, 7], "counts": [0, 6, 36]}},
         {"id": 8, "image_id": 8, "bbox": [1, 1, 3, 3], "segmentation": []},
         {"id": 9, "image_id": 9, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]]},
+        {"id": 10, "image_id": 10, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]]},
     ],
 }
 
@@ -178,6 +180,7 @@ def test_coco_by_name_and_by_id(tmp_path: Path, order: int) -> None:
     np.testing.assert_array_equal(read(path, location="/scans/a.tif").grey, first)
     np.testing.assert_array_equal(read(path, location="s3://scans/box9/a.tif").grey, first)
     np.testing.assert_array_equal(read(path, location="/scans/box2/b.tif").grey, third)
+    np.testing.assert_array_equal(read(path, location="/scans/\u00e9.tif").grey, first)  # one character, two above
     np.testing.assert_array_equal(read(path, entry="1").grey, first)
     np.testing.assert_array_equal(read(path, entry="x-3").grey, third)
     np.testing.assert_array_equal(read(path, entry="box2/b.tif").grey, third)

@@ -140,6 +140,21 @@ def test_one_image_and_its_mask(images: Path, masks: Path, monkeypatch: pytest.M
     assert manifest_digest(Path("a.JPG")) == ""
 
 
+def test_names_are_the_same_however_their_accents_are_put_together(images: Path, masks: Path) -> None:
+    put(images, "e\u0301.jpg", "\u00fc.jpg", "o\u0308/a\u030a/x.jpg", "o.jpg", "o\u0308/gone/y.jpg")
+    put(masks, "\u00e9.png", "u\u0308.jpg.png", "\u00f6/\u00e5/x.png", "o\u0308.png")
+    assert pairs(images, masks) == {
+        "e\u0301.jpg": "\u00e9.png",
+        "\u00fc.jpg": "u\u0308.jpg.png",
+        "o\u0308/a\u030a/x.jpg": "\u00f6/\u00e5/x.png",
+        "o.jpg": "mask",
+        "o\u0308/gone/y.jpg": "mask",
+    }
+    (row,) = read_manifest(images / "e\u0301.jpg", masks=masks)
+    assert isinstance(row, Row)
+    assert row.mask == str(masks / "\u00e9.png")
+
+
 def test_one_image_that_cannot_be(images: Path, masks: Path) -> None:
     put(images, "a.jpg", "b\\c.jpg")
     put(masks, "b.png", "b\\c.png")
