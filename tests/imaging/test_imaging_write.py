@@ -134,6 +134,8 @@ def test_fill_never_turns_transparent_by_hitting_the_key_colour(tmp_path: Path, 
     assert (alpha[40:60, 40:60] == 255).all()
     now = cases.decode_elsewhere(out)[40:60, 40:60].astype(int)
     assert np.abs(now - fill).max() == 1
+    near = fill[:1, :1] + np.arange(source.header.num_bands, dtype=np.uint8)[::-1]  # the key's last band alone
+    np.testing.assert_array_equal(source.admissible(near), near if kind == "rgb" else near ^ 1)
 
 
 @pytest.mark.parametrize("lossless", [False, True])
@@ -238,8 +240,17 @@ def test_a_patch_that_does_not_fit_is_a_bug_of_the_caller(tmp_path: Path) -> Non
     path = tmp_path / "a.png"
     Image.fromarray(cases.picture("rgb")).save(path)
     source = open_image(path, max_bytes=cases.NO_LIMIT)
-    for box, dtype in ((Box(90, 0, 20, 20), np.uint8), (Box(0, 0, 20, 20), np.uint16), (Box(0, 0, 19, 20), np.uint8)):
-        patch = Patch(box, np.zeros((20, 20, 3), dtype), np.ones((20, 20), np.bool_))
+    fits = np.zeros((20, 20, 3), np.uint8)
+    for box, samples, hole_px in (
+        (Box(90, 0, 20, 20), fits, 20),
+        (Box(0, 0, 19, 20), fits, 20),
+        (Box(0, 0, 20, 20), fits.astype(np.uint16), 20),
+        (Box(0, 0, 20, 20), fits[..., :2], 20),
+        (Box(0, 0, 20, 20), fits[:, :19], 20),
+        (Box(0, 0, 20, 20), fits, 19),
+        (Box(0, 0, 20, 0), fits[:, :0], 0),
+    ):
+        patch = Patch(box, samples, np.ones((20, hole_px), np.bool_))
         with pytest.raises(ValueError, match="does not fit"):
             write_filled(source, [patch], tmp_path / "b.png", jpeg="patch")
 

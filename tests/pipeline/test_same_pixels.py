@@ -39,6 +39,7 @@ def holes() -> np.ndarray:
     scratch = (abs(row - column * 5 // 4 - 10) < 2) & (column > 150)
     specks = np.zeros((HEIGHT, WIDTH), np.bool_)
     specks[[0, 3, 759, 0, 300, 759, 40, 52, 45], [0, 619, 0, 560, 0, 330, 520, 530, 541]] = True
+    specks[300:312, 119] = True  # a window of its own, in what the tiles of the deep one see
     return np.where(deep | scratch | specks, 255, 0).astype(np.uint8)
 
 
@@ -54,8 +55,8 @@ def by_place(self: IdentityEngine, batch: TileBatch) -> FloatArray:
 @pytest.mark.parametrize(
     ("options", "sums"),
     [
-        ({}, {1: 3675520475}),
-        ({"dilate_px": 3, "feather_px": 5}, {1: 4135819800}),
+        ({}, {1: 928738464}),
+        ({"dilate_px": 3, "feather_px": 5}, {1: 3995937091}),
     ],
 )
 def test_pixels_move_only_with_the_version_of_the_algorithm(

@@ -124,6 +124,24 @@ def test_weights_of_all_tiles_sum_to_one_at_every_hole_pixel(hole: BoolArray, co
             np.testing.assert_allclose(share[window.box.slices][covered], 1, atol=1e-5)
 
 
+def test_weights_fall_across_the_margin_and_not_towards_an_edge_of_the_image() -> None:
+    """With a margin of 3 px the distances are quarters: 1 - 0.999 (3 d² - 2 d³) is 0.84391, 0.5005 and 0.15709."""
+    fall = np.float32([1, 0.84390625, 0.5005, 0.15709375])
+    tile = Tile(Box(10, 20, 4, 5), Box(0, 0, 32, 32), 32)
+    near = reach(tile, 3)
+    assert near == Box(7, 17, 10, 11)
+    down, across = ([*fall[:0:-1], *[1] * length, *fall[1:]] for length in (4, 5))
+    inside = tile_weights(tile, near, Box(-1, -1, 34, 34), 3)
+    np.testing.assert_allclose(inside, np.outer(down, across), rtol=1e-6)
+    for image, rows, columns in (
+        (Box(0, -1, 33, 34), [*[1] * 7, *fall[1:]], across),
+        (Box(-1, -1, 33, 34), [*fall[:0:-1], *[1] * 7], across),
+        (Box(-1, 0, 34, 33), down, [*[1] * 8, *fall[1:]]),
+        (Box(-1, -1, 34, 33), down, [*fall[:0:-1], *[1] * 8]),
+    ):
+        np.testing.assert_allclose(tile_weights(tile, near, image, 3), np.outer(rows, columns), rtol=1e-6)
+
+
 def _disc(size: int, radius: int) -> BoolArray:
     hole = np.zeros((size, size), dtype=np.uint8)
     cv2.circle(hole, (size // 2, size // 2), radius, 1, thickness=-1)
