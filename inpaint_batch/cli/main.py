@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from inpaint_batch import __version__
 from inpaint_batch.cli.exits import tell, tell_programs
 from inpaint_batch.cli.streams import lasting_streams
-from inpaint_batch.errors import INTERRUPTED, StorageError, UsageError, exit_code_of
+from inpaint_batch.errors import INTERRUPTED, ConfigError, StorageError, UsageError, exit_code_of
 
 COMMANDS = {
     "run": "inpaint_batch.cli.run",
@@ -80,7 +80,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  (what it asks for is done before)
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
@@ -90,6 +90,9 @@ def root(
     7 output folder; 8 some rows failed; 9 too many failed; 10 device lost; 75 asked to stop, run again to go on;
     130 interrupted.
     """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":  # as manifests are: the first name with an accent would end a run in the midst of it
+        raise ConfigError(f"names of files are in {encoding} here, not in UTF-8; set PYTHONUTF8=1 and run again")
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
 
     The mask of `a/b.jpg` is `a/b.jpg.<suffix>` below `masks` where there is one, else `a/b.<suffix>`. Where that leaves
     a choice (two such masks, or two images `b.jpg` and `b.png` for one mask `b.png`), the row is a problem, as it is
-    for an image without a mask. Names are the same however their accents are put together. Any of IMAGE_SUFFIXES in any
-    case counts, for masks any of MASK_SUFFIXES. Hidden files are left out, links to files are followed, those to folders
-    are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1. If `masks` is a file, it is the
-    mask of every image: COCO annotations of all of them.
+    for an image without a mask. Names are the same however their accents are put together. Any of IMAGE_SUFFIXES in
+    any case counts, for masks any of MASK_SUFFIXES. Hidden files are left out, links to files are followed, links to
+    folders are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1. If `masks` is a file,
+    it is the mask of every image: COCO annotations of all of them.
 
     Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
     ManifestError where a folder cannot be read or there was no image at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -41,6 +42,25 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     with pytest.raises(SystemExit) as caught:
         main()
     return int(caught.value.code or 0)
+
+
+def test_on_windows_one_sentence_ends_it() -> None:
+    program = "import sys; sys.platform = 'win32'; import inpaint_batch.cli.main"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "inpaint-batch: this program does not run on Windows itself; run it in WSL\n"
+
+
+def test_a_system_without_utf_8_ends_it(gallery, tmp_path) -> None:
+    gallery.add("a.png")
+    command = [sys.executable, "-m", "inpaint_batch", "run", gallery.manifest(), "--output", tmp_path / "out"]
+    ascii_names = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=ascii_names, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "in ascii here, not in UTF-8; set PYTHONUTF8=1" in done.stderr
+    assert not (tmp_path / "out").exists()
+    plain = {**os.environ, "LC_ALL": "C"}  # Python itself turns to UTF-8 there
+    assert subprocess.run([*command, "--engine", "identity"], env=plain, capture_output=True).returncode == 0
 
 
 @pytest.fixture
