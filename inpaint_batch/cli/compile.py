@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from inpaint_batch.cli.settings import local_path
 from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -30,6 +31,7 @@ def compile_model(
         Path | None,
         typer.Option(
             "--output",
+            parser=local_path,
             metavar="DIR",
             help="Folder that receives NAME.fp32.onnx and NAME.int8.onnx. TensorRT plans go to the cache instead.",
         ),
@@ -77,6 +79,8 @@ def compile_model(
 
     The figures of the gate, hashes and versions go to DIR/NAME.gate.json, or into the card of the plan.
     """
+    from inpaint_batch.storage.paths import check_output_root
+
     flags = {"target": target, "precision": precision, "name": name, "calibrate": calibrate, "tiles": tiles}
     values = {**DEFAULTS, **_read_recipe(recipe), **{key: value for key, value in flags.items() if value is not None}}
     target, precision, calibrate = values["target"], values["precision"], values["calibrate"]
@@ -96,6 +100,10 @@ def compile_model(
         raise UsageError("give --output DIR: the folder that receives the ONNX files")
     if not model.is_file():
         raise EngineError(f"there is no model {model}: name a file of weights, such as RUN/model.safetensors")
+    if not values["name"].strip(" .") or {"/", "\\", "\0"} & set(values["name"]):
+        raise UsageError(f"--name is the stem of a file name, without a folder, not {values['name']!r}")
+    if output is not None:
+        check_output_root(output, [], create=False)  # before seconds are spent on torch
     if calibrate is not None:
         from inpaint_batch.manifest.read import read_manifest
 

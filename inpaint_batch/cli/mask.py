@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inpaint_batch.cli import options
-from inpaint_batch.cli.settings import gather, path_or_uri, run_config
+from inpaint_batch.cli.settings import gather, local_path, path_or_uri, run_config
 from inpaint_batch.words import counted
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def mask(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Folder that receives masks and manifest. Required.")
+        Path,
+        typer.Option(
+            "--output", parser=local_path, metavar="DIR", help="Folder that receives masks and manifest. Required."
+        ),
     ],
     kinds: Annotated[
         str,

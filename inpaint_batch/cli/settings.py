@@ -159,6 +159,13 @@ def path_or_uri(text: str) -> Path | str:
     return text
 
 
+def local_path(text: str) -> Path:
+    """A path. Raises UsageError for a URI, which would be taken for the name of a folder."""
+    if is_uri(text):
+        raise UsageError(f"{redacted(text)} lies in a store, and this takes a path of this machine: copy there or back")
+    return Path(text)
+
+
 def from_toml(file: Path) -> dict[str, Any]:
     """Settings in a TOML file, by name."""
     try:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from inpaint_batch.cli.settings import local_path
 from inpaint_batch.errors import MissingDependencyError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -17,12 +18,16 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
+            parser=local_path,
             metavar="DATA",
             help="Folder of photographs; subfolders are searched too. With train/ and val/ in it, val/ is held out. "
             "Or a manifest: of each row the truth, or else the image without what its mask covers.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run: checkpoints and log.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", parser=local_path, metavar="RUN", help="Folder of the run: checkpoints and log."),
+    ],
     damage: Annotated[
         Path | None,
         typer.Option(
@@ -121,6 +126,10 @@ def train(
     The best one, `RUN/model.safetensors`, is what `inpaint-batch compile` takes. SIGTERM saves and exits 75;
     --resume goes on. Under torchrun the processes share every batch.
     """
+    from inpaint_batch.storage.paths import check_output_root
+    from inpaint_batch.training.photographs import searched_folders
+
+    check_output_root(output, searched_folders(data), create=False)  # before seconds are spent on torch
     try:
         import torch
 

@@ -50,7 +50,10 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (OSError, SafetensorError) as error:
-        raise EngineError(f"cannot read weights from {path}: {error}") from error
+        kind = "" if isinstance(error, FileNotFoundError) else "it is damaged, or no safetensors file: "
+        raise EngineError(
+            f"cannot read weights from {path} ({kind}{error}); name a file such as RUN/model.safetensors"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise EngineError(f"{path} was not written by this program (format {metadata.get('format')!r})")
     return metadata, tensors

@@ -24,6 +24,8 @@ SAMPLES = "samples"
 NUM_SAMPLES = 8
 """Columns of a grid."""
 HOLE_GREY = 0.5
+QUIET_S = 30.0
+"""Steps that take long are told in between."""
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Monitor:
         self.run = run
         self.silent = silent
         self.first_step, self.steps = first_step, steps
-        self.started = time.monotonic()
+        self.started = self._last_line = time.monotonic()
         self.num_images = 0
         self.board = None if silent else _tensorboard(run)
 
@@ -53,10 +55,16 @@ class Monitor:
         left = elapsed / max(1, step - self.first_step) * (self.steps - step)
         return {"images_per_s": self.num_images / elapsed, "left_s": round(left)}
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was told for so long that somebody may wonder."""
+        return time.monotonic() - self._last_line > QUIET_S
+
     def line(self, step: int, **values: float) -> None:
         """One line to the log on screen, to `log.jsonl`, and to TensorBoard."""
         if self.silent:
             return
+        self._last_line = time.monotonic()
         rounded = {"step": step} | {k: v if isinstance(v, int) else float(f"{v:.6g}") for k, v in values.items()}
         log.info(" ".join(f"{k}={clock(v) if k == 'left_s' else v}" for k, v in rounded.items()))
         try:

@@ -60,13 +60,22 @@ def list_photographs(data: Path) -> list[Photograph]:
     return [found[name] for name in sorted(found, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())]
 
 
+def searched_folders(data: Path) -> list[Path]:
+    """The folders in which photographs are looked for, which no run may write to: `data`, or its `train` and `val`."""
+    both = [data / "train", data / "val"]
+    if all(folder.is_dir() for folder in both):
+        return both
+    return [data] if data.is_dir() else []
+
+
 def split_photographs(data: Path, config: TrainConfig) -> tuple[list[Photograph], list[Photograph]]:
     """Photographs to learn from, and those held out for validation.
 
     From `data/train` and `data/val` where both exist; else the last `num_validation` of all are held out.
     """
-    if (data / "train").is_dir() and (data / "val").is_dir():
-        learned, held_out = list_photographs(data / "train"), list_photographs(data / "val")[: config.num_validation]
+    folders = searched_folders(data)
+    if len(folders) == 2:
+        learned, held_out = list_photographs(folders[0]), list_photographs(folders[1])[: config.num_validation]
     else:
         photographs = list_photographs(data)
         num = min(config.num_validation, len(photographs) // 2)

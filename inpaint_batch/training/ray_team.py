@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from inpaint_batch.errors import ConfigError, InpaintBatchError, StopRequestedError, WorkerLostError
+from inpaint_batch.errors import InpaintBatchError, StopRequestedError, WorkerLostError
 from inpaint_batch.execution.ray_cluster import ray_cluster
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.monitor import LOG
-from inpaint_batch.training.trainer import LAST, train
+from inpaint_batch.training.trainer import LAST, check_run, train
 
 STOP = "stop"
 """File in the run's folder: save and end."""
@@ -54,8 +54,7 @@ def train_on_ray(
     process. Raises what `train` raises, MissingDependencyError without Ray Train, and WorkerLostError where processes
     cannot be had or are lost more than MAX_RESTARTS times.
     """
-    if (run / LAST).exists() and not resume:
-        raise ConfigError(f"{run} already holds a training run; continue it with --resume, or choose another folder")
+    check_run(run, resume=resume)
     run.mkdir(parents=True, exist_ok=True)
     (run / STOP).unlink(missing_ok=True)
     (run / LOG).touch()

@@ -10,7 +10,7 @@ from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config, read_toml
-from inpaint_batch.training.trainer import LAST
+from inpaint_batch.training.trainer import LAST, check_run
 
 FEW_SHOT: dict[str, Any] = {
     "steps": 200,
@@ -45,6 +45,8 @@ def settings_of_run(
     """
     if few_shot and not (init or resume):
         raise ConfigError("--few-shot adapts a model to a few photographs: name the model with --init")
+    if resume:
+        check_run(run, resume=True)
     defaults = FEW_SHOT if few_shot else {}
     if file is not None:
         settings = load_train_config(file, defaults)

@@ -62,8 +62,7 @@ def train(
     before; the run goes on, and raises StorageError where it would have to end without. Raises ConfigError where
     `run` holds another run.
     """
-    if (run / LAST).exists() and not resume:
-        raise ConfigError(f"{run} already holds a training run; continue it with --resume, or choose another folder")
+    check_run(run, resume=resume)
     if resume and init:
         raise ConfigError("--resume goes on from the run's own weights; leave out --init")
     place = Device(device, config.precision)
@@ -76,6 +75,8 @@ def train(
         if resume:
             state.restore(run / LAST)
             state.best_psnr = _best_so_far(run, state, validation)
+            if state.step >= config.steps:
+                log.warning("the run has done %d of %d steps: nothing is left; name more", state.step, config.steps)
         elif init:
             state.start_from(init)
         run.mkdir(parents=True, exist_ok=True)  # not before all else has been found good
@@ -96,6 +97,14 @@ def train(
         team.leave()
 
 
+def check_run(run: Path, *, resume: bool) -> None:
+    """Raise ConfigError where `run` holds another run, or with `resume` none that could go on."""
+    if (run / LAST).exists() and not resume:
+        raise ConfigError(f"{run} already holds a training run; continue it with --resume, or choose another folder")
+    if resume and not (run / LAST).exists():
+        raise ConfigError(f"there is no run in {run} to go on with; leave out --resume, or name its folder")
+
+
 def _loop(
     state: TrainingState,
     crops: Crops,
@@ -113,7 +122,7 @@ def _loop(
             losses = state.learn(batch)
             monitor.num_images += batch.num_images
             stopping, done = team.any(bool(stop) or should_stop()), state.step == config.steps
-            if state.step % LOG_EVERY_STEPS == 0:
+            if state.step % LOG_EVERY_STEPS == 0 or done or monitor.is_quiet:
                 monitor.line(state.step, **losses, **monitor.pace(state.step), learning_rate=state.learning_rate())
             if team.leads:
                 if state.step % config.validate_every == 0 or done:

@@ -15,7 +15,7 @@ from small_training import CONFIG
 
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.training import monitor as monitor_module
-from inpaint_batch.training.monitor import LOG, Monitor
+from inpaint_batch.training.monitor import LOG, QUIET_S, Monitor
 from inpaint_batch.training.photographs import list_photographs
 from inpaint_batch.training.plot import CURVE, SMOOTH, draw_plot
 from inpaint_batch.training.trainer import train
@@ -113,3 +113,15 @@ def test_a_run_leaves_a_plot_and_samples(photographs: Path, tmp_path: Path) -> N
     train(replace(CONFIG, steps=2, validate_every=1, sides_px=(64,), side_shares=(1.0,)), photographs, tmp_path)
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step-000001.png", "step-000002.png"]
+
+
+def test_slow_steps_are_told_between_the_usual_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("inpaint_batch.training.monitor.time.monotonic", lambda: now)
+    monitor = Monitor(tmp_path, 0, 100)
+    now += QUIET_S
+    assert not monitor.is_quiet
+    now += 0.5
+    assert monitor.is_quiet
+    monitor.line(1, loss=0.5)
+    assert not monitor.is_quiet

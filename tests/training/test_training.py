@@ -25,7 +25,8 @@ from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
 from inpaint_batch.training.data import Crops
 from inpaint_batch.training.muon import orthogonalise
-from inpaint_batch.training.photographs import Photograph, list_photographs, split_photographs
+from inpaint_batch.training.photographs import Photograph, list_photographs, searched_folders, split_photographs
+from inpaint_batch.training.settings import settings_of_run
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.trainer import BEST, EXPORT, LAST, train
 from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
@@ -121,17 +122,37 @@ def test_a_run_leaves_its_best_weights_and_a_log(photographs: Path, tmp_path: Pa
     assert load_checkpoint(tmp_path / BEST).best_psnr == pytest.approx(best)
     assert mean_hole_psnr(load_generator(tmp_path / BEST), validation) == pytest.approx(best)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [4, 8]
-    assert max(line["validation_psnr_db"] for line in lines) == pytest.approx(best, rel=1e-4)
+    measured = {line["step"]: line["validation_psnr_db"] for line in lines if "validation_psnr_db" in line}
+    assert list(measured) == [4, 8]
+    assert [line["step"] for line in lines if "loss" in line][-1] == 8  # a short run tells what it has learned, too
+    assert max(measured.values()) == pytest.approx(best, rel=1e-4)
 
 
 def test_a_second_run_does_not_overwrite_the_first(photographs: Path, tmp_path: Path) -> None:
     train(replace(CONFIG, steps=1), photographs, tmp_path)
     with pytest.raises(ConfigError, match="--resume"):
         train(CONFIG, photographs, tmp_path)
+    with pytest.raises(ConfigError, match=r"there is no run in .*elsewhere to go on with"):
+        train(CONFIG, photographs, tmp_path / "elsewhere", resume=True)
+    with pytest.raises(ConfigError, match=r"there is no run in .*elsewhere to go on with"):
+        settings_of_run(tmp_path / "elsewhere", resume=True)
     other = replace(CONFIG, model=replace(SMALLEST, width=16))
     with pytest.raises(ConfigError, match="other sizes"):
         train(other, photographs, tmp_path, resume=True)
+
+
+def test_a_run_with_no_steps_left_says_so(photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(replace(CONFIG, steps=2), photographs, tmp_path)
+    train(replace(CONFIG, steps=1), photographs, tmp_path, resume=True)
+    assert "the run has done 2 of 1 steps: nothing is left" in caplog.text
+
+
+def test_a_run_beside_train_and_val_lies_in_neither(tmp_path: Path) -> None:
+    assert searched_folders(tmp_path) == [tmp_path]
+    assert searched_folders(tmp_path / "list.csv") == []
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+    assert searched_folders(tmp_path) == [tmp_path / "train", tmp_path / "val"]
 
 
 def test_weights_can_be_read_by_all_whom_the_umask_lets(photographs: Path, tmp_path: Path) -> None:
