@@ -349,3 +349,16 @@ def test_packing_of_few_bits(compression: int, depth: int, data: st.DataObject) 
     rows = data.draw(st.integers(1, 7))
     packed = pack_segments(samples, compression, 1, kind, rows, depth)
     np.testing.assert_array_equal(unpack_segments(packed, compression, 1, kind, rows, shape, depth), samples)
+
+
+def test_all_segments_within_a_long_one_are_shared_with_it(tmp_path: Path) -> None:
+    """Four strips of 16 bytes, of which the first claims the bytes of all; and a fifth that stands alone."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((10, 8), np.uint8), rowsperstrip=2, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        assert tiff_layout._shared_segments(path, file, page) == frozenset()
+        first = page.dataoffsets[0]
+        assert page.dataoffsets == tuple(first + 16 * index for index in range(5))
+        page.databytecounts = (64, 16, 16, 16, 16)
+        assert tiff_layout._shared_segments(path, file, page) == {0, 1, 2, 3}

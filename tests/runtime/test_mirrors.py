@@ -14,11 +14,16 @@ from inpaint_batch.types import FloatArray
 
 
 class Ramp(IdentityEngine):
-    """Fills holes with the number of the column, whatever lies there: its fill does not follow a mirrored tile."""
+    """Fills holes with numbers of column, row and channel, whatever lies there: it does not follow a mirrored tile."""
 
     def fill(self, batch: TileBatch) -> FloatArray:
-        columns = np.arange(batch.side_px, dtype=np.float32)
-        return batch.image * (1 - batch.hole) + batch.hole * columns
+        return batch.image * (1 - batch.hole) + batch.hole * ramp(batch.side_px)
+
+
+def ramp(side_px: int) -> FloatArray:
+    """(3, side, side): column, 64 × row, 4096 × channel."""
+    channel, row, column = np.mgrid[0:3, 0:side_px, 0:side_px].astype(np.float32)
+    return column + 64 * row + 4096 * channel
 
 
 def batch_of(image: FloatArray, hole: FloatArray) -> TileBatch:
@@ -26,12 +31,30 @@ def batch_of(image: FloatArray, hole: FloatArray) -> TileBatch:
     return TileBatch(image * (1 - hole), hole, np.zeros_like(image), np.zeros((num, 1, 1, 1), np.float32))
 
 
-@pytest.mark.parametrize("passes", [2, 4])
-def test_fills_of_a_tile_and_its_mirrors_are_averaged(passes: int) -> None:
+@pytest.mark.parametrize(("passes", "averaged"), [(1, ()), (2, (2,)), (4, (1, 2))])
+def test_fills_of_a_tile_and_its_mirrors_are_averaged(passes: int, averaged: tuple[int, ...]) -> None:
+    """Column c is filled with c, and in the mirrored tile with 63 - c: the mean is 31.5 everywhere. So are rows with
+    four passes; channels are never turned around."""
     hole = np.ones((2, 1, 64, 64), np.float32)
     filled = MirroredEngine(Ramp(), passes).fill(batch_of(np.zeros((2, 3, 64, 64), np.float32), hole))
-    # Column c is filled with c, and in the mirrored tile with 63 - c: the mean is 31.5 everywhere.
-    np.testing.assert_array_equal(filled, np.full((2, 3, 64, 64), 31.5, np.float32))
+    expected = ramp(64).mean(axis=averaged, keepdims=True) if averaged else ramp(64)
+    np.testing.assert_array_equal(filled, np.broadcast_to(expected, (2, 3, 64, 64)))
+
+
+def test_the_inner_engine_says_how_much_it_takes_and_is_closed() -> None:
+    closed = []
+
+    class Inner(Ramp):
+        def batch_size(self, side_px: int) -> int:
+            return side_px // 32
+
+        def close(self) -> None:
+            closed.append(True)
+
+    engine = MirroredEngine(Inner(), 2)
+    assert [engine.batch_size(side_px) for side_px in (64, 256)] == [2, 8]
+    engine.close()
+    assert closed == [True]
 
 
 @pytest.mark.parametrize("passes", [2, 4])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +26,7 @@ from inpaint_batch.runtime.plans import (
     list_plans,
     plan_folder,
     read_plan,
+    remove_leftovers,
     remove_plan,
     write_plan,
 )
@@ -91,6 +95,30 @@ def test_what_is_not_a_card_is_passed_over(tmp_path: Path) -> None:
     for text in ("{", "{}", '{"key": {"gpu": "x"}}', '{"key": 3}', "[]"):
         (tmp_path / "x.json").write_text(text)
         assert list_plans(tmp_path) == []
+
+
+def test_plans_are_listed_newest_first_and_say_how_long_a_batch_takes(tmp_path: Path) -> None:
+    for age_s, driver in ((200, "b"), (300, "c"), (100, "a")):
+        latency_ms = {"64x32": 1.5, "256x2": 2.5} if driver == "b" else None
+        plan = write_plan(tmp_path, replace(KEY, driver=driver), b"plan", {"latency_ms": latency_ms})
+        os.utime(plan.path, (1e9 - age_s, 1e9 - age_s))
+    plans = list_plans(tmp_path)
+    assert [(plan.key.driver, plan.latency_ms) for plan in plans] == [("a", math.inf), ("b", 2.5), ("c", math.inf)]
+
+
+def test_only_what_belongs_to_no_plan_and_is_an_hour_old_is_left_over(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, KEY, b"plan", {}).path.stem
+    names = {"none.plan": 1, "none-1.kernels": 2, ".half.tmp": 4, "new.plan": 8, f"{plan}-1.kernels": 16}
+    for name, size in {**names, "timing-x.cache": 32}.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    an_hour_ago = time.time() - 3601
+    for path in tmp_path.iterdir():
+        if path.name != "new.plan":
+            os.utime(path, (an_hour_ago, an_hour_ago))
+    assert remove_leftovers(tmp_path) == 1 + 2 + 4
+    kept = {f"{plan}.plan", f"{plan}.json", f"{plan}-1.kernels", "new.plan", "timing-x.cache"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert remove_leftovers(tmp_path, timings=True) == 32
 
 
 def test_where_plans_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
