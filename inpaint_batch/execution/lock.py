@@ -27,7 +27,7 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         """Take the lock. Raises `StorageError` where another process holds it, and `OSError`."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # less the umask, as all else
         try:
             self._take(descriptor)
         except BaseException:

@@ -205,7 +205,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, which stays; waits where another process holds it. Raises StorageError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise StorageError(
             f"cannot write to {path.parent} ({error.strerror}); set INPAINT_BATCH_ENGINES to another folder"

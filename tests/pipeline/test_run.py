@@ -337,6 +337,18 @@ def test_a_file_system_that_cannot_sync_folders_will_do(gallery, tmp_path, monke
     assert run(gallery.manifest(), tmp_path / "out")["rows"]["done"] == 1
 
 
+def test_a_group_may_share_an_output_folder(gallery, tmp_path):
+    gallery.add("a.png")
+    before = os.umask(0o002)
+    try:
+        run(gallery.manifest(), tmp_path / "out", sidecar=True, shard="1/1")
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
+    assert {path for path, mode in modes.items() if mode != (0o775 if path.is_dir() else 0o664)} == set()
+    assert len(modes) > 8
+
+
 def test_no_result_goes_where_case_makes_no_difference_and_another_lies(gallery, tmp_path, monkeypatch):
     for name in ("a.png", "A.png", "B.png", "b.png", "e\u0301.png", "\u00e9.png"):
         gallery.add(name)
