@@ -93,6 +93,12 @@ def what_changed(before: str, now: str) -> Change | None:
     return next(change for change, part in _PARTS if before[part] != now[part])
 
 
+def names_same_output(before: str, now: str) -> bool:
+    """Whether the rows of two keys ask for the same output; of keys from other versions that is taken for granted."""
+    part = dict(_PARTS)["output"]
+    return len(before) != len(now) or before[part] == now[part]
+
+
 def look(path: str) -> Look | None:
     """What a file looks like from outside; None where it is not there."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.identity import identify, is_by_content, row_key, what_changed
+from inpaint_batch.execution.identity import identify, is_by_content, names_same_output, row_key, what_changed
 from inpaint_batch.execution.ledger import Known, Ledger
 from inpaint_batch.execution.sidecar import RunFacts, companions
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
@@ -175,7 +175,7 @@ class RowPlanner:
             self._settling.spoil()
         else:
             self._settling.begin(row, identity)
-        if known is not None and _is_variant(known.output, name):
+        if known is not None and names_same_output(known.key, key) and _is_variant(known.output, name):
             same = known.key == key
             if same and known.status == "done" and self._is_complete(known.output) and self._names.keep(known.output):
                 return Skip(known.output)

@@ -42,6 +42,19 @@ def statuses(output: Path) -> list[tuple[str, str]]:
     return [(line["id"], line["status"]) for line in ledger_lines(output) if line["status"] != "started"]
 
 
+@pytest.mark.parametrize("earlier", ["a-old.png", "a-1.png"])
+def test_a_row_that_is_given_another_output_gets_it(gallery, tmp_path, earlier):
+    """Also where the earlier name looks like one that a conflict gave."""
+    gallery.add("a.png", output=earlier)
+    output = tmp_path / "out"
+    run(gallery.manifest(), output)
+    gallery.rows[0]["output"] = "a.png"
+    summary = run(gallery.manifest(), output)
+    assert summary["rows"]["redone"] == {"output": 1}
+    assert sorted(path.name for path in output.glob("*.png")) == sorted([earlier, "a.png"])
+    assert run(gallery.manifest(), output)["rows"]["skipped"] == 1
+
+
 def test_every_format_keeps_what_is_known(every_format, tmp_path):
     output = tmp_path / "out"
     summary = run(every_format.manifest(), output)
