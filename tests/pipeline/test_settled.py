@@ -15,12 +15,15 @@ from gallery import Gallery, ledger_lines, run, tree
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from inpaint_batch.config import Shard
+from inpaint_batch.config import RunConfig, Shard
+from inpaint_batch.execution.identity import Identity
 from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.pipeline import manifest_rows, settled, settling, work
 from inpaint_batch.pipeline.executors import open_executor
 from inpaint_batch.pipeline.settled import _unpacked, packed, settled_path
 from inpaint_batch.pipeline.stop import Stop
+from inpaint_batch.report.tally import FailedRow
+from inpaint_batch.types import Row
 
 NOTHING = "nothing has changed since the last run"
 
@@ -203,6 +206,27 @@ def test_many_blocks_also_where_looks_are_slow(done, monkeypatch):
     assert stands(run(manifest, output))
     touch(gallery.folder / "box1/5.png")
     assert run(manifest, output)["rows"]["redone"] == {"image": 1}
+
+
+def test_what_cannot_be_kept_is_left_out_and_fails_no_run(tmp_path, monkeypatch):
+    """Files that were gone when they were looked at, a name that cannot be told from two, and no folder to write in."""
+    monkeypatch.setattr(settling, "BLOCK_ROWS", 1)
+    row, seen, kept = Row("a", 2, "/in/a.png", "/in/m.png", "a.png"), (70, 1), settled_path(tmp_path, None)
+    for state, image, mask, output, is_kept in (
+        (tmp_path, seen, seen, "a.png", True),
+        (tmp_path, None, seen, "a.png", False),
+        (tmp_path, seen, None, "a.png", False),
+        (tmp_path, seen, seen, "a\0.png", False),
+        (tmp_path, seen, seen, "a.png", True),
+        (tmp_path / "gone", seen, seen, "a.png", False),
+    ):
+        kept.unlink(missing_ok=True)
+        writer = settling.Settling(state, RunConfig(output=tmp_path), "engine", "digest")
+        writer.begin(row, Identity("key", (row.image, image), (row.mask, mask)))
+        writer.done(row.id, output)
+        writer.failed("b", FailedRow({}, "read", "no"), of_manifest=True)
+        writer.close(2)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept] * is_kept
 
 
 def test_a_stopped_run_leaves_none(done):
