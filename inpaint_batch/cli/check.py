@@ -29,6 +29,9 @@ def check(
             show_default=False,
         ),
     ] = "pixels",
+    model: options.Model = None,
+    engine: options.Engine = None,
+    precision: options.Precision = None,
     workers: options.Workers = None,
     mask_polarity: options.MaskPolarity = None,
     mask_threshold: options.MaskThreshold = None,
@@ -47,6 +50,8 @@ def check(
     config: options.Config = None,
 ) -> None:
     """Look at every row of MANIFEST without filling anything: files, headers, sizes, masks, outputs, cost.
+
+    Of the engine only that it is known and its model there; a model from elsewhere plans with its own tiles.
 
     Ends with the exit code that `run` would end with: 4 for an unusable manifest, 8 if any row would fail, else 0. Give
     it the flags of the run: with --actors, for instance, a row may take less memory.

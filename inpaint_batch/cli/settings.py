@@ -101,10 +101,13 @@ def gather(flags: Mapping[str, Any], config_file: Path | None, environment: Mapp
     in_environment = from_environment(environment)
     on_line = {name: value for name, value in flags.items() if value is not None}
     values = in_file | in_environment | on_line
-    places = {name: f"{name} in {file}" for name in in_file}
+    model = values.get("model", "default")
+    of_model = _tiling_of_model(model)
+    places = {name: f"{name} in {Path(model).with_suffix('.toml')}" for name in of_model}
+    places |= {name: f"{name} in {file}" for name in in_file}
     places |= {name: _variable(name) for name in in_environment}
     places |= {name: "--" + name.replace("_", "-") for name in on_line}
-    return Given(_tiling_of_model(values.get("model", "default")) | values, places)
+    return Given(of_model | values, places)
 
 
 def run_config(given: Given, *, output: Path | None = None) -> RunConfig:

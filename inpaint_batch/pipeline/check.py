@@ -19,7 +19,7 @@ from inpaint_batch.execution.prepare import look_at_header, prepare_row
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
-from inpaint_batch.pipeline.executors import num_processes, num_workers
+from inpaint_batch.pipeline.executors import check_executor, num_processes, num_workers
 from inpaint_batch.pipeline.rows import OutputNames, output_name
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
@@ -70,9 +70,10 @@ def check_manifest(
     `with_output` tells whether the output folder is to be looked at as well. With a `depth` of `rows` no file is
     opened; with `headers` no pixel is decoded and no mask read, only whether it is there. Findings are reported in the
     order of the manifest. Raises RowsFailedError if a row would fail, and ManifestError, UsageError and StorageError as
-    `run` does.
+    `run` does, as well as EngineError where the model is not there.
     """
     return_large_blocks()
+    check_executor(config)
     totals = CheckTotals(depth=depth)
     rows = read_manifest(manifest, masks=masks)
     names: OutputNames | None = None

@@ -222,7 +222,7 @@ def find_adapter(model: Path) -> Adapter | None:
     path = adapter_path(model)
     try:
         content = path.read_bytes()
-        document = tomllib.loads(content.decode("utf-8"))
+        document = tomllib.loads(content.decode("utf-8-sig"))
         description: Description = read_as(Description, document)
     except FileNotFoundError:
         return None

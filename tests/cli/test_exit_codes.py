@@ -138,6 +138,8 @@ def test_codes_as_they_really_come_about(monkeypatch, gallery, tmp_path, capsys)
     assert call(monkeypatch, "run", tmp_path / "none.csv", "--output", output) == 4
     assert call(monkeypatch, "check", tmp_path / "none.csv") == 4
     assert call(monkeypatch, "run", manifest, "--output", output, "--model", tmp_path / "none.onnx") == 6
+    assert call(monkeypatch, "check", manifest, "--model", tmp_path / "none.onnx") == 6
+    assert call(monkeypatch, "check", manifest, "--engine", "none") == 2
     assert call(monkeypatch, "run", manifest, "--output", manifest, "--engine", "identity") == 7
     gallery.add_row("missing.png", "none.png")
     gallery.manifest()

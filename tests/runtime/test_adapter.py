@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import pass_through, value, write_graph
 
-from inpaint_batch.cli.settings import gather
-from inpaint_batch.errors import EngineError
+from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.select import select_engine
@@ -161,9 +161,14 @@ def test_the_identity_follows_the_adapter(tmp_path: Path) -> None:
 
 
 def test_the_run_takes_the_tiles_that_the_network_wants(tmp_path: Path) -> None:
-    model = beside(lama_like(tmp_path / "lama.onnx"), (EXAMPLES / "lama.toml").read_text())
+    text = (EXAMPLES / "lama.toml").read_text()
+    model = beside(lama_like(tmp_path / "lama.onnx"), text)
     wanted = {"tiling.buckets_px": (512,), "tiling.margin_px": 96, "tiling.bridge_depth_px": 128.0}
     assert gather({"model": str(model)}, None, {}).values == {"model": str(model), **wanted}
+    model.with_suffix(".toml").write_text(text.replace("margin_px = 96", "margin_px = 300"))
+    with pytest.raises(ConfigError, match=r"margin_px in .*lama\.toml must lie in 0\.\.255, not 300"):
+        run_config(gather({"model": str(model)}, None, {}), output=tmp_path)
+    model.with_suffix(".toml").write_text("\ufeff" + text)  # a byte order mark
     settings = tmp_path / "settings.toml"
     settings.write_text("[tiling]\nmargin_px = 32\n")
     assert gather({"model": str(model)}, settings, {}).values["tiling.margin_px"] == 32
