@@ -20,6 +20,7 @@ from inpaint_batch.execution.identity import Identity
 from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.pipeline import manifest_rows, settled, settling, work
 from inpaint_batch.pipeline.executors import open_executor
+from inpaint_batch.pipeline.rows import RowPlanner
 from inpaint_batch.pipeline.settled import _unpacked, packed, settled_path
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.tally import FailedRow
@@ -244,6 +245,23 @@ def test_a_stopped_run_leaves_none(done):
 
     run(gallery.manifest(), output, stop=Soon())
     assert not settled_path(output / ".inpaint-batch", None).exists()
+
+
+def test_a_stop_is_heard_while_rows_are_passed_over(done, monkeypatch):
+    """Of a million rows that are done none gets as far as a worker, where a stop is heard as well."""
+    gallery, output = done
+    settled_path(output / ".inpaint-batch", None).unlink()
+    stop, planned, really = Stop(), [], RowPlanner.plan
+
+    def plan(self: RowPlanner, row: Row) -> object:
+        planned.append(row.id)
+        if len(planned) == 2:
+            stop.request("SIGTERM")
+        return really(self, row)
+
+    monkeypatch.setattr(RowPlanner, "plan", plan)
+    run(gallery.folder / "manifest.csv", output, stop=stop)
+    assert planned == ["box0/0.png", "box1/1.png"]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", categories=["L", "N", "P", "Cs"])), min_size=1))

@@ -205,7 +205,8 @@ def test_through_the_command_line(tmp_path: Path, installed: bool) -> None:
     if installed:
         assert done.returncode == 0, done.stderr
         found = values(path)
-        assert found[("rows", "done")] == 1
+        assert found[("rows", "done")] == found[("rows_expected",)] == 1
+        assert any(key[:2] == ("run_info", "identity") for key in found)
         assert all(found[("stage_seconds", stage)] > 0 for stage in STAGES)
         assert ("queue_rows", "infer") not in found  # nothing waits any more
     else:
