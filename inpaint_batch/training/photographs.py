@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
 from inpaint_batch.errors import ConfigError, FailureCode, RowError
-from inpaint_batch.execution.prepare import mask_of
-from inpaint_batch.execution.tasks import RowTask
-from inpaint_batch.execution.transfer import RowFiles
-from inpaint_batch.holes.distance import grow
-from inpaint_batch.holes.orientation import turn
-from inpaint_batch.holes.prepare import hole_map
-from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.opencv import read_picture
-from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import reading
 from inpaint_batch.manifest.read import read_manifest
-from inpaint_batch.manifest.schema import RowProblem, row_config
+from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.types import IMAGE_SUFFIXES, FloatArray, Row
-
-DAMAGE_RIM_PX = 2
-"""Pixels around a hole of a manifest that are not learned from either: damage rarely ends where its mask does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +75,11 @@ def read_rgb(photograph: Photograph) -> FloatArray:
 
     Raises RowError where the image cannot be decoded, or its mask cannot be used.
     """
-    return _whole(photograph.path) if photograph.row is None else _undamaged(photograph.row)
+    if photograph.row is None:
+        return _whole(photograph.path)
+    from inpaint_batch.training.undamaged import undamaged  # reads as a run does, with all libraries that takes
+
+    return undamaged(photograph.row)
 
 
 def _whole(path: Path) -> FloatArray:
@@ -97,20 +88,6 @@ def _whole(path: Path) -> FloatArray:
     if decoded is None:
         raise RowError(FailureCode.READ, f"the image {path} is damaged, or none that training reads")
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
-
-
-def _undamaged(row: Row) -> FloatArray:
-    """Image and mask as a run reads them, so that what a run would fill is never learned."""
-    config = row_config(row, RowConfig())
-    files = RowFiles(RowTask(row, config, key="", output=row.output, destination=""))
-    source = open_image(files.image, max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
-    with closing(source):
-        mask = mask_of(files, source, DEFAULT_MAX_IMAGE_BYTES)
-        box = source.header.box
-        holes = hole_map(mask.grey, mask.orientation, source.header, config, dense_px=box.area_px)
-        hole = grow(holes.hole, DAMAGE_RIM_PX)[box.slices]
-        rgb = samples_to_rgb(source.read(box), source.header)
-    return turn(np.where(hole[..., None], np.float32(np.nan), rgb), source.header.orientation)
 
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:

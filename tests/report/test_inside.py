@@ -96,15 +96,15 @@ def test_a_run_counts_the_tiles_of_its_rows(tmp_path: Path, monkeypatch: pytest.
         def row(self, report: Any, tally: Tally) -> None:
             told["tiles"] = sum(report.num_tiles.values())
 
-    from inpaint_batch.execution import local
+    from inpaint_batch.execution import stages
 
-    write = local.write_row
+    write = stages.write_row
 
     def spied(*arguments: Any) -> None:
         seen.extend(looks[0]())
         write(*arguments)
 
-    monkeypatch.setattr(local, "write_row", spied)
+    monkeypatch.setattr(stages, "write_row", spied)
     config = RunConfig(output=tmp_path / "out", row=RowConfig(), engine="identity", workers=2)
     with Spy(io.StringIO()) as spy:
         run_manifest(config, gallery.manifest(), masks=None, progress=spy, stop=Stop())

@@ -12,7 +12,8 @@ from small_training import CONFIG
 
 from inpaint_batch.errors import ConfigError, RowError
 from inpaint_batch.training.data import Crops, undamaged_crop
-from inpaint_batch.training.photographs import DAMAGE_RIM_PX, Photograph, list_photographs, read_rgb
+from inpaint_batch.training.photographs import Photograph, list_photographs, read_rgb
+from inpaint_batch.training.undamaged import DAMAGE_RIM_PX
 from inpaint_batch.training.validation import ValidationSet
 
 DAMAGE = 1.0
