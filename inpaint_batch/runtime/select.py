@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from inpaint_batch.errors import EngineError, UsageError
+import numpy as np
+
+from inpaint_batch.errors import EngineError, FailureCode, RowError, UsageError
 from inpaint_batch.runtime.adapter import find_adapter
-from inpaint_batch.runtime.engine import Engine
+from inpaint_batch.runtime.engine import Engine, TileBatch
 from inpaint_batch.runtime.mirrors import MirroredEngine
 from inpaint_batch.runtime.processor import adds_bytes_exactly
 from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, find_weights
@@ -77,9 +79,29 @@ def _select_real(engine: str, model: str, precision: str, threads: int) -> Engin
 
     chosen, more = _choose_precision(stored, precision)
     file = stored.files[chosen]
-    return OnnxEngine(
+    loaded = OnnxEngine(
         file, precision=chosen, model=stored.name, threads=threads, convention=adapter, notes=(*notes, *more)
     )
+    if stored.name != "default":
+        _try(loaded)
+    return loaded
+
+
+def _try(engine: Engine) -> None:
+    """Raise EngineError where a model from elsewhere cannot fill a plain grey tile: every row would fail alike."""
+    side_px = engine.buckets_px[0]
+    hole = np.zeros((1, 1, side_px, side_px), np.float32)
+    hole[:, :, side_px // 4 : side_px // 2, side_px // 4 : side_px // 2] = 1
+    image = np.repeat(0.5 * (1 - hole), 3, axis=1)
+    try:
+        engine.fill(TileBatch(image, hole, np.zeros_like(image), np.zeros((1, 1, 1, 1), np.float32)))
+    except RowError as error:
+        engine.close()
+        what = "returns NaN or infinity" if error.code is FailureCode.NONFINITE else f"does not work ({error.message})"
+        raise EngineError(
+            f"the model {engine.model} {what} for a plain grey tile of {side_px} px, so it would fail every image; "
+            "look at the file, and at how the .toml beside it says that it is asked (engines/README.md)"
+        ) from error
 
 
 def _select_torch(engine: str, model: str, precision: str, threads: int) -> Engine:

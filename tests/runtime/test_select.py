@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_graphs import pass_through
+from onnx import helper
+from small_graphs import pass_through, write_graph
 
 import inpaint_batch
 from inpaint_batch.errors import EngineError, UsageError
@@ -95,6 +96,18 @@ def test_a_model_of_ones_own(tmp_path: Path, name: str, precision: str) -> None:
     path = pass_through(tmp_path / name)
     engine = select_engine(model=str(path), threads=1)
     assert (engine.precision, engine.model, engine.notes) == (precision, str(path), ())
+
+
+def test_a_model_of_ones_own_that_would_fail_every_image_is_refused_at_once(tmp_path: Path) -> None:
+    path = pass_through(tmp_path / "mine.onnx", divisor=0.0)
+    with pytest.raises(EngineError, match=r"mine\.onnx returns NaN or infinity for a plain grey tile of 64 px"):
+        select_engine(model=str(path), threads=1)
+    shrinks = helper.make_node("MaxPool", ["image"], ["filled"], kernel_shape=[2, 2], strides=[2, 2])
+    path = write_graph(tmp_path / "half.onnx", [shrinks], {})
+    with pytest.raises(
+        EngineError, match=r"half\.onnx does not work \(the engine returned \(1, 3, 32, 32\) for a tile"
+    ):
+        select_engine(model=str(path), threads=1)
 
 
 def test_a_model_that_is_not_there_or_not_onnx(tmp_path: Path) -> None:
