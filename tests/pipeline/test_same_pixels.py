@@ -7,7 +7,6 @@ must not; if they were, raise the version and write the new sums down.
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,24 +51,28 @@ def by_place(self: IdentityEngine, batch: TileBatch) -> FloatArray:
     return np.where(batch.hole > 0, guess, batch.image).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("options", "sums"),
-    [
-        ({}, {1: 928738464}),
-        ({"dilate_px": 3, "feather_px": 5}, {1: 3995937091}),
-    ],
-)
+SUMS = {  # by version, and by what the options make of the hole: of 19 bands of 40 rows, from top to bottom
+    1: {
+        "plain": "9231420 9350126 9480095 9604131 9412343 8919590 8677146 8703089 8987671 9513533 "
+        "10108119 10590388 10710083 10839026 10967127 11085788 11206571 11337998 11456433",
+        "grown": "9192273 9284708 9480095 9604131 9269134 8823904 8566216 8612224 8933275 9436988 "
+        "9960236 10500160 10619492 10768657 10892518 11015155 11130327 11244034 11371525",
+    }
+}
+SLACK = 60
+"""Another processor may round the last bit of some samples otherwise; whatever else moves pixels moves thousands."""
+
+
+@pytest.mark.parametrize(("name", "options"), [("plain", {}), ("grown", {"dilate_px": 3, "feather_px": 5})])
 def test_pixels_move_only_with_the_version_of_the_algorithm(
-    gallery: Gallery,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, object],
-    sums: dict[int, int],
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, object]
 ) -> None:
     monkeypatch.setattr(IdentityEngine, "fill", by_place)
     Image.fromarray(picture()).save(gallery.folder / "a.png")
     gallery.add_row("a.png", gallery.mask("mask.png", holes()))
     run(gallery.manifest(), tmp_path / "out", row=options)
     with Image.open(tmp_path / "out" / "a.png") as restored:
-        found = zlib.crc32(np.asarray(restored).tobytes())
-    assert found == sums[ALGORITHM_VERSION]
+        sums = np.asarray(restored, np.int64).reshape(19, -1).sum(axis=1)
+    assert np.abs(sums - np.array(SUMS[ALGORITHM_VERSION][name].split(), np.int64)).max() <= SLACK, " ".join(
+        map(str, sums)
+    )
