@@ -12,8 +12,9 @@ from inpaint_batch.execution.packed_map import PackedMap
 
 _KEY_BYTES = KEY_DIGITS // 2
 _PLACE_BYTES = 8
-_SIGN: dict[Status, str] = {"started": "s", "dropped": "x", "done": "d", "failed": "f"}
-_STATUS = {sign: status for status, sign in _SIGN.items()}
+_SIGN: dict[Status, bytes] = {"started": b"s", "dropped": b"x", "done": b"d", "failed": b"f"}
+_SIGN_WITHOUT_KEY = {status: sign.upper() for status, sign in _SIGN.items()}
+_STATUS = {sign.decode(): status for status, sign in _SIGN.items()}
 _CODES = tuple(code.value for code in FailureCode)
 _RETRYABLE = 0x80
 _NO_OUTPUT = b"\0"
@@ -76,21 +77,20 @@ class Memory:
 
 
 def _packed(line: LedgerEntry, output: str, place: int) -> bytes | None:
-    sign = _SIGN[line.status]
-    about = b""
-    if line.status == "failed":
-        code = _CODES.index(line.code) | (_RETRYABLE if line.retryable else 0)
-        about = bytes([code]) + place.to_bytes(_PLACE_BYTES, "big")
     try:
         key = unhexlify(line.key)
     except ValueError:
         return None  # a key by hand
-    if len(key) not in (0, _KEY_BYTES):
+    if key and len(key) != _KEY_BYTES:
         return None  # of another version
-    name = b"" if output == line.id else output.encode("utf-8", "surrogatepass") or _NO_OUTPUT
-    if len(name) > _MAX_NAME_BYTES:
-        return None
-    return (sign if key else sign.upper()).encode() + about + key + name
+    packed = (_SIGN if key else _SIGN_WITHOUT_KEY)[line.status]
+    if line.status == "failed":
+        code = _CODES.index(line.code) | (_RETRYABLE if line.retryable else 0)
+        packed += bytes([code]) + place.to_bytes(_PLACE_BYTES, "big")
+    if output == line.id:
+        return packed + key
+    name = output.encode("utf-8", "surrogatepass") or _NO_OUTPUT
+    return packed + key + name if len(name) <= _MAX_NAME_BYTES else None
 
 
 def _unpacked(packed: bytes, row_id: str) -> Known:

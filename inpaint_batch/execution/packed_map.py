@@ -30,40 +30,39 @@ class PackedMap:
 
     def get(self, key: Hashable) -> bytes | None:
         """What was put last under `key`; None where nothing was."""
-        number = self._slots[self._slot(hash(key))]
-        if not number:
-            return None
-        place = self._places[number]
-        return bytes(self._log[place : place + self._sizes[number]])
+        hashed = hash(key)
+        slots, hashes, mask = self._slots, self._hashes, self._mask
+        at = hashed & mask
+        while number := slots[at]:
+            if hashes[number] == hashed:
+                place = self._places[number]
+                return bytes(self._log[place : place + self._sizes[number]])
+            at = (at + 1) & mask
+        return None
 
     def put(self, key: Hashable, value: bytes) -> None:
         """Keep `value`, where the one before was if that is as long. Raises OverflowError where it is too long."""
-        hashed = hash(key)
-        at = self._slot(hashed)
-        number = self._slots[at]
-        if number and self._sizes[number] == len(value):
-            place = self._places[number]
-            self._log[place : place + len(value)] = value
-            return
-        if number:
-            self._sizes[number] = len(value)
-            self._places[number] = len(self._log)
-        else:
-            self._sizes.append(len(value))
-            self._slots[at] = len(self._hashes)
-            self._hashes.append(hashed)
-            self._places.append(len(self._log))
-            if 10 * len(self._hashes) > 7 * len(self._slots):
-                self._grow()
-        self._log += value
-
-    def _slot(self, hashed: int) -> int:
-        """Where the number of that entry is, or would be."""
+        hashed, size = hash(key), len(value)
         slots, hashes, mask = self._slots, self._hashes, self._mask
         at = hashed & mask
-        while (number := slots[at]) and hashes[number] != hashed:
+        while number := slots[at]:  # as in `get`: a call of its own would cost as much as all else here
+            if hashes[number] == hashed:
+                if self._sizes[number] == size:
+                    place = self._places[number]
+                    self._log[place : place + size] = value
+                else:
+                    self._sizes[number] = size
+                    self._places[number] = len(self._log)
+                    self._log += value
+                return
             at = (at + 1) & mask
-        return at
+        self._sizes.append(size)
+        slots[at] = len(hashes)
+        hashes.append(hashed)
+        self._places.append(len(self._log))
+        self._log += value
+        if 10 * len(hashes) > 7 * len(slots):
+            self._grow()
 
     def _grow(self) -> None:
         self._slots = slots = array("I", bytes(8 * len(self._slots)))
