@@ -28,12 +28,13 @@ KEY_DIGITS = 58
 output name. Parts of their own, so that of two keys one can tell what has changed."""
 Change = Literal["image", "mask", "options", "model", "output", "version"]
 """What differs between two keys; `version`: they were made by different versions of this package."""
+_OUTPUT = slice(50, 58)
 _PARTS: tuple[tuple[Change, slice], ...] = (
     ("image", slice(2, 18)),
     ("mask", slice(18, 34)),
     ("options", slice(34, 42)),
     ("model", slice(42, 50)),
-    ("output", slice(50, 58)),
+    ("output", _OUTPUT),
 )
 _BY_TIME, _BY_CONTENT = b"\x01", b"\x02"
 
@@ -95,8 +96,7 @@ def what_changed(before: str, now: str) -> Change | None:
 
 def names_same_output(before: str, now: str) -> bool:
     """Whether the rows of two keys ask for the same output; of keys from other versions that is taken for granted."""
-    part = dict(_PARTS)["output"]
-    return len(before) != len(now) or before[part] == now[part]
+    return len(before) != len(now) or before[_OUTPUT] == now[_OUTPUT]
 
 
 def look(path: str) -> Look | None:
