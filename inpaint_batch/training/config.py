@@ -130,15 +130,8 @@ class TrainConfig:
         for low, high in (*areas, *self.curriculum):
             if not 0 < low <= high < 1:
                 raise ConfigError(f"an area must be two fractions, 0 < low <= high < 1, not {(low, high)}")
-        at_least_one: tuple[str, ...] = (
-            "steps",
-            "batch_size",
-            "micro_batches",
-            "discriminator_every",
-            "validate_every",
-        )
-        at_least_one += ("checkpoint_every", "discriminator_width", "num_validation", "validation_crops")
-        for name in at_least_one:
+        numbers = ("steps", "batch_size", "micro_batches", "discriminator_every", "discriminator_width")
+        for name in (*numbers, "validate_every", "checkpoint_every", "num_validation", "validation_crops"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("seed", "warmup_steps", "weight_decay", "learning_rate", "discriminator_learning_rate"):
