@@ -39,6 +39,8 @@ def check(
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
     grain: options.Grain = None,
+    sidecar: options.Sidecar = None,
+    premis: options.Premis = None,
     xmp: options.Xmp = None,
     passes: options.Passes = None,
     on_conflict: options.OnConflict = None,

@@ -19,7 +19,7 @@ from inpaint_batch.pipeline.entries import beside_earlier
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.outputs import outputs_at
-from inpaint_batch.storage.paths import location
+from inpaint_batch.storage.paths import MAX_PART_BYTES, location
 from inpaint_batch.types import FORMAT_SUFFIXES, Row
 
 MAX_DEATHS = 2
@@ -75,6 +75,8 @@ class OutputNames:
         self._owns = owns
         self._outputs = outputs_at(config.store, config.output, read_only=read_only)
         self._taken = Seen()
+        self._beside_bytes = max(map(len, companions(config)), default=0)
+        self._free_chars = (MAX_PART_BYTES - self._beside_bytes) // 4  # a path of fewer cannot be too long
 
     def keep(self, name: str) -> bool:
         """Take a name that an earlier run gave, if the result is still there."""
@@ -97,6 +99,32 @@ class OutputNames:
 
         Raises RowError(WRITE) where there is no way.
         """
+        claimed = self._claimed(row, name)
+        if claimed is not None:
+            self._check_length(claimed[0])
+        return claimed
+
+    def _check_length(self, name: str) -> None:
+        """A number that a conflict adds, or what is wanted beside the result, may be what makes a name too long."""
+        if len(name) < self._free_chars:
+            return
+        last = name.rpartition("/")[2]
+        num_bytes = len(last.encode("utf-8", "surrogateescape"))
+        if num_bytes > MAX_PART_BYTES:
+            raise RowError(
+                FailureCode.WRITE,
+                f"output {name!r}, as --on-conflict suffix calls it, has a name of more than {MAX_PART_BYTES} bytes; "
+                "give it a shorter one in the output column",
+            )
+        if num_bytes + self._beside_bytes > MAX_PART_BYTES:
+            raise RowError(
+                FailureCode.WRITE,
+                f"output {name!r} has a name of {num_bytes} bytes, and with what is wanted beside it (--sidecar, "
+                f"--premis) the most is {MAX_PART_BYTES - self._beside_bytes}; give it a shorter one in the output "
+                "column",
+            )
+
+    def _claimed(self, row: Row, name: str) -> tuple[str, str] | None:
         root = self._config.output
         destination, is_there = self._outputs.place(name, row)
         is_ours = not is_there or self._owns(name, location(row.image))

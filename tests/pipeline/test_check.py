@@ -116,6 +116,39 @@ def test_as_deep_as_asked(gallery, tmp_path):
     assert "no file was opened" in check(manifest, log_format="text", depth="rows")[1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [({}, 255), ({"premis": True}, 244), ({"sidecar": True}, 236), ({"sidecar": True, "premis": True}, 236)],
+)
+def test_a_name_that_leaves_no_room_for_what_comes_beside_it(gallery, tmp_path, settings, most):
+    gallery.add("a.png")
+    image, mask = gallery.rows.pop()["image"], "a.png.mask.png"
+    for num_bytes in {most, min(most + 1, 255)}:
+        name = f"{'x' * (num_bytes % 2)}{'é' * ((num_bytes - 4) // 2)}.png"
+        assert len(name.encode()) == num_bytes
+        gallery.add_row(image, mask, id=f"{num_bytes} bytes", output=f"deep/{name}")
+    manifest = gallery.manifest()
+    code, text = check(manifest, tmp_path / "out", **settings)
+    found = {event["id"]: event for event in events(text)[:-1]}
+    assert (code, set(found)) == ((8, {f"{most + 1} bytes"}) if settings else (0, set()))
+    for event in found.values():
+        assert event["code"] == "write"
+        assert f"the most is {most}; give it a shorter one in the output column" in event["message"]
+    summary = run(manifest, tmp_path / "out", **settings)
+    assert (summary["rows"]["done"], summary["rows"]["failed"]) == (1, len(found))
+    assert run(manifest, tmp_path / "out", **settings)["rows"]["skipped"] == 1
+
+
+def test_a_number_that_makes_a_name_too_long(gallery, tmp_path):
+    name = f"{'x' * 250}.png"
+    gallery.add("a.png", output=name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"of somebody else")
+    code, text = check(gallery.manifest(), tmp_path / "out", on_conflict="suffix")
+    assert (code, events(text)[0]["code"]) == (8, "write")
+    assert "has a name of more than 255 bytes; give it a shorter one in the output column" in events(text)[0]["message"]
+
+
 def test_workers_in_processes_share_the_memory(gallery, monkeypatch):
     monkeypatch.setattr(needs, "memory_bytes", lambda: 3 << 30)  # of which each of eight gets 384 MiB
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
