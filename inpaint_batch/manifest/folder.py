@@ -161,6 +161,7 @@ class _Masks:
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for name in _listed(folder, MASK_SUFFIXES)[0] if folder.is_dir() else []:
             self._by_stem[composed(Path(name).stem)].append(name)
+        self._whole = {composed(name) for name in images}
         self._waiting: dict[str, list[str]] = defaultdict(list)  # images without a mask of their full name, by stem
         for name in images:
             if composed(name) not in self._by_stem:
@@ -170,7 +171,8 @@ class _Masks:
         """The path of the mask of `image`; raises RowError(MASK) where there is none or a choice."""
         own = self._by_stem.get(composed(image))
         stem = composed(Path(image).stem)
-        found = own or self._by_stem.get(stem, [])
+        # Beside `a.jpg` the mask of `a.jpg.png` is not `a.jpg.png`.
+        found = own or ([] if stem in self._whole else self._by_stem.get(stem, []))
         if not found:
             raise RowError(
                 FailureCode.MASK,

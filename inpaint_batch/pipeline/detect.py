@@ -25,7 +25,7 @@ from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.manifest.schema import COLUMNS
-from inpaint_batch.pipeline.detect_items import Item, items_of
+from inpaint_batch.pipeline.detect_items import Item, items_of, told_apart
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
@@ -110,7 +110,7 @@ def find_damage(
     with ExitStack() as stack:
         state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
         look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state, stop)
-        for item, seen, is_new in _in_order(items, look, num_workers):
+        for item, seen, is_new in _in_order(told_apart(items, output), look, num_workers):
             if stop():
                 break
             if isinstance(seen, RowError):

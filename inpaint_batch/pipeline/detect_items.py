@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inpaint_batch.config import RowConfig
-from inpaint_batch.errors import ManifestError, RowError
+from inpaint_batch.errors import FailureCode, ManifestError, RowError
 from inpaint_batch.manifest.folder import check_name, check_text, image_names
 from inpaint_batch.manifest.read import read_images
 from inpaint_batch.manifest.schema import RowProblem, row_config, to_cells
+from inpaint_batch.storage.outputs import FolderOutputs
 from inpaint_batch.types import IMAGE_SUFFIXES, Row
 
 
@@ -52,6 +53,26 @@ def items_of(images: Path | str) -> list[Item]:
         whole = str(images.absolute()) if isinstance(images, Path) else images
         return [_checked(whole, os.path.basename(whole))]  # noqa: PTH119
     return [_listed(row, images) for row in read_images(images)]
+
+
+def told_apart(items: Sequence[Item], output: Path) -> list[Item]:
+    """The items; where the masks of several are one file in `output`, by case or accents, all but the first are errors.
+
+    `output` has an entry that it can be asked for by another case.
+    """
+    key_of = FolderOutputs(output).key
+    first_of: dict[str, Item] = {}
+    return [_apart(item, first_of.setdefault(key_of(item.mask), item)) for item in items]
+
+
+def _apart(item: Item, first: Item) -> Item:
+    if item is first or item.error is not None or first.error is not None:
+        return item
+    problem = (
+        f"its mask {item.mask} would be that of {first.image}, since names that differ in case alone are one file in "
+        "the folder of --output; choose one on another disk, or rename the image"
+    )
+    return replace(item, error=RowError(FailureCode.WRITE, problem))
 
 
 def _checked(image: str, output: str) -> Item:

@@ -18,7 +18,7 @@ from PIL import Image
 from inpaint_batch.cli.main import main
 from inpaint_batch.holes.orientation import turn
 from inpaint_batch.pipeline import detect as pipeline
-from inpaint_batch.storage import nearby
+from inpaint_batch.storage import nearby, outputs
 
 SIDE_PX = 160
 
@@ -333,6 +333,19 @@ def test_a_name_that_no_manifest_can_hold_fails_alone(monkeypatch, photos, tmp_p
     assert "caf\\udce9.png' is not UTF-8; rename the file" in told
     assert "'a\\\\b.png' contains a backslash" in told
     assert [row["output"] for row in rows(masks / "manifest.csv")] == ["b.png", "box/a.jpg"]
+
+
+def test_no_mask_is_written_over_where_case_makes_no_difference(monkeypatch, photos, tmp_path, capsys):
+    (photos / "B.png").write_bytes((photos / "b.png").read_bytes())
+    masks = tmp_path / "masks"
+    monkeypatch.setattr(outputs, "folds_names", lambda folder: folder == masks and (masks / "found.jsonl").exists())
+    for _ in range(2):
+        assert call(monkeypatch, "mask", photos, "--output", masks) == 8
+        told = capsys.readouterr().err
+        assert f"{photos / 'b.png'}: write: its mask b.png.png would be that of {photos / 'B.png'}" in told
+        assert "choose one on another disk, or rename the image" in told
+        assert [row["output"] for row in rows(masks / "manifest.csv")] == ["B.png", "box/a.jpg"]
+        assert sorted(path.name for path in masks.rglob("*.png")) == ["B.png.png", "a.jpg.png"]
 
 
 def test_a_list_is_a_manifest_without_masks(monkeypatch, photos, tmp_path, capsys):

@@ -87,6 +87,12 @@ def test_two_images_of_one_stem(images: Path, masks: Path) -> None:
     }
 
 
+def test_the_mask_of_another_image_is_nobody_elses(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "a.jpg.png", "b.jpg.png")
+    put(masks, "a.jpg.png", "b.jpg.png")
+    assert pairs(images, masks) == {"a.jpg": "a.jpg.png", "a.jpg.png": "mask", "b.jpg.png": "b.jpg.png"}
+
+
 def test_two_masks_for_one_image(images: Path, masks: Path) -> None:
     put(images, "a.jpg", "b.jpg", "c.jpg")
     put(masks, "a.png", "a.tif", "b.jpg.png", "b.jpg.webp", "c.jpg.png", "c.png")
