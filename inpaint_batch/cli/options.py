@@ -27,8 +27,8 @@ Masks = Annotated[
     typer.Option(
         "--masks",
         metavar="PATH",
-        help="Where MANIFEST is a folder: folder of masks of the same relative paths, or one COCO file (.json). Where "
-        "it is an image: its mask.",
+        help="Where MANIFEST is a folder: folder of masks of the same relative paths, one mask for all images, or one "
+        "COCO file (.json). Where it is an image: its mask.",
     ),
 ]
 Output = Annotated[

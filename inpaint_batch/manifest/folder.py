@@ -24,13 +24,16 @@ def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     for an image without a mask. Names are the same however their accents are put together. Any of IMAGE_SUFFIXES in
     any case counts, for masks any of MASK_SUFFIXES. Hidden files are left out, links to files are followed, links to
     folders are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1. If `masks` is a file,
-    it is the mask of every image: COCO annotations of all of them.
+    it is the mask of every image, and not one of them: COCO annotations of all, or a picture that all share.
 
     Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
     ManifestError where a folder cannot be read or there was no image at all.
     """
-    if masks.is_file() and masks.suffix.lower() not in (".json", ".geojson"):
-        raise UsageError(f"{masks} is one file; --masks takes a folder, or a COCO file (.json) of the whole folder")
+    if masks.is_file() and masks.suffix.lower() not in MASK_SUFFIXES:
+        raise UsageError(
+            f"{masks} is no mask ({', '.join(sorted(MASK_SUFFIXES))}); --masks takes a folder of masks, one mask for all "
+            "images, or a COCO file (.json) of the whole folder"
+        )
     for folder, role in ((images, "images"), (masks, "masks")):
         if not folder.is_dir() and not (folder is masks and masks.is_file()):
             raise ManifestError(f"the folder of {role} {folder} does not exist or is not a folder")
@@ -71,12 +74,15 @@ def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
 
 def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
-    for relative, names in image_names(images, "", masks.resolve()):
+    skipped = masks.resolve()
+    for relative, names in image_names(images, "", skipped):
         chosen = None if masks.is_file() else _Masks(_folder_alike(masks, relative), names)
         for name in names:
-            line += 1
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
+            if name == masks.name and Path(image).resolve() == skipped:
+                continue
+            line += 1
             try:
                 check_name(output)
                 mask = chosen.of(name) if chosen is not None else str(masks)

@@ -135,6 +135,17 @@ def test_folders_that_cannot_be(images: Path, masks: Path, tmp_path: Path) -> No
         list(read_folder(images, masks))
 
 
+def test_one_mask_for_all_images(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "sub/b.tif", "sub/line.png", "line.png")
+    for mask in (images / "line.png", images / "sub" / ".." / "line.png"):
+        rows = list(read_folder(images, mask))
+        assert [(row.line, row.id) for row in rows] == [(1, "a.jpg"), (2, "sub/b.tif"), (3, "sub/line.png")]
+        assert {Path(row.mask).resolve() for row in rows if isinstance(row, Row)} == {(images / "line.png").resolve()}
+    put(masks, "line.bmp")
+    with pytest.raises(UsageError, match=r"line\.bmp is no mask \(.*\.png.*\); --masks takes a folder of masks, one mask"):
+        read_folder(images, masks / "line.bmp")
+
+
 def test_one_image_and_its_mask(images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(images, "a.JPG")
     put(masks, "any.png", "a.JPG.tif", "a.png")
