@@ -37,6 +37,7 @@ from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.xmp_files import check_xmp
+from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.types import FORMAT_SUFFIXES, Header
 
@@ -102,6 +103,7 @@ def _prepared(
     files.bring_image()
     watch.lap("read")
     source = _opened(files, max_image_bytes, limit_bytes)
+    copy: EarlyCopy | None = None
     try:
         needed = needed_bytes(source, limit_bytes)
         if isinstance(source, TiffSource):
@@ -117,6 +119,8 @@ def _prepared(
         dense = dense_px(limit_bytes)
         holes = hole_map(mask.grey, mask.orientation, source.header, task.config, dense_px=dense)
         watch.lap("read")
+        if isinstance(source, TiffSource):
+            copy = EarlyCopy.begin(source.path, Path(task.destination).parent)
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)
         windows = plan_windows(holes.hole, found, tiling)
@@ -126,6 +130,8 @@ def _prepared(
         source.anticipate(tile.core for window in windows for tile in window.levels[-1].tiles)
     except BaseException:
         source.close()
+        if copy is not None:
+            copy.close()
         raise
     watch.lap("read")
     boxes = [hole.box for hole in found]
@@ -134,7 +140,7 @@ def _prepared(
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
     warnings = hole_warnings(holes)
     patches = PatchStore(patches_bytes(limit_bytes))
-    return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches)
+    return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
 
 
 def mask_of(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:

@@ -14,6 +14,7 @@ from inpaint_batch.holes.prepare import HoleMap
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.logids import Subject, worker_id
 from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.types import Box
 
@@ -38,6 +39,8 @@ class PreparedRow:
     """Memory that was reserved for it."""
     patches: PatchStore
     """What was filled of it."""
+    copy: EarlyCopy | None = None
+    """Of its image, where the result will be made of one."""
     num_filled: int = 0
     """Tiles that the engine has filled."""
 
@@ -54,6 +57,8 @@ class PreparedRow:
 
     def close(self) -> None:
         """Let go of the samples and of copies of its files."""
+        if self.copy is not None:
+            self.copy.close()
         self.patches.close()
         self.source.close()
         self.files.close()

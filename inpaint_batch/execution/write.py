@@ -25,7 +25,8 @@ def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
     watch.lap("")
     with prepared.files.by_name():
         with atomic_write(destination) as temporary:
-            write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+            is_copy = prepared.copy is not None and prepared.copy.take(temporary)
+            write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg, is_copy=is_copy)
             watch.lap("write")
             verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
             watch.lap("verify")

@@ -1,8 +1,8 @@
 """Patch a TIFF: copy the file, re-encode the segments that hold a hole sample, append those that grew, fix their
 addresses.
 
-No tag but the two address arrays changes, and no byte of an untouched segment. What a grown segment leaves behind is
-dead space.
+No tag but the two address arrays changes, and no byte of an untouched segment. What a grown or shrunk segment leaves
+behind are zeros.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.byte_ranges import copy_range, is_same_range
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.side_by_side import in_order
 from inpaint_batch.imaging.source import same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
 from inpaint_batch.types import BoolArray, Patch, SampleArray
 
 _SHORT, _LONG, _LONG8 = 3, 4, 16
@@ -32,29 +32,34 @@ _FORMATS = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
 _CLASSIC_LIMIT_BYTES = 1 << 32
 
 
-def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path) -> None:
-    """Write `source` with `patches` in place. Raises `RowError` (write) if a classic TIFF would outgrow 4 GB."""
+def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, *, is_copy: bool = False) -> None:
+    """Write `source` with `patches` in place; with `is_copy` the file at `destination` is one of the source already.
+
+    Raises `RowError` (write) if a classic TIFF would outgrow 4 GB.
+    """
     layout = source.layout
     offsets, lengths = list(layout.offsets), list(layout.lengths)
     touched = _touched(layout, patches)
     order = sorted(touched, key=layout.offsets.__getitem__)
-    with source.path.open("rb") as original, destination.open("w+b") as file:
+    with source.path.open("rb") as original, destination.open("r+b" if is_copy else "w+b") as file:
         size, copied = original.seek(0, 2), 0
         file.truncate(size)
         jobs = (_job(original, layout, run, touched) for run in layout.in_runs(order))
         packed_runs = in_order(partial(_patched, source, patches), jobs, layout.run_bytes)
         # Front to back: what stays is copied while the next segments are packed.
         for index, packed in zip(order, chain.from_iterable(packed_runs), strict=True):
+            fits = index not in layout.shared and len(packed) <= lengths[index]
             if index not in layout.shared:
-                copy_range(original, file, copied, offsets[index])
-                copied = offsets[index] + lengths[index]
-            if len(packed) > lengths[index] or index in layout.shared:
-                offsets[index] = _append(file, packed, layout, source.path)
-            else:
+                if not is_copy:
+                    copy_range(original, file, copied, offsets[index])
+                    copied = offsets[index] + lengths[index]
                 file.seek(offsets[index])
-                file.write(packed)
+                file.write((packed if fits else b"").ljust(lengths[index], b"\x00"))
+            if not fits:
+                offsets[index] = _append(file, packed, layout, source.path)
             lengths[index] = len(packed)
-        copy_range(original, file, copied, size)
+        if not is_copy:
+            copy_range(original, file, copied, size)
         if offsets != list(layout.offsets):
             _store(file, layout, layout.offsets_tag, offsets, source.path)
         if layout.lengths_tag is not None and lengths != list(layout.lengths):

@@ -21,12 +21,14 @@ _NO_LIMIT = 1 << 62
 """The output has the size of a source that passed its own check."""
 
 
-def write_filled(source: ImageSource, patches: Sequence[Patch], destination: Path, *, jpeg: JpegMode) -> None:
+def write_filled(
+    source: ImageSource, patches: Sequence[Patch], destination: Path, *, jpeg: JpegMode, is_copy: bool = False
+) -> None:
     """Write `source` with the hole samples of `patches` to `destination` (not atomic: pass a temporary path).
 
-    Same format, size, depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Raises
-    `RowError` (write), or (read) where the source turns out to be damaged, and `ValueError` for a patch that does not
-    fit.
+    With `is_copy` the file there is a copy of the source already, which spares a TIFF to be copied. Same format, size,
+    depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Raises `RowError` (write), or
+    (read) where the source turns out to be damaged, and `ValueError` for a patch that does not fit.
     """
     _check_patches(source.header, patches)
     with writing(destination):
@@ -36,7 +38,7 @@ def write_filled(source: ImageSource, patches: Sequence[Patch], destination: Pat
             case PngSource():
                 write_png(source, patches, destination)
             case TiffSource():
-                write_tiff(source, patches, destination)
+                write_tiff(source, patches, destination, is_copy=is_copy)
             case WebpSource():
                 write_webp(source, patches, destination)
             case Jp2Source():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ from gallery import Gallery, tree
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import EngineError, FailureCode, RowError
-from inpaint_batch.execution import stages
+from inpaint_batch.execution import prepare, stages
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import RowOutcome, RowTask
 from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.storage import early_copy
+from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.fill import TileRequest
 from inpaint_batch.types import FloatArray, Row
 
@@ -171,3 +174,35 @@ def test_an_unexpected_error_while_reading_names_itself(rows, tmp_path, monkeypa
     assert failure.code is FailureCode.READ
     assert "ZeroDivisionError: by zero" in failure.message
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are known to Linux alone")
+def test_a_result_made_of_an_early_copy_is_the_same(gallery, tmp_path, monkeypatch):
+    for number in range(4):
+        gallery.add(f"{number}.tif", side=90 + number)
+    gallery.add("whole.tif", hole=(0, 0, 0, 0))
+    execute(tasks(gallery, tmp_path / "plain"), Runner())
+    taken: list[bool] = []
+    take = EarlyCopy.take
+    monkeypatch.setattr(EarlyCopy, "take", lambda *arguments: taken.append(take(*arguments)) or taken[-1])
+    monkeypatch.setattr(early_copy, "WORTHWHILE_BYTES", 1)
+    (tmp_path / "out").mkdir()
+    execute(tasks(gallery, tmp_path / "out"), Runner())
+    assert True in taken
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+
+
+def test_a_row_that_fails_frees_its_early_copy(gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(early_copy, "WORTHWHILE_BYTES", 1)
+    (tmp_path / "out").mkdir()
+    gallery.add("0.tif")
+    for error in (None, ValueError("no")):  # while it is planned, and while it is filled
+        if error is None:
+            monkeypatch.setattr(prepare, "find_holes", lambda hole: 1 / 0)
+        outcomes = execute(tasks(gallery, tmp_path / "out"), Runner(lambda image, error=error: error))
+        assert outcomes["0.tif"].failure is not None
+        monkeypatch.undo()
+        monkeypatch.setattr(early_copy, "WORTHWHILE_BYTES", 1)
+        assert early_copy._room.acquire(blocking=False)
+        early_copy._room.release()
+    assert tree(tmp_path / "out") == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,9 @@ def restore(path: Path, out: Path, patches: list[Patch] | None = None):
     patches = cases.patches_for(source) if patches is None else patches
     write_filled(source, patches, out, jpeg="patch")
     verify_written(source, patches, out, jpeg="patch")
+    on_copy = shutil.copyfile(path, out.with_name(f"on-copy-{out.name}"))
+    write_filled(source, patches, on_copy, jpeg="patch", is_copy=True)
+    assert on_copy.read_bytes() == out.read_bytes()
     assert tags(path) == tags(out)
     np.testing.assert_array_equal(
         cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inpaint_batch.imaging import byte_ranges
-from inpaint_batch.imaging.byte_ranges import copy_range, is_same_range
+from inpaint_batch.storage import byte_ranges
+from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
 
 SIZE = 3 * byte_ranges._PIECE_BYTES + 7
 
