@@ -146,6 +146,10 @@ FORMAT_SUFFIXES: Mapping[str, ImageFormat] = {
 is, its first bytes tell."""
 IMAGE_SUFFIXES = frozenset(FORMAT_SUFFIXES)
 """What counts as an image where a folder is searched."""
+UNREAD_SUFFIXES = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".gif", ".bmp", ".psd", ".dpx", ".exr", ".j2k", ".j2c", ".jpx", ".jpf")
+)
+"""Images that are not read. In a folder they fail by name, where passing over them in silence would lose them."""
 SampleType = Literal["uint8", "uint16", "uint32", "int32", "float32"]
 ColourModel = Literal["light", "ink", "palette"]
 """What the colour bands hold: light (grey or RGB), ink (CMYK, 0 is bare paper), or one index into a palette."""

@@ -19,12 +19,16 @@ from inpaint_batch.types import ImageFormat
 
 _TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JXL = ("a JPEG XL", "djxl (package libjxl-tools) makes a PNG of it")
+_DPX = ("a DPX", "save it as a TIFF of 16 bits")
 _OTHERS = {
     b"GIF8": ("a GIF", "save it as a PNG"),
     b"BM": ("a BMP", "save it as a PNG"),
     b"\xff\xfe": ("text in UTF-16", "save it as UTF-8"),  # as PowerShell writes it
     b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
     b"8BPS": ("a Photoshop file", "save a flattened copy as a TIFF"),
+    b"SDPX": _DPX,
+    b"XPDS": _DPX,
+    b"\x76\x2f\x31\x01": ("an OpenEXR", "save it as a TIFF of 16 bits or 32-bit float"),
     b"%PDF": ("a PDF", "pdfimages (package poppler-utils) takes the scans out of it"),
     b"\xff\x0a": _JXL,
     b"\x00\x00\x00\x0cJXL ": _JXL,

@@ -10,10 +10,12 @@ from pathlib import Path
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import composed, output_problem
-from inpaint_batch.types import IMAGE_SUFFIXES, Row
+from inpaint_batch.types import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Row
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
 """A mask may also be text: polygons, or run lengths."""
+_PROJECTS = frozenset((".xcf", ".kra", ".svg"))
+"""What programs for drawing keep their own work in, where a mask would be an export of it."""
 
 
 def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
@@ -24,15 +26,17 @@ def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     for an image without a mask. Names are the same however their accents are put together. Any of IMAGE_SUFFIXES in
     any case counts, for masks any of MASK_SUFFIXES. Hidden files are left out, links to files are followed, links to
     folders are not; `masks` may lie inside `images`. `line` is the ordinal of the image from 1. If `masks` is a file,
-    it is the mask of every image, and not one of them: COCO annotations of all, or a picture that all share.
+    it is the mask of every image, and not one of them: COCO annotations of all, or a picture that all share. An image
+    of UNREAD_SUFFIXES is a row, too, which then fails by what it is; but not beside an image of the same stem that is
+    read, which was made of it or with it.
 
     Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
     ManifestError where a folder cannot be read or there was no image at all.
     """
     if masks.is_file() and masks.suffix.lower() not in MASK_SUFFIXES:
         raise UsageError(
-            f"{masks} is no mask ({', '.join(sorted(MASK_SUFFIXES))}); --masks takes a folder of masks, one mask for all "
-            "images, or a COCO file (.json) of the whole folder"
+            f"{masks} is no mask ({', '.join(sorted(MASK_SUFFIXES))}); --masks takes a folder of masks, one mask for "
+            "all images, or a COCO file (.json) of the whole folder"
         )
     for folder, role in ((images, "images"), (masks, "masks")):
         if not folder.is_dir() and not (folder is masks and masks.is_file()):
@@ -76,7 +80,7 @@ def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
     skipped = masks.resolve()
     for relative, names in image_names(images, "", skipped):
-        chosen = None if masks.is_file() else _Masks(_folder_alike(masks, relative), names)
+        chosen = None if masks.is_file() else _Masks(_folder_alike(masks, relative), list(filter(is_read, names)))
         for name in names:
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
@@ -93,13 +97,21 @@ def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
         raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
 
 
+def is_read(name: str) -> bool:
+    """Whether an image of that name is read by what its suffix promises."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
 def image_names(root: Path, relative: str = "", skipped: Path | None = None) -> Iterator[tuple[str, list[str]]]:
     """(relative folder, empty or with a trailing slash; sorted names of its images) of `root` and all folders below.
 
     Which files these are, `read_folder` says; the folder `skipped` is left out, links resolved. Raises ManifestError
     where a folder cannot be read.
     """
-    names, folders = _listed(root / relative)
+    names, folders = _listed(root / relative, IMAGE_SUFFIXES | UNREAD_SUFFIXES)
+    if not all(map(is_read, names)):
+        read = {Path(name).stem for name in names if is_read(name)}
+        names = [name for name in names if is_read(name) or Path(name).stem not in read]
     if names:
         yield relative, names
     for folder in folders:
@@ -107,7 +119,7 @@ def image_names(root: Path, relative: str = "", skipped: Path | None = None) -> 
             yield from image_names(root, f"{relative}{folder}/", skipped)
 
 
-def _listed(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> tuple[list[str], list[str]]:
+def _listed(folder: Path, suffixes: frozenset[str]) -> tuple[list[str], list[str]]:
     """The files of these suffixes and the folders right inside `folder`, each sorted."""
     names, folders = [], []
     try:
@@ -153,7 +165,7 @@ def _folder_alike(root: Path, relative: str) -> Path:
     for part in filter(None, relative.split("/")):
         exact = folder / part
         if not part.isascii() and not exact.exists() and folder.is_dir():
-            alike = (name for name in _listed(folder)[1] if composed(name) == composed(part))
+            alike = (name for name in _listed(folder, frozenset())[1] if composed(name) == composed(part))
             exact = folder / next(alike, part)
         folder = exact
     return folder
@@ -165,8 +177,13 @@ class _Masks:
     def __init__(self, folder: Path, images: list[str]) -> None:
         self._folder = folder
         self._by_stem: dict[str, list[str]] = defaultdict(list)
-        for name in _listed(folder, MASK_SUFFIXES)[0] if folder.is_dir() else []:
-            self._by_stem[composed(Path(name).stem)].append(name)
+        self._unread: dict[str, str] = {}  # what would be a mask if it were of another format, by stem
+        for name in _listed(folder, MASK_SUFFIXES | UNREAD_SUFFIXES | _PROJECTS)[0] if folder.is_dir() else []:
+            stem, suffix = os.path.splitext(composed(name))  # noqa: PTH122
+            if suffix.lower() in MASK_SUFFIXES:
+                self._by_stem[stem].append(name)
+            else:
+                self._unread[stem] = name
         self._whole = {composed(name) for name in images}
         self._waiting: dict[str, list[str]] = defaultdict(list)  # images without a mask of their full name, by stem
         for name in images:
@@ -174,11 +191,21 @@ class _Masks:
                 self._waiting[composed(Path(name).stem)].append(name)
 
     def of(self, image: str) -> str:
-        """The path of the mask of `image`; raises RowError(MASK) where there is none or a choice."""
+        """The path of the mask of `image`; raises RowError(MASK) where there is none or a choice.
+
+        Of an image that is not read it is what it would be called, since a row fails for its image first.
+        """
+        if not is_read(image):
+            return f"{self._folder}{os.sep}{image}.png"
         own = self._by_stem.get(composed(image))
         stem = composed(Path(image).stem)
         # Beside `a.jpg` the mask of `a.jpg.png` is not `a.jpg.png`.
         found = own or ([] if stem in self._whole else self._by_stem.get(stem, []))
+        if not found and (drawn := self._unread.get(composed(image)) or self._unread.get(stem)):
+            raise RowError(
+                FailureCode.MASK,
+                f"the mask {drawn} in {self._folder} is of a format that is not read; save it as a PNG",
+            )
         if not found:
             raise RowError(
                 FailureCode.MASK,

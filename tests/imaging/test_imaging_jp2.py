@@ -174,6 +174,8 @@ OTHERS = {
     "a JPEG XL.*libjxl-tools": b"\xff\x0a" + bytes(30),
     "a JPEG XL.*djxl": b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(30),
     "an AVIF.*libavif-bin": b"\x00\x00\x00\x20ftypavif" + bytes(30),
+    "a DPX.*TIFF of 16 bits": b"SDPX" + bytes(30),
+    "an OpenEXR.*TIFF of 16 bits": b"\x76\x2f\x31\x01" + bytes(30),
     "a HEIC.*libheif-examples": b"\x00\x00\x00\x20ftypheic" + bytes(30),
 }
 

@@ -87,10 +87,29 @@ def test_two_images_of_one_stem(images: Path, masks: Path) -> None:
     }
 
 
+def test_images_that_are_not_read_are_rows_unless_they_were_converted(images: Path, masks: Path) -> None:
+    put(images, "a.HEIC", "b.heic", "b.png", "b.psd", "sub/c.dpx", "notes.pdf")
+    put(masks, "a.png", "b.png")
+    assert pairs(images, masks) == {"a.HEIC": "a.HEIC.png", "b.png": "b.png", "sub/c.dpx": "sub/c.dpx.png"}
+    (row,) = read_manifest(images / "a.HEIC", masks=masks)
+    assert isinstance(row, Row)
+
+
 def test_the_mask_of_another_image_is_nobody_elses(images: Path, masks: Path) -> None:
     put(images, "a.jpg", "a.jpg.png", "b.jpg.png")
     put(masks, "a.jpg.png", "b.jpg.png")
     assert pairs(images, masks) == {"a.jpg": "a.jpg.png", "a.jpg.png": "mask", "b.jpg.png": "b.jpg.png"}
+
+
+def test_a_mask_that_is_not_read_is_named(images: Path, masks: Path) -> None:
+    put(images, "a.jpg", "b.jpg")
+    put(masks, "a.jpg.BMP", "b.xcf")
+    for row, name in zip(read_folder(images, masks), ("a.jpg.BMP", "b.xcf"), strict=True):
+        assert isinstance(row, RowProblem)
+        assert row.error.code is FailureCode.MASK
+        assert f"the mask {name} in {masks} is of a format that is not read; save it as a PNG" in row.error.message
+    put(masks, "a.png", "b.jpg.png")
+    assert pairs(images, masks) == {"a.jpg": "a.png", "b.jpg": "b.jpg.png"}
 
 
 def test_two_masks_for_one_image(images: Path, masks: Path) -> None:
@@ -142,7 +161,7 @@ def test_one_mask_for_all_images(images: Path, masks: Path) -> None:
         assert [(row.line, row.id) for row in rows] == [(1, "a.jpg"), (2, "sub/b.tif"), (3, "sub/line.png")]
         assert {Path(row.mask).resolve() for row in rows if isinstance(row, Row)} == {(images / "line.png").resolve()}
     put(masks, "line.bmp")
-    with pytest.raises(UsageError, match=r"line\.bmp is no mask \(.*\.png.*\); --masks takes a folder of masks, one mask"):
+    with pytest.raises(UsageError, match=r"line\.bmp is no mask \(.*\.png.*one mask for all images"):
         read_folder(images, masks / "line.bmp")
 
 
