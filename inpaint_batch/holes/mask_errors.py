@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 from inpaint_batch.config import RowConfig
 
+PHOTOGRAPH = (
+    "the mask looks like a photograph, not like white marks on black; save the marks alone. Where they are painted on "
+    "a copy of the image, name that copy as image, and their colour, such as #ff0000, as mask in a manifest. If greys "
+    "are meant, give another --mask-threshold than 127"
+)
+"""What to say of a mask that is one."""
+
 
 class Values(NamedTuple):
     """What a mask holds."""
@@ -34,8 +41,9 @@ def explain(values: Values, config: RowConfig, *, is_empty: bool) -> str:
         found = f"its values are {values.darkest}..{values.brightest}{depth}, the threshold is {config.mask_threshold}"
     told = f"the mask {marks} ({config.mask_polarity} is hole; {found})"
     if values.has_shape_in_alpha:
+        other = "black" if config.mask_polarity == "white" else "white"
         return (
-            f"{told}; its alpha channel has a shape: to fill what is opaque turn --mask-polarity around, to fill what "
+            f"{told}; its alpha channel has a shape: to fill what is opaque say --mask-polarity {other}, to fill what "
             "is transparent save that channel as a grey PNG, white where pixels are missing"
         )
     if values.darkest < values.brightest:

@@ -20,6 +20,12 @@ from inpaint_batch.types import BoolArray, Box, FloatArray, Header
 Pieces = Iterator[tuple[Box, NDArray[np.uint8]]]
 INVERSION_COVERAGE = 0.6
 """A mask that marks more than this share of the image is probably of the other polarity."""
+TONE_BITS = 5
+"""Tones are told apart by so many bits of a grey value."""
+PHOTOGRAPH_TONES = 0.5
+"""Where the two commonest tones make up less than this share of a mask, it is a photograph (docs/decisions.md)."""
+MIN_TONES_PX = 64
+"""Of the shorter side of a mask whose tones are looked at; larger ones are sampled at this many places or more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +128,8 @@ def hole_map(
     above `mask_threshold`), if some are and some are not. Orientation is settled by the rule in `holes/orientation.py`.
     Of an image of more than `dense_px` pixels the maps are sparse, and no array as large as the image is made.
 
-    Raises RowError(SIZE) where the mask does not fit the image, and RowError(MASK) where nothing or all is hole.
+    Raises RowError(SIZE) where the mask does not fit the image, and RowError(MASK) where nothing or all is hole, or the
+    mask is a photograph; not so with another `mask_threshold` than the usual one, which says that greys are meant.
     """
     if len(mask.shape) != 2 or (isinstance(mask, np.ndarray) and mask.dtype != np.uint8):
         raise TypeError(f"a mask is (h, w) uint8, not {mask.shape} {getattr(mask, 'dtype', '')}")
@@ -130,9 +137,13 @@ def hole_map(
     is_white, threshold = config.mask_polarity == "white", config.mask_threshold
     pieces = iter([(Box(0, 0, *mask.shape), mask)]) if isinstance(mask, np.ndarray) else mask.pieces()
     marked = empty_map((header.height_px, header.width_px), dense_px)
-    darkest, brightest = _mark(marked, pieces, laying, is_white, threshold)
+    tones = np.zeros(1 << TONE_BITS, np.int64)
+    darkest, brightest = _mark(marked, _counted(pieces, tones, min(mask.shape)), laying, is_white, threshold)
     num_marked_px = num_true(marked)
     by_alpha = num_marked_px in (0, header.num_pixels)
+    is_usual = config.mask_from == "file" and threshold == RowConfig().mask_threshold
+    if is_usual and not by_alpha and np.sort(tones)[-2:].sum() < PHOTOGRAPH_TONES * tones.sum():
+        raise RowError(FailureCode.MASK, mask_errors.PHOTOGRAPH)
     if by_alpha:
         opaque = _opaque(mask, laying, empty_map((header.height_px, header.width_px), dense_px), threshold)
         if num_marked_px == 0 or opaque is None:
@@ -173,6 +184,15 @@ def _mark(
         above = laying.array(grey) > threshold
         mark(marked, laying.box(box), above if is_white else ~above)
     return darkest, brightest
+
+
+def _counted(pieces: Pieces, tones: NDArray[np.int64], side_px: int) -> Pieces:
+    """The same pieces; on the way some of their pixels are counted into `tones`, evenly spread."""
+    step = side_px // MIN_TONES_PX
+    for box, grey in pieces:
+        if step:
+            tones += np.bincount((grey[::step, ::step] >> (8 - TONE_BITS)).ravel(), minlength=len(tones))
+        yield box, grey
 
 
 def _opaque(

@@ -121,6 +121,28 @@ def test_the_hole_map_has_the_stored_layout(orientation: int) -> None:
     assert prepared.orientation_by_rule is (orientation in (2, 3, 4))
 
 
+def soft(width_px: int) -> np.ndarray:
+    """A disc on black whose rim falls off over so many pixels."""
+    rows, columns = np.ogrid[:200, :300]
+    distance = np.hypot(rows - 100, columns - 150)
+    return np.clip(255 * (80 - distance) / width_px, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("polarity", ["white", "black"])
+def test_a_photograph_is_no_mask(polarity: str) -> None:
+    photograph = np.add.outer(np.arange(200), np.arange(300) // 3).astype(np.uint8)
+    photograph[20:30, 50:200] = 255  # with strokes painted on it
+    with pytest.raises(RowError, match=r"a photograph.*name that copy as image.*--mask-threshold") as caught:
+        prepare(photograph, mask_polarity=polarity)
+    assert caught.value.code is FailureCode.MASK
+    assert prepare(photograph, mask_polarity=polarity, mask_threshold=128).num_hole_px > 0
+
+
+@pytest.mark.parametrize("mask", [soft(1), soft(60), 255 - soft(60), np.where(soft(1) > 0, 200, 90).astype(np.uint8)])
+def test_soft_and_grey_masks_are_masks(mask: np.ndarray) -> None:
+    assert prepare(mask).num_hole_px == np.count_nonzero(mask > 127)
+
+
 @pytest.mark.parametrize("polarity", ["white", "black"])
 def test_an_empty_mask_is_an_error(polarity: str) -> None:
     with pytest.raises(RowError, match="marks no hole") as caught:

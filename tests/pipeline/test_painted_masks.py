@@ -72,7 +72,7 @@ def test_other_paint_counts_once_the_polarity_is_turned(
     save(gallery.folder / "m.png", layer(colour, elsewhere))
     told = restored(gallery, tmp_path / "out", "m.png")
     assert isinstance(told, str)
-    assert "its alpha channel has a shape: to fill what is opaque turn --mask-polarity around" in told
+    assert "its alpha channel has a shape: to fill what is opaque say --mask-polarity black" in told
     assert told.endswith("save that channel as a grey PNG, white where pixels are missing")
     changed = restored(gallery, tmp_path / "out", "m.png", mask_polarity="black")
     assert isinstance(changed, np.ndarray)
@@ -128,3 +128,14 @@ def test_labels_of_sixteen_bits_are_told_from_an_empty_mask(gallery: Gallery, tm
         "threshold is 127); --mask-threshold 1 would part them, or draw another"
     )
     assert isinstance(restored(gallery, tmp_path / "out", "m.png", mask_threshold=1), np.ndarray)
+
+
+def test_strokes_on_a_copy_of_the_photograph_count_by_their_colour_alone(gallery: Gallery, tmp_path: Path) -> None:
+    copy = np.add.outer(np.arange(72), np.arange(72))[..., None].repeat(3, axis=2).astype(np.uint8)
+    copy[PAINTED] = (255, 0, 0)
+    Image.fromarray(copy).save(gallery.folder / "copy.png")
+    told = restored(gallery, tmp_path / "out", "copy.png")
+    assert "the mask looks like a photograph" in told
+    gallery.rows[0]["image"] = "copy.png"
+    gallery.rows[0]["mask"] = "#ff0000"
+    assert run(gallery.manifest(), tmp_path / "out")["rows"]["done"] == 1
