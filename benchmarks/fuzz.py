@@ -66,6 +66,8 @@ JPEG_REACH_PX = 40
 """A hole sample touches an MCU of at most 32 px, and the enlargement of colours reaches a little farther."""
 BY_CHANCE = 0.01
 """Share of the pixels of a deep hole whose fill, which is guessed from what is around, may be what was there before."""
+MASK_THRESHOLD = 128
+"""Not the usual one: the masks that are broken here are photographs, which are refused where greys are not meant."""
 GREY_TOLERANCE, LOSSY_GREY_TOLERANCE = 2, 24
 """How far from the threshold two readers of a mask may disagree: in rounding, and in how they enlarge colours."""
 
@@ -128,11 +130,12 @@ def check(folder: Path, chosen: list[Case], verdict: Verdict) -> None:
     manifest, output = folder / "manifest.csv", folder / "out"
     with manifest.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "image", "mask", "output", "page"])
+        writer.writerow(["id", "image", "mask", "output", "page", "mask_threshold"])
         for case in chosen:
             image, mask = files[case.id]
             page = 1 if case.kind == "pages.tif" and not case.is_mask else ""
-            writer.writerow([case.id, image.name, mask.name, f"{case.id}{image.suffix}", page])
+            threshold = MASK_THRESHOLD if case.is_mask else ""
+            writer.writerow([case.id, image.name, mask.name, f"{case.id}{image.suffix}", page, threshold])
     started = time.monotonic()
     for _ in range(MAX_RESTARTS):
         code, peak_bytes, last_words = _run(manifest, output, len(chosen))
@@ -291,7 +294,7 @@ def _judge_hole(image: Path, mask: Path, result: Path) -> str:
         if isinstance(grey, str):
             reasons.append(f"{name}: {grey}")
             continue
-        white, is_clear = grey > 127, np.abs(grey - 127.5) > tolerance
+        white, is_clear = grey > MASK_THRESHOLD, np.abs(grey - MASK_THRESHOLD - 0.5) > tolerance
         wrong, missed = changed & ~white & is_clear, white & ~changed & is_clear
         if not wrong.any() and np.count_nonzero(missed) <= BY_CHANCE * np.count_nonzero(white):
             return ""
