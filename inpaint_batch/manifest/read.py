@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from inpaint_batch.config import Shard
@@ -137,8 +138,9 @@ def _table_records(source: Source) -> Generator[Record]:
     Empty lines are left out, and those of empty cells, which table programs put behind the last row.
     """
     with source.open_text() as file:
+        blank, first = _first_lines(file)
         # strict: without it an unclosed quote swallows the rest of the file without a word
-        reader = csv.reader(file, delimiter="\t" if source.format == "tsv" else ",", strict=True)
+        reader = csv.reader(chain(blank, (first,), file), delimiter=_separator(source, first), strict=True)
         line, is_header = 1, True
         while True:
             try:
@@ -158,3 +160,20 @@ def _table_records(source: Source) -> Generator[Record]:
                     yield line, [cell.strip().lower() for cell in cells] if is_header else cells
                     is_header = False
             line = reader.line_num + 1
+
+
+def _first_lines(file: Iterable[str]) -> tuple[list[str], str]:
+    """The empty lines that a text begins with, and the one behind them."""
+    blank: list[str] = []
+    for line in file:
+        if line.strip():
+            return blank, line
+        blank.append(line)
+    return blank, ""
+
+
+def _separator(source: Source, header: str) -> str:
+    """What parts the cells: table programs write `;` into a CSV where a comma is the decimal sign."""
+    if source.format == "tsv":
+        return "\t"
+    return next((sign for sign in ";\t" if sign in header and "," not in header), ",")

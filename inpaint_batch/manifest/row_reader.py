@@ -64,7 +64,7 @@ class RowReader:
     def _row(self, line: int, cells: list[str]) -> Row:
         if len(cells) != len(self._names):
             advice = (
-                "a path that contains a comma must stand in double quotes"
+                "a path that contains the separator must stand in double quotes"
                 if len(cells) > len(self._names)
                 else "write the separator also where a cell is empty"
             )

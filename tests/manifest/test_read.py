@@ -120,6 +120,14 @@ def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
     assert read(tmp_path, "image,mask,code,message\n") == []
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_cells_may_be_parted_as_table_programs_do(tmp_path: Path, sign: str) -> None:
+    text = '\r\n"Image"|mask\r\na,1.jpg|"b|c.png"\r\nonly\r\n'.replace("|", sign)
+    good, ragged = read(tmp_path, text)
+    assert (good.line, good.image, good.mask) == (3, f"{tmp_path}/a,1.jpg", f"{tmp_path}/b{sign}c.png")
+    assert (ragged.line, ragged.error.code) == (4, FailureCode.READ)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -133,8 +141,7 @@ def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
         ("image,mask,\n", "column 3 of .* has no name"),
         ("image,mask,mask\n", "column 'mask' more than once"),
         ("a.jpg,m.png\n", "has no header"),
-        ("image;mask\na;b\n", "separates its columns by ';'"),
-        ("image\tmask\na\tb\n", "separates its columns by a tab"),
+        ("image|mask\na|b\n", "separates its columns by '|'"),
         (b"\xff\xfei\0m\0", "UTF-16"),
         (b"image,mask\na.jpg,m.png\nb\xe9.jpg,m.png\n", r"line 3 of .* is not UTF-8 \(byte 0xe9\)"),
         ('image,mask\na.jpg,m.png\n"b.jpg,m.png\nc.jpg,m.png\n', "quote that opens in line 3"),
@@ -185,7 +192,7 @@ def test_masks_go_with_folders_only(tmp_path: Path) -> None:
     [
         ("a.jpg", "read", "1 cell, the header 4; write the separator"),
         ("a.jpg,m.png", "read", "2 cells, the header 4; write the separator also where a cell is empty"),
-        ("a,b.jpg,m.png,,", "read", "5 cells, the header 4; a path that contains a comma"),
+        ("a,b.jpg,m.png,,", "read", "5 cells, the header 4; a path that contains the separator"),
         (",m.png,,", "read", "image cell is empty"),
         ("a.jpg,  ,,", "read", "mask cell is empty"),
         ("a\0.jpg,m.png,,", "read", "NUL"),
