@@ -22,7 +22,8 @@ class Activity:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._greatest: dict[str, Tensor] = {}
+        self.greatest: dict[str, Tensor] = {}
+        """Of each channel, by ReLU and which of its calls: `stages.0.refine.relu 2`."""
         self._calls: Counter[str] = Counter()  # one ReLU may serve several layers
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -42,14 +43,14 @@ class Activity:
             self._calls[name] += 1
             place = f"{name} {self._calls[name]}"
             greatest = values.detach().amax(dim=(0, 2, 3)).cpu()
-            known = self._greatest.get(place)
-            self._greatest[place] = greatest if known is None else torch.maximum(known, greatest)
+            known = self.greatest.get(place)
+            self.greatest[place] = greatest if known is None else torch.maximum(known, greatest)
 
         return hook
 
     def dead(self) -> dict[str, tuple[int, int]]:
-        """How many channels are dead, of how many, by ReLU and which of its calls: `stages.0.refine.relu 2`."""
-        return {place: (int((of < DEAD_BELOW).sum()), len(of)) for place, of in self._greatest.items()}
+        """How many channels are dead, of how many, by ReLU and call (see `greatest`)."""
+        return {place: (int((of < DEAD_BELOW).sum()), len(of)) for place, of in self.greatest.items()}
 
     def dead_share(self) -> float:
         """Part of all channels that are dead, 0..1."""

@@ -29,6 +29,9 @@ class TrainConfig:
     pretrain: bool = False
     """Teach the encoder alone, as a masked autoencoder: most of every crop is hidden, in squares of 16 pixels. A run
     that starts from its weights (`--init`) then learns to fill holes."""
+    revive: bool = False
+    """Draw hidden channels of residual blocks anew that are dead in the weights a run starts from (`--init`); the
+    network computes what it did before, and they learn again."""
     seed: int = 0
     """Seed of crops, holes and initial weights."""
     steps: int = 6000

@@ -30,7 +30,9 @@ from inpaint_batch.training.device import Device
 from inpaint_batch.training.loss_scale import LossScale
 from inpaint_batch.training.losses.total import TotalLoss
 from inpaint_batch.training.muon import Muon
+from inpaint_batch.training.revival import revive
 from inpaint_batch.training.team import Team
+from inpaint_batch.training.validation import ValidationSet
 
 MAX_BAD_STEPS = 20
 """Steps in a row with a loss that is not finite, before the run gives up."""
@@ -211,6 +213,12 @@ class TrainingState:
             log.info("%d of %d weights are those of %s", len(fitting), len(own), path)
             log.info("these layers begin anew: %s", ", ".join(anew) or "none")
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+
+    def revive(self, validation: ValidationSet) -> None:
+        """Let dead channels begin anew, before the first step."""
+        num_revived = revive(self.generator, validation, self.config.seed)
+        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        log.info("%d dead channels begin anew", num_revived)
 
 
 def no_prior(image: Tensor) -> tuple[Tensor, Tensor]:

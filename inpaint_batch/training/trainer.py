@@ -79,6 +79,8 @@ def train(
                 log.warning("the run has done %d of %d steps: nothing is left; name more", state.step, config.steps)
         elif init:
             state.start_from(init)
+            if config.revive:
+                state.revive(validation)
         run.mkdir(parents=True, exist_ok=True)  # not before all else has been found good
         team.wait()  # nobody may look for checkpoints when the first has begun to write them
         log.info(
