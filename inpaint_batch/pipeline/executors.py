@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from inpaint_batch.execution.transport import Transport
 
 NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")
+CORES_PER_PROCESS = 4
+"""Small images keep about so many cores busy: all but the pixels is done under one lock of the interpreter."""
+MANY_ROWS = 1000
+"""For fewer it is not worth to speak of executors."""
 
 
 def choose_executor(config: RunConfig) -> Literal["local", "process", "ray"]:
@@ -71,6 +75,16 @@ def num_processes(config: RunConfig) -> int:
         return 1
     num_gpus = num_visible_gpus() if chosen == "ray" and config.engine == "auto" else 0
     return config.actors or num_gpus or 1
+
+
+def advice(config: RunConfig, num_rows: int) -> str | None:
+    """What may suit this machine better than the executor that `auto` comes to; None where there is no such thing."""
+    number = num_cores() // CORES_PER_PROCESS
+    by_itself = config.executor == "auto" and not config.workers and choose_executor(config) == "local"
+    on_cpus = config.engine in ("auto", "onnxruntime") and not num_visible_gpus()
+    if number < 2 or num_rows < MANY_ROWS or not (by_itself and on_cpus):
+        return None
+    return f"{num_cores()} cores: small images are done faster with --executor process --actors {number}"
 
 
 def num_workers(config: RunConfig) -> int:

@@ -13,7 +13,7 @@ from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, Row
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline.ahead import ahead
 from inpaint_batch.pipeline.entries import ended, failed_row, left_row, report_of, started
-from inpaint_batch.pipeline.executors import open_executor
+from inpaint_batch.pipeline.executors import advice, open_executor
 from inpaint_batch.pipeline.manifest_rows import ManifestRows
 from inpaint_batch.pipeline.rows import Left, Refused, RowPlanner, Skip
 from inpaint_batch.pipeline.settled import Settled
@@ -97,6 +97,8 @@ class Work:
             self._note("no row falls to this run: there is nothing to do")
         for note in engine.notes:
             self._note(note)
+        if (tip := advice(config, num_rows)) is not None:
+            self._note(tip)
         if unfit := sorted(set(config.tiling.buckets_px) - set(engine.buckets_px)):
             raise EngineError(f"{engine.name} does not take tiles of {unfit} px; take those out of tiling.buckets_px")
         if not self._stands(rows, engine):
