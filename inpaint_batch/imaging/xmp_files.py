@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import assert_never
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jp2, jpeg_stream, png, webp, xmp_tiff
@@ -42,6 +43,8 @@ def read_xmp(path: Path, kind: ImageFormat, page: int = 0) -> bytes:
                 found = [body[len(jp2.XMP_UUID) :] for name, body in jp2.read_boxes(path) if _is_jp2_xmp(name, body)]
             case "tiff":
                 found = xmp_tiff.packets(path, page)
+            case _:
+                assert_never(kind)
         if len(found) > 1:
             raise refuse(path, "a file of several XMP packets", _ADVICE)
         return found[0] if found else b""
@@ -74,6 +77,8 @@ def mark_file(path: Path, kind: ImageFormat, mark: Mark, page: int = 0) -> None:
                 _put_into_jp2(path, packet)
             case "tiff":
                 xmp_tiff.put(path, packet, page)
+            case _:
+                assert_never(kind)
     with verifying(path):
         if read_xmp(path, kind, page) != packet:
             raise spoiled(path, "its XMP is not what was written")

@@ -66,6 +66,7 @@ def _select_real(engine: str, model: str, precision: str, threads: int) -> Engin
         from inpaint_batch.runtime.gpu import select_on_gpu
 
         return select_on_gpu(engine, stored, precision)
+    assert engine in ("auto", "onnxruntime"), f"{engine} is among ENGINES, but nothing loads it"
     # `default` is ours; a file of the user's may have an adapter, which only the CPU engine follows.
     adapter = find_adapter(next(iter(stored.files.values()))) if stored.name != "default" else None
     notes: tuple[str, ...] = ()

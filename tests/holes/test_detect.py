@@ -36,6 +36,10 @@ def config(**values: object) -> DetectConfig:
     return DetectConfig(**{"dilate_px": 0, **values})  # type: ignore[arg-type]
 
 
+def test_every_kind_has_a_finder():
+    assert tuple(module._FINDERS) == KINDS
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("width_px", [1, 3])
 def test_a_line_in_noise_is_found(sign, width_px):

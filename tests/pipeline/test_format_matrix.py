@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import matrix_files as files
@@ -13,6 +13,8 @@ import tifffile
 from gallery import Gallery, ledger_lines, run
 from numpy.typing import NDArray
 from PIL import Image
+
+from inpaint_batch.types import FORMAT_SUFFIXES, ImageFormat
 
 OPTIONS: dict[str, dict[str, str]] = {
     "plain": {},
@@ -148,6 +150,16 @@ def touched_bytes(path: Path, hole: NDArray[np.bool_]) -> int:
         in_plane = {int(row * columns + column) for row, column in places}
         touched = {index + plane * rows * columns for index in in_plane for plane in range(num_planes)}
         return sum(page.databytecounts[index] for index in touched)
+
+
+def test_every_format_can_tell_of_its_results(tmp_path: Path) -> None:
+    suffixes = {kind: suffix for suffix, kind in reversed(FORMAT_SUFFIXES.items())}
+    assert set(suffixes) == set(get_args(ImageFormat)) == {FORMAT_SUFFIXES[Path(name).suffix] for name in KINDS}
+    gallery = Gallery(tmp_path / "in")
+    for kind, suffix in suffixes.items():
+        gallery.add(f"{kind}{suffix}")
+    summary = run(gallery.manifest(), tmp_path / "out", sidecar=True, premis=True, row={"xmp": True})
+    assert summary["rows"]["done"] == len(suffixes)
 
 
 def test_passes_and_lossless_jpegs(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from onnx import helper
 from small_graphs import pass_through, write_graph
 
 import inpaint_batch
+from inpaint_batch.cli import options
 from inpaint_batch.errors import EngineError, UsageError
 from inpaint_batch.runtime import processor, select, store
 from inpaint_batch.runtime.select import select_engine
@@ -21,6 +24,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "engines" / "default").mkdir(parents=True)
     monkeypatch.setattr(inpaint_batch, "__file__", str(package / "__init__.py"))
     return package / "engines" / "default"
+
+
+def test_every_engine_is_named_in_the_help() -> None:
+    (option,) = get_args(options.Engine)[1:]
+    assert set(select.ENGINES) <= set(re.findall(r"[\w-]+", option.help))
 
 
 def test_int8_is_preferred(installed: Path) -> None:
