@@ -25,7 +25,7 @@ from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_p
 from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
 from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
-from inpaint_batch.types import BoolArray, Patch, SampleArray
+from inpaint_batch.types import BoolArray, Box, Patch, SampleArray
 
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _FORMATS = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
@@ -107,23 +107,24 @@ def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> dict[int, list[int
     for number, patch in enumerate(patches):
         if not patch.box.area_px:
             continue
-        height_px, width_px = layout.segment_px
-        in_rows, first_row = _by_segment(patch.hole, 0, patch.box.top, height_px)
-        in_segments, first_column = _by_segment(in_rows, 1, patch.box.left, width_px)
-        for row, column in np.argwhere(in_segments).tolist():
+        is_touched, first_row, first_column = _segments_of(patch.hole, patch.box, layout.segment_px)
+        for row, column in np.argwhere(is_touched).tolist():
             index = (first_row + row) * columns + first_column + column
             for plane in planes:
                 touched.setdefault(plane * rows * columns + index, []).append(number)
     return touched
 
 
-def _by_segment(hole: BoolArray, axis: int, start_px: int, side_px: int) -> tuple[BoolArray, int]:
-    """Whether anything is true in each row (or column) of segments, for `hole` (h, w) that begins at `start_px` of the
-    image along `axis`; and which of them is the first.
+def _segments_of(hole: BoolArray, box: Box, segment_px: tuple[int, int]) -> tuple[BoolArray, int, int]:
+    """Whether anything of `hole`, which lies at `box`, is true in each segment of a grid (rows, columns) of them; and
+    the row and column in the whole grid that it begins with.
     """
-    first = start_px // side_px
-    starts = np.arange(first * side_px, start_px + hole.shape[axis], side_px) - start_px
-    return np.logical_or.reduceat(hole, np.maximum(starts, 0), axis=axis), first
+    height_px, width_px = segment_px
+    first_row, first_column = box.top // height_px, box.left // width_px
+    tops = range(first_row * height_px - box.top, box.height, height_px)
+    in_rows = [hole[max(top, 0) : top + height_px].any(axis=0) for top in tops]  # several times as fast as reduceat
+    lefts = np.maximum(np.arange(first_column * width_px - box.left, box.width, width_px), 0)
+    return np.logical_or.reduceat(np.array(in_rows), lefts, axis=1), first_row, first_column
 
 
 def _patch_run(

@@ -366,3 +366,13 @@ def test_all_segments_within_a_long_one_are_shared_with_it(tmp_path: Path) -> No
         assert page.dataoffsets == tuple(first + 16 * index for index in range(5))
         page.databytecounts = (64, 16, 16, 16, 16)
         assert tiff_layout._shared_segments(path, file, page) == {0, 1, 2, 3}
+
+
+@given(data=st.data())
+def test_touched_segments_are_those_with_hole_pixels(data: st.DataObject) -> None:
+    hole = data.draw(arrays.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)), fill=st.just(False)))
+    top, left = data.draw(st.integers(0, 50)), data.draw(st.integers(0, 50))
+    height_px, width_px = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
+    found, first_row, first_column = tiff_patch._segments_of(hole, Box(top, left, *hole.shape), (height_px, width_px))
+    touched = {((y + top) // height_px, (x + left) // width_px) for y, x in np.argwhere(hole).tolist()}
+    assert {(first_row + row, first_column + column) for row, column in np.argwhere(found).tolist()} == touched
