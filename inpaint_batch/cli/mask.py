@@ -195,8 +195,9 @@ def mask(
         )
     mean = f", {totals.mean_coverage:.2%} of these on average" if totals.mean_coverage else ""
     before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""
-    look = f"look at {output / 'review.html'}" if review else "look at the masks"
-    typer.echo(
-        f"{counted(totals.num_found, 'image')} with a mask{mean}, {totals.num_clean} without{before}; {look}, then: "
-        f"inpaint-batch run {output / MANIFEST} --output RESTORED"
-    )
+    if totals.num_found:
+        look = f"look at {output / 'review.html'}" if review else "look at the masks"
+        then = f"{look}, then: inpaint-batch run {output / MANIFEST} --output RESTORED"
+    else:
+        then = "there is nothing to run; where damage was overlooked, draw masks, or try a lower --threshold with --fresh"
+    typer.echo(f"{counted(totals.num_found, 'image')} with a mask{mean}, {totals.num_clean} without{before}; {then}")

@@ -110,6 +110,7 @@ def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, c
     assert len(rows(masks / "manifest.csv")) == 2
     assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh", "--max-area", "0.01") == 0
     assert rows(masks / "manifest.csv") == []
+    assert "0 images with a mask, 3 without; there is nothing to run" in capsys.readouterr().out
     assert not list(masks.rglob("*.png"))  # a mask of an image that is clean now would mislead
 
 
