@@ -199,5 +199,5 @@ def mask(
         look = f"look at {output / 'review.html'}" if review else "look at the masks"
         then = f"{look}, then: inpaint-batch run {output / MANIFEST} --output RESTORED"
     else:
-        then = "there is nothing to run; where damage was overlooked, draw masks, or try a lower --threshold with --fresh"
+        then = "there is nothing to run; where damage was overlooked, draw masks, or lower --threshold, with --fresh"
     typer.echo(f"{counted(totals.num_found, 'image')} with a mask{mean}, {totals.num_clean} without{before}; {then}")
