@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inpaint_batch.config import TilingConfig
+from inpaint_batch.config import MaskPolarity, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import fingerprint
 from inpaint_batch.execution.needs import (
@@ -138,7 +138,7 @@ def _prepared(
     checksums: dict[str, dict[str, Any]] = {}
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
-    warnings = hole_warnings(holes)
+    warnings = hole_warnings(holes, task.config.mask_polarity)
     patches = PatchStore(patches_bytes(limit_bytes))
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
 
@@ -154,12 +154,13 @@ def mask_of(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
     return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask, "mask"))
 
 
-def hole_warnings(holes: HoleMap) -> list[str]:
-    """Sentences about a hole map that may not be what its owner meant."""
+def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
+    """Sentences about a hole map that may not be what its owner meant; it was marked by `polarity`."""
     warnings = []
     if holes.suspected_inversion:
         part = holes.num_marked_px / holes.num_pixels
-        advice = "save its alpha channel as a grey PNG" if holes.by_alpha else "turn --mask-polarity around"
+        other = "black" if polarity == "white" else "white"
+        advice = "save its alpha channel as a grey PNG" if holes.by_alpha else f"say --mask-polarity {other}"
         warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, {advice}")
     if holes.orientation_by_rule:
         warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")

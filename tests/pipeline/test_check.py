@@ -80,6 +80,7 @@ def test_findings_have_lines_and_codes_in_the_order_of_the_manifest(gallery):
         (9, "error", "read"),
     ]
     assert events(text)[-1] | {"bad": 6, "warnings": 1, "rows": 8} == events(text)[-1]
+    assert events(text)[1]["message"].endswith("if that is inverted, say --mask-polarity black")
 
 
 def test_as_deep_as_asked(gallery, tmp_path):
