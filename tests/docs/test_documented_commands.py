@@ -47,6 +47,10 @@ def our_commands() -> Iterator[tuple[str, list[str]]]:
                 words = shlex.split(part, comments=True)
                 if words and words[0] == "inpaint-batch":
                     yield str(document.relative_to(ROOT)), words[1:]
+                elif words and words[0] == "torchrun":
+                    module, *rest = words[words.index("-m") + 1 :]
+                    # Another module of ours would start, do nothing, and end with 0.
+                    yield str(document.relative_to(ROOT)), rest if module == "inpaint_batch" else [module, *rest]
 
 
 @pytest.mark.parametrize(("document", "words"), [pytest.param(*one, id=" ".join(one[1])) for one in our_commands()])
