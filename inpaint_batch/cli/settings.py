@@ -7,6 +7,7 @@ A name that is not known is an error, never ignored: an ignored setting is found
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -185,10 +186,15 @@ def from_toml(file: Path) -> dict[str, Any]:
         if setting is None:
             raise _unknown(name, SETTINGS, f"in {file}")
         value = _typed(value, setting.kind, f"{name} in {file}")
-        if name == "model" and (value.endswith(".onnx") or "/" in value):
-            value = str(file.parent / value)
-        values[name] = file.parent / value if isinstance(value, Path) else value
+        if name == "model" and value != "default":
+            value = str(_beside(file, value))
+        values[name] = _beside(file, value) if isinstance(value, Path) else value
     return values
+
+
+def _beside(file: Path, path: str | Path) -> Path:
+    """What a settings file means by a path: relative to its own folder, and `~` as a shell would take it."""
+    return file.parent / os.path.expanduser(path)  # noqa: PTH111  (leaves a user that is not known as it is)
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
         missing = [shard for shard in shards if shard not in ended]
         merged = _merged(ended, missing, *_gravest(ended, missing, state, place))
         _write_list("failures", state, ended)
-        if merged["rows"]["left"]:
+        if merged["rows"]["left"] or (state / "left.csv").exists():
             _write_list("left", state, ended)
         with atomic_write(state / "summary.json") as temporary:
             temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")

@@ -66,6 +66,14 @@ def test_paths_in_a_file_count_from_its_folder(tmp_path):
     values = from_toml(write(tmp_path / "s.toml", 'output = "restored"\nmodel = "my.onnx"\n'))
     assert values == {"output": tmp_path / "restored", "model": str(tmp_path / "my.onnx")}
     assert from_toml(write(tmp_path / "t.toml", 'model = "default"\n')) == {"model": "default"}
+    weights = from_toml(write(tmp_path / "t.toml", 'model = "my.safetensors"\n'))
+    assert weights == {"model": str(tmp_path / "my.safetensors")}
+
+
+def test_a_file_may_name_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    values = from_toml(write(tmp_path / "s.toml", 'output = "~/restored"\nmodel = "~/my.onnx"\n'))
+    assert values == {"output": tmp_path / "home" / "restored", "model": str(tmp_path / "home" / "my.onnx")}
 
 
 def test_units_are_converted():

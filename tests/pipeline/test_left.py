@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from inpaint_batch.cli.merge import app as merge
 from inpaint_batch.cli.status import app as status
-from inpaint_batch.config import RunConfig
+from inpaint_batch.config import OnConflict, RunConfig
 from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.progress import make_progress
@@ -68,12 +68,20 @@ def test_without_any_there_is_no_list(gallery: Gallery, tmp_path: Path) -> None:
     assert not (tmp_path / "other" / ".inpaint-batch" / "left.csv").exists()
 
 
-def test_merge_adds_them_up(gallery: Gallery, tmp_path: Path) -> None:
-    output = tmp_path / "out"
+def run_shards(gallery: Gallery, output: Path, on_conflict: OnConflict) -> str:
+    """What `merge` says once both have ended."""
     for shard in ("1/2", "2/2"):
-        config = RunConfig(output=output, shard=shard, engine="identity", workers=1, on_conflict="skip")
+        config = RunConfig(output=output, shard=shard, engine="identity", workers=1, on_conflict=on_conflict)
         with make_progress("text") as progress:
             run_manifest(config, gallery.manifest(), masks=None, progress=progress, stop=Stop())
-    told = CliRunner().invoke(merge, [str(output)])
-    assert told.stdout == "2 shards: 4 rows done, 0 done before, 2 left as they were, none failed\n"
+    return CliRunner().invoke(merge, [str(output)]).stdout
+
+
+def test_merge_adds_them_up(gallery: Gallery, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    told = run_shards(gallery, output, "skip")
+    assert told == "2 shards: 4 rows done, 0 done before, 2 left as they were, none failed\n"
     assert sorted(line["id"] for line in listed(output / ".inpaint-batch" / "left.csv")) == ["2.png", "4.png"]
+
+    assert run_shards(gallery, output, "overwrite") == "2 shards: 2 rows done, 4 done before, none failed\n"
+    assert listed(output / ".inpaint-batch" / "left.csv") == []
