@@ -42,6 +42,8 @@ class FakeConfig:
     """A builder config; `timed` counts kernels that no cache knew."""
 
     def __init__(self) -> None:
+        self.flags = {"TF32"}  # as TensorRT begins
+        self.set_flag, self.clear_flag = self.flags.add, self.flags.discard
         self.profiles: list[dict[str, Any]] = []
         self.cache: FakeTimingCache | None = None
         self.timed = 0
@@ -49,8 +51,8 @@ class FakeConfig:
     def add_optimization_profile(self, profile: Any) -> None:
         self.profiles.append(profile.shapes)
 
-    def create_timing_cache(self, content: bytes) -> FakeTimingCache:
-        return FakeTimingCache(b"" if content == b"of another GPU" else content)
+    def create_timing_cache(self, content: bytes) -> FakeTimingCache | None:
+        return FakeTimingCache(content) if content != b"damaged" else None
 
     def set_timing_cache(self, cache: FakeTimingCache, ignore_mismatch: bool) -> bool:
         fits = cache.kernels != {"foreign"}
@@ -133,6 +135,9 @@ class FakeContext:
         memory = (ctypes.c_float * size).from_address(self.addresses[name])
         return np.ctypeslib.as_array(memory).reshape(shape)
 
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.engine.capturable
+
     def execute_async_v3(self, stream: int) -> bool:
         self.engine.runs.append((self.profile, self.shapes["image"]))
         (result,) = self.engine.session.run(None, {name: self._at(name, self.shapes[name]) for name in self.shapes})
@@ -154,6 +159,7 @@ class FakeEngine:
         self.runs: list[tuple[int, tuple[int, ...]]] = []
         if kernels is not None:  # TensorRT for RTX
             self.create_runtime_config = lambda: FakeRuntimeConfig(kernels)
+        self.capturable = True
 
     def create_execution_context(self, config: object = None) -> FakeContext:
         return FakeContext(self, config)
@@ -224,6 +230,9 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str = "tenso
     trt.Builder, trt.OnnxParser, trt.Runtime = Builder, FakeParser, Runtime
     trt.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
     trt.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+    trt.BuilderFlag = SimpleNamespace(TF32="TF32")
+    if package == "tensorrt_rtx":
+        trt.BuilderFlag.REQUIRE_USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
     trt.ProfilingVerbosity = SimpleNamespace(DETAILED=2)
     trt.LayerInformationFormat = SimpleNamespace(JSON=1)
     trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
@@ -275,6 +284,7 @@ def fake_torch() -> Any:
         CUDAGraph=FakeGraph,
         graph=capture,
         stream=lambda _: contextlib.nullcontext(),
+        synchronize=lambda: None,
     )
     return SimpleNamespace(
         cuda=cuda,

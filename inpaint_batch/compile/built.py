@@ -32,4 +32,7 @@ def inspect_plan(trt: Any, content: bytes) -> Any:
     if engine is None:
         return "not inspected: TensorRT could not open its own plan"
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except ValueError:  # it is only looked at: not worth a plan
+        return text

@@ -22,7 +22,7 @@ from inpaint_batch.compile.half import cast_to_half
 from inpaint_batch.compile.quantise import quantise
 from inpaint_batch.compile.tiles import RealTile
 from inpaint_batch.compile.torch_tensorrt_build import build_with_torch, import_torch_tensorrt
-from inpaint_batch.errors import EngineError
+from inpaint_batch.errors import EngineError, RowError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime.engine import stack_tiles
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
@@ -101,6 +101,9 @@ def build_tensorrt(
             return plan, report + "\nno GPU here: the plan itself has been neither run nor judged"
         try:
             return _judge_on_gpu(plan, fp32, judged, values, built.content, accept_loss, report)
+        except RowError as error:  # there is no row here that it could fail
+            remove_plan(plan)
+            raise EngineError(f"TensorRT built the plan, but it does not run on the {key.gpu}: {error}") from error
         except BaseException:
             remove_plan(plan)
             raise
@@ -161,6 +164,10 @@ def build_plan(graph: bytes, folder: Path, key: PlanKey) -> BuiltPlan:
         raise EngineError(f"TensorRT does not take the graph: {'; '.join(complaints)}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32, as in every other engine
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # TensorRT for RTX: it may otherwise allocate memory as it runs, which no CUDA graph can hold.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     for side, batch in sorted(BATCH_SIZES.items()):
         profile = builder.create_optimization_profile()
         for index in range(network.num_inputs):

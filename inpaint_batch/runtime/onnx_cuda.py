@@ -6,7 +6,9 @@ graph most operators would go back to the CPU. Every batch is filled up to one s
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +36,15 @@ class OnnxCudaEngine(OnnxEngine):
         Raises MissingDependencyError where ONNX Runtime has no CUDA provider, EngineError where that provider does not
         start, or the file is not a graph of this package.
         """
-        if PROVIDER not in importlib.import_module("onnxruntime").get_available_providers():
+        onnxruntime = importlib.import_module("onnxruntime")
+        if PROVIDER not in onnxruntime.get_available_providers():
             raise MissingDependencyError(
                 "this ONNX Runtime has no CUDA provider: pip uninstall onnxruntime, then pip install onnxruntime-gpu; "
                 "or use --engine onnxruntime"
             )
+        # CUDA and cuDNN may have come as wheels, where no loader looks for them. What is missing it prints.
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
         super().__init__(path, precision="fp32", model=model, threads=1, notes=notes)
         assert self._session is not None
         if (providers := self._session.get_providers())[0] != self.providers[0][0]:

@@ -24,7 +24,7 @@ def import_tensorrt() -> ModuleType:
     for name in PACKAGES:
         try:
             module = importlib.import_module(name)
-        except ImportError:  # not there, or its libraries are not
+        except (ImportError, OSError):  # not there, or its libraries are not
             continue
         if hasattr(module, "Builder"):  # a folder of that name is a module too
             return module

@@ -9,6 +9,8 @@ whatever company it has, and one CUDA graph for each side can be captured once a
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from inpaint_batch.runtime.plans import PlanKey, StoredPlan, list_plans, plan_fo
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger
 from inpaint_batch.runtime.tuning import KernelCache, runtime_file
 from inpaint_batch.types import FloatArray
+
+log = logging.getLogger(__name__)
 
 NOT_JUDGED = "the TensorRT plan was built without a GPU and has not passed the quality gate on one"
 
@@ -137,6 +141,18 @@ class TensorrtEngine:
             ) from error
         return checked(np.concatenate(parts), batch.image.shape)
 
+    def compute_s(self, batch: TileBatch, times: int) -> float:
+        """Seconds for one of `times` fills of a batch that lies on the GPU: without the copies that `fill` makes."""
+        self.fill(batch)
+        lane = self._lanes[batch.side_px]
+        num_parts = -(-len(batch) // BATCH_SIZES[batch.side_px])
+        self._torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(times * num_parts):
+            lane.compute()
+        self._torch.cuda.synchronize()
+        return (time.perf_counter() - started) / times
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._lanes.clear()
@@ -165,6 +181,8 @@ class _Lane:
         self._torch, self._size = torch, size
         self._stream = torch.cuda.Stream()
         self._context = kernels.context(engine)
+        if self._context is None:
+            raise RuntimeError("TensorRT made no context to run the plan in: it is probably out of memory")
         if not self._context.set_optimization_profile_async(profile, self._stream.cuda_stream):
             raise RuntimeError(f"profile {profile} cannot be chosen")
         self._buffers: dict[str, Any] = {}
@@ -178,13 +196,35 @@ class _Lane:
         torch.cuda.current_stream().synchronize()
         self._enqueue()  # once outside the graph: TensorRT allocates on the first call
         self._stream.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            self._enqueue()
+        self._graph = self._capture()
+
+    def _capture(self) -> Any:
+        """The work on one batch as a CUDA graph; None where TensorRT cannot be captured, which costs time only."""
+        may = getattr(self._context, "is_stream_capturable", None)  # TensorRT for RTX has it
+        if may is None or may(self._stream.cuda_stream):
+            graph = self._torch.cuda.CUDAGraph()
+            try:
+                # Where a capture fails, torch leaves its stream the current one, unless there is another around it.
+                with self._torch.cuda.stream(self._stream), self._torch.cuda.graph(graph, stream=self._stream):
+                    self._enqueue()
+            except RuntimeError as error:
+                log.warning("no CUDA graph could be captured, every kernel is launched by itself: %s", error)
+            else:
+                return graph
+        else:
+            log.warning("TensorRT says that this plan cannot be captured, every kernel is launched by itself")
+        return None
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream.cuda_stream):
             raise RuntimeError("TensorRT refused the batch")
+
+    def compute(self) -> None:
+        """Have the GPU fill what lies in the buffers; it may still be at it on return. Copies nothing."""
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._graph.replay()
 
     def fill(self, batch: TileBatch, start: int) -> FloatArray:
         """Tiles `start` to `start + size` of the batch; the rest of the buffers is zero."""
@@ -194,7 +234,7 @@ class _Lane:
                 values = np.ascontiguousarray(getattr(batch, name)[start:stop], dtype=np.float32)
                 self._buffers[name][: stop - start].copy_(self._torch.from_numpy(values))
                 self._buffers[name][stop - start :].zero_()
-            self._graph.replay()
+            self.compute()
             filled: FloatArray = self._buffers[OUTPUT][: stop - start].cpu().numpy()
         return filled
 

@@ -4,11 +4,13 @@
 checkpoint of a training run, or what it shipped. Needs the `train` or the `gpu` extra.
 
 On a CPU a tile is computed alone on one thread, for the same reason as in `onnx_engine`. On a GPU every batch is filled
-up to one size for each side, so that a tile goes through the same kernels in any company.
+up to one size for each side, so that a tile goes through the same kernels in any company; and one thread of the
+engine's own talks to the GPU, whichever asks: torch before 2.13 has CUDA graphs for the thread that compiled them only.
 """
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -67,9 +69,11 @@ class TorchEngine:
         if precision == "fp16" and self._device == "cpu":
             raise EngineError("FP16 in torch wants an NVIDIA GPU, and torch sees none: use --precision fp32")
         self._torch: Any = torch
-        self._threads = 1 if compiled else threads or num_cores()
+        self._threads = 1 if compiled or self._device == "cuda" else threads or num_cores()
         generator = load_generator(weights)
         network = (HalfInside(generator) if precision == "fp16" else generator).to(self._device)
+        if precision == "fp16":  # as tensor cores read features; else each convolution turns them there and back
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._device == "cuda":
             # FP32 means FP32, and the same kernels in every process.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -100,8 +104,27 @@ class TorchEngine:
             parts = list(self._pool.map(partial(self._fill_alone, batch), range(len(batch))))
         else:
             size = BATCH_SIZES[batch.side_px]
-            parts = [self._run(part)[:used] for part, used in filled_up(batch, size)]
+            padded, used = zip(*filled_up(batch, size), strict=True)
+            parts = [each[:num] for each, num in zip(self._pool.map(self._run, padded), used, strict=True)]
         return checked(np.concatenate(parts), batch.image.shape)
+
+    def compute_s(self, batch: TileBatch, times: int) -> float:
+        """Seconds for one of `times` fills of a batch that lies on the device: without the copies that `fill` makes."""
+        size = BATCH_SIZES[batch.side_px] if self._device == "cuda" else len(batch)
+        parts = [part for part, _ in filled_up(batch, size)]
+        return self._pool.submit(self._compute_s, parts, times).result()
+
+    def _compute_s(self, parts: list[TileBatch], times: int) -> float:
+        wait = self._torch.cuda.synchronize if self._device == "cuda" else lambda: None
+        with self._torch.inference_mode():
+            inputs = [[self._on_device(getattr(part, name)) for name in INPUT_CHANNELS] for part in parts]
+            wait()
+            started = time.perf_counter()
+            for _ in range(times):
+                for each in inputs:
+                    self._network(*each)
+            wait()
+        return (time.perf_counter() - started) / times
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -45,7 +45,7 @@ def timing_cache(trt: Any, config: Any, folder: Path, key: PlanKey) -> Iterator[
     with locked(path.with_suffix(".lock")):
         known = _read(path)
     cache = config.create_timing_cache(known)
-    if not config.set_timing_cache(cache, False):
+    if cache is None or not config.set_timing_cache(cache, False):
         log.warning("%s does not fit this GPU and TensorRT; kernels are timed anew", path)
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
@@ -53,8 +53,9 @@ def timing_cache(trt: Any, config: Any, folder: Path, key: PlanKey) -> Iterator[
     learned = config.get_timing_cache() or cache
     with locked(path.with_suffix(".lock")):
         added = _read(path)
-        if added != known:
-            learned.combine(config.create_timing_cache(added), False)
+        theirs = config.create_timing_cache(added) if added != known else None
+        if theirs is not None:
+            learned.combine(theirs, False)
         write_file(path, bytes(learned.serialize()))
 
 

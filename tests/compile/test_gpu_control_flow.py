@@ -5,6 +5,7 @@ What TensorRT itself does with a graph is tested with TensorRT for RTX, in test_
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_gpu import DRIVER, GPU, FakeGpu, install
+from fake_gpu import DRIVER, GPU, FakeContext, FakeEngine, FakeGpu, install
 from typer.testing import CliRunner
 
 from inpaint_batch.cli import engines as engines_command
@@ -24,7 +25,8 @@ from inpaint_batch.compile import tensorrt_build
 from inpaint_batch.compile.export import example_inputs
 from inpaint_batch.compile.tensorrt_build import build_tensorrt
 from inpaint_batch.compile.tiles import RealTile
-from inpaint_batch.errors import EngineError, MissingDependencyError, UsageError
+from inpaint_batch.errors import EngineError, MissingDependencyError, RowError, UsageError
+from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime import gpu, onnx_cuda
@@ -123,6 +125,77 @@ def test_timings_of_another_machine_are_replaced(
     assert "Conv" in json.loads(file.read_bytes())
 
 
+def test_damaged_timings_are_replaced(machine: FakeGpu, cache: Path, fp32: Path) -> None:
+    build(fp32, judged=())
+    (file,) = cache.glob("timing-*.cache")
+    file.write_bytes(b"damaged")
+    build(fp32, "fp16", judged=())
+    assert "Conv" in json.loads(file.read_bytes())
+
+
+def test_fp32_is_built_without_tf32(machine: FakeGpu, fp32: Path) -> None:
+    build(fp32, judged=())
+    assert machine.configs[0].flags == set()
+
+
+def test_a_description_that_is_no_json_costs_no_plan(
+    machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = SimpleNamespace(get_engine_information=lambda _: "cannot tell")
+    monkeypatch.setattr(FakeEngine, "create_engine_inspector", lambda _: inspector)
+    assert build(fp32, judged=())[0].card["inspector"] == "cannot tell"
+
+
+@pytest.mark.parametrize("refusal", ["asked", "captured"])
+def test_what_cannot_be_captured_is_run_without_a_graph(
+    machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusal: str
+) -> None:
+    build(fp32, judged=())
+    engine: Any = select_engine("tensorrt", model=str(fp32), precision="fp32")
+    if refusal == "asked":
+        machine.engines[-1].capturable = False
+    else:
+
+        @contextlib.contextmanager
+        def capture(graph: object, stream: object) -> Any:
+            yield
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        engine._torch.cuda.graph = capture
+    batch = tile_batch(64, 3)
+    expected = OnnxEngine(fp32, precision="fp32", threads=1).fill(batch)
+    np.testing.assert_allclose(engine.fill(batch), expected, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(engine.fill(batch.only(2)), engine.fill(batch)[2:])
+    assert "every kernel is launched by itself" in caplog.text
+
+
+def test_a_plan_without_room_to_run_is_said(machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(fp32, judged=())
+    engine = select_engine("tensorrt", model=str(fp32), precision="fp32")
+    monkeypatch.setattr(FakeEngine, "create_execution_context", lambda *_: None)
+    with pytest.raises(RowError, match="TensorRT made no context") as caught:
+        engine.fill(tile_batch(64, 1))
+    assert is_out_of_memory(caught.value)
+
+
+def test_a_plan_that_does_not_run_is_not_kept(
+    machine: FakeGpu, cache: Path, fp32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeContext, "execute_async_v3", lambda *_: False)
+    with pytest.raises(EngineError, match=f"does not run on the {GPU}.*TensorRT refused the batch"):
+        build(fp32)
+    assert list_plans(cache) == []
+
+
+def test_the_work_of_the_gpu_alone_can_be_timed(machine: FakeGpu, fp32: Path) -> None:
+    build(fp32, judged=())
+    engine: Any = select_engine("tensorrt", model=str(fp32), precision="fp32")
+    engine.fill(tile_batch(64, 1))
+    before = len(machine.engines[-1].runs)
+    assert engine.compute_s(tile_batch(64, 3), times=4) > 0
+    assert len(machine.engines[-1].runs) - before == 2 + 4 * 2  # two batches of two to fill three tiles
+
+
 def test_what_another_build_learned_meanwhile_is_kept(
     machine: FakeGpu, cache: Path, fp32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +221,7 @@ def test_rtx_keeps_the_kernels_it_compiled(
     monkeypatch.setattr(type(machine.trt.Builder(None)), "build_serialized_network", lambda _, net, config: net.graph)
     plan, _ = build(fp32, judged=())
     assert list(cache.glob("timing-*")) == []  # it times nothing
+    assert machine.configs[0].flags == {"REQUIRE_USER_ALLOCATION"}  # else it could not be captured
     engine = select_engine("tensorrt", model=str(fp32), precision="fp32")
     engine.fill(tile_batch(64, 1))
     (kernels,) = cache.glob("*.kernels")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from inpaint_batch.runtime.engine import TileBatch, filled_up
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.store import find_weights, hash_file
+from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES
 from inpaint_batch.runtime.torch_engine import TorchEngine
 
 
@@ -70,6 +73,42 @@ def test_compiled_means_without_graph_breaks_and_one_tile_at_a_time(
     plain = TorchEngine(weights, model="x", threads=1)
     assert engine.fill(tile_batch(64, 2)).tobytes() == plain.fill(tile_batch(64, 2)).tobytes()
     assert engine.batch_size(64) == plain.batch_size(64)  # one thread
+
+
+def test_one_thread_talks_to_the_gpu(on_cpu: None, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever thread asks: torch before 2.13 asserts where another one than the first runs its CUDA graphs."""
+    engine: Any = TorchEngine(weights, model="x", threads=1)
+    monkeypatch.setattr(engine, "_device", "cuda")
+    monkeypatch.setattr(engine, "_on_device", torch.from_numpy)
+    monkeypatch.setitem(BATCH_SIZES, 64, 2)
+    inner, seen = engine._network, []
+
+    def network(*inputs: torch.Tensor) -> Any:
+        seen.append((threading.get_ident(), len(inputs[0])))
+        return inner(*inputs)
+
+    engine._network = network
+    batch = tile_batch(64, 3)
+    filled = engine.fill(batch)
+    with ThreadPoolExecutor(1) as other:
+        again = other.submit(engine.fill, batch).result()
+    assert len(filled) == 3
+    assert again.tobytes() == filled.tobytes()
+    assert [size for _, size in seen] == [2] * 4
+    assert len({thread for thread, _ in seen}) == 1
+
+
+def test_the_computing_alone_can_be_timed(on_cpu: None, weights: Path) -> None:
+    engine = TorchEngine(weights, model="x", threads=1)
+    assert engine.compute_s(tile_batch(64, 2), times=2) > 0
+
+
+@torch.no_grad()
+def test_half_is_the_same_with_channels_last(generator: DcfGenerator) -> None:
+    inputs = example_inputs(2, 64, 64, seed=2)
+    plain = HalfInside(generator)
+    turned = HalfInside(generator).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(turned(*inputs), plain(*inputs), atol=5e-3, rtol=0)
 
 
 def test_a_failure_in_torch_fails_the_row(on_cpu: None, weights: Path) -> None:
