@@ -142,9 +142,7 @@ class MetricsProgress(Progress):
         }
         yield gauges("rows", "Rows that have come to an end, by outcome.", "outcome", dict(outcomes))
         yield gauge("rows_in_flight", "Rows that were begun and have not come to an end.", queues.pop("flight", 0))
-        yield gauges(
-            "queue_rows", "Rows in flight that wait for this (workers: are with Ray's).", "queue", dict(queues)
-        )
+        yield gauges("queue_rows", "Rows in flight that wait for this (workers: are with them).", "queue", dict(queues))
         codes = dict.fromkeys(map(str, FailureCode), 0.0)
         yield gauges("failures", "Failed rows, by failure code.", "code", codes | dict(tally.by_code))
         yield gauge("warnings", "Sentences about rows that are done and may not be as meant.", tally.num_warnings)

@@ -8,6 +8,7 @@ import pytest
 
 from inpaint_batch import errors
 from inpaint_batch.manifest.schema import COLUMNS
+from inpaint_batch.report import findings, json_lines
 
 ROOT = Path(__file__).parents[2]
 IGNORED = {".venv", "node_modules", "runs", "restored"}
@@ -55,3 +56,11 @@ def test_the_schema_of_manifests_lists_every_column() -> None:
     page = (ROOT / "manifests" / "README.md").read_text(encoding="utf-8")
     documented = {name for name, _, _ in TABLE_ROW.findall(page) if name}
     assert documented == set(COLUMNS)
+
+
+def test_every_event_for_programs_is_documented() -> None:
+    page = (ROOT / "docs" / "cluster" / "README.md").read_text(encoding="utf-8").split("## Logs")[1].split("\n## ")[0]
+    source = inspect.getsource(json_lines) + inspect.getsource(findings)
+    events = set(re.findall(r'(?:_emit\(|_print_event\(stream,)\s*"(\w+)"', source))
+    assert events >= {"start", "error", "finding"}
+    assert events <= set(re.findall(r"`(\w+)`", page))
