@@ -61,9 +61,7 @@ def mask(
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", parser=local_path, metavar="DIR", help="Folder that receives masks and manifest. Required."
-        ),
+        typer.Option("--output", parser=local_path, metavar="DIR", help="Folder that receives masks and manifest."),
     ],
     kinds: Annotated[
         str,

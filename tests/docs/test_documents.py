@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from gallery import Gallery, run
 
 from inpaint_batch import errors
 from inpaint_batch.manifest.schema import COLUMNS
@@ -48,7 +49,7 @@ def test_the_readme_lists_the_same_exit_codes() -> None:
 
 
 def test_every_failure_code_is_documented() -> None:
-    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## Rows")[1]
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## Rows")[1].split("\n## ")[0]
     assert {name for name, _, _ in TABLE_ROW.findall(page) if name} == {code.value for code in errors.FailureCode}
 
 
@@ -64,3 +65,20 @@ def test_every_event_for_programs_is_documented() -> None:
     events = set(re.findall(r'(?:_emit\(|_print_event\(stream,)\s*"(\w+)"', source))
     assert events >= {"start", "error", "finding"}
     assert events <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_what_a_run_leaves_is_documented(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path / "in")
+    for name in ("done.png", "failed.png", "left.png"):
+        gallery.add(name)
+    (gallery.folder / "failed.png").write_bytes(b"no picture")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "left.png").write_bytes(b"a stranger")
+    run(gallery.manifest(), tmp_path / "out", on_conflict="skip")
+    summary = run(gallery.manifest(), tmp_path / "out", on_conflict="overwrite", fresh=True)
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## What a run leaves behind")[1]
+    documented = set(re.findall(r"`([\w.-]+)/?`", page))
+    left = {path.name for path in (tmp_path / "out" / ".inpaint-batch").iterdir()}
+    assert left >= {"ledger", "ledger-archive", "failures.csv", "left.csv"}
+    assert left <= documented
+    assert set(summary) | set(summary["rows"]) <= documented
