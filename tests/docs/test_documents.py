@@ -82,3 +82,9 @@ def test_what_a_run_leaves_is_documented(tmp_path: Path) -> None:
     assert left >= {"ledger", "ledger-archive", "failures.csv", "left.csv"}
     assert left <= documented
     assert set(summary) | set(summary["rows"]) <= documented
+
+
+def test_no_line_of_the_changelog_stands_twice() -> None:
+    """As after a merge of two orders of it."""
+    lines = [line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line.startswith("- ")]
+    assert len(lines) == len(set(lines))
