@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from inpaint_batch.config import TilingConfig
-from inpaint_batch.errors import EngineError
+from inpaint_batch.errors import EngineError, WorkerLostError
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.stream import Stream
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
@@ -135,10 +137,18 @@ class RowWorker:
         return EngineFacts.of(self._engine)
 
     def do(self, round_number: int, tasks: list[RowTask]) -> ChunkResult:
-        """Bring the rows to their end. Two chunks may come at a time, from two threads. Run-level errors pass."""
+        """Bring the rows to their end. Two chunks may come at a time, from two threads. Run-level errors pass.
+
+        Where the device is lost, this process ends: only a new one could use it again, and whoever waits for this one
+        starts another, and gives up a row that it happens with time and again.
+        """
         if self._executor is None or self._stream is None:
             raise EngineError("a worker was given rows before it had an engine; this is a fault in the program")
-        outcomes = self._stream.do(round_number, tasks)
+        try:
+            outcomes = self._stream.do(round_number, tasks)
+        except WorkerLostError as error:
+            print(f"inpaint-batch: a worker ends: {error}", file=sys.stderr, flush=True)
+            os._exit(WorkerLostError.exit_code)
         with self._telling:
             before, self._num_told = self._num_told, self._executor.num_batches
             return ChunkResult(outcomes, self._num_told - before, self._log.take())

@@ -115,7 +115,8 @@ class Engine(Protocol):
     def fill(self, batch: TileBatch) -> FloatArray:
         """The filled tiles, (B, 3, s, s) float32; known pixels are passed through.
 
-        Raises RowError: `infer` where the engine failed (retryable), `nonfinite` where it returned NaN or infinity.
+        Raises RowError: `infer` where the engine failed (retryable), `nonfinite` where it returned NaN or infinity; and
+        WorkerLostError where it will do nothing in this process any more.
         """
 
     def close(self) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyError, RowError
+from inpaint_batch.errors import EngineError, MissingDependencyError
 from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.runtime.lost_gpu import raise_failure
 from inpaint_batch.runtime.onnx_engine import checked
 from inpaint_batch.runtime.plans import PlanKey, StoredPlan, list_plans, plan_folder, read_plan, usable_plans
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger
@@ -136,9 +137,7 @@ class TensorrtEngine:
                 self._kernels[engine].save()  # at once: a run that is killed should not compile them again
             parts = [self._lanes[side].fill(batch, start) for start in range(0, len(batch), size)]
         except RuntimeError as error:
-            raise RowError(
-                FailureCode.INFER, f"the GPU failed on a batch of tiles of {side} px: {error}", retryable=True
-            ) from error
+            raise_failure(self._torch, error, f"the GPU failed on a batch of tiles of {side} px: {error}")
         return checked(np.concatenate(parts), batch.image.shape)
 
     def compute_s(self, batch: TileBatch, times: int) -> float:

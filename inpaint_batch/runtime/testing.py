@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
-from inpaint_batch.errors import EngineError, FailureCode, RowError
+from inpaint_batch.errors import EngineError, FailureCode, RowError, WorkerLostError
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import checked
 from inpaint_batch.types import FloatArray
@@ -62,8 +62,8 @@ class FaultyEngine(IdentityEngine):
     ends as RowError `nonfinite` · `s` works after `sleep_s` seconds · `k` kills the process (SIGKILL), as the
     out-of-memory killer does · `m` finds no memory · `b` finds none for more than two tiles at a time · `t` finds none
     for tiles above 64 px · `p` works, but is particular about plain pictures: of white ones it dies like `k`, of red
-    ones by a segmentation fault; over black ones it sleeps like `s`; for green ones it finds no memory. Written as the
-    name of an engine: `faulty:..x.k`, `faulty:s@0.5`.
+    ones by a segmentation fault; over black ones it sleeps like `s`; for green ones it finds no memory; at blue ones it
+    loses its device, for good. Written as the name of an engine: `faulty:..x.k`, `faulty:s@0.5`.
     """
 
     KINDS = ".xenskmpbt"
@@ -115,6 +115,8 @@ class FaultyEngine(IdentityEngine):
             time.sleep(self._sleep_s)
         if _has_plain(batch, (0, 1, 0)):
             _find_no_memory()
+        if _has_plain(batch, (0, 0, 1)):
+            raise WorkerLostError("the faulty engine lost its device as it was told to")
         if _has_plain(batch, (1, 0, 0)):
             ctypes.string_at(0)
         if _has_plain(batch, (1, 1, 1)):

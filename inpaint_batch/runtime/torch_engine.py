@@ -23,6 +23,7 @@ from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyErro
 from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch, filled_up
+from inpaint_batch.runtime.lost_gpu import raise_failure
 from inpaint_batch.runtime.onnx_engine import TILES_PER_THREAD, checked
 from inpaint_batch.runtime.store import hash_file
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES
@@ -140,9 +141,10 @@ class TorchEngine:
                 inputs = [self._on_device(getattr(batch, name)) for name in INPUT_CHANNELS]
                 filled: FloatArray = self._network(*inputs).cpu().numpy().copy()  # CUDA graphs reuse their output
         except RuntimeError as error:  # torch's own, those of the compiler and of the GPU among them
-            raise RowError(
-                FailureCode.INFER, f"torch failed on tiles of {batch.side_px} px: {error}", retryable=True
-            ) from error
+            message = f"torch failed on tiles of {batch.side_px} px: {error}"
+            if self._device == "cuda":
+                raise_failure(self._torch, error, message)
+            raise RowError(FailureCode.INFER, message, retryable=True) from error
         return filled
 
     def _on_device(self, values: FloatArray) -> torch.Tensor:

@@ -25,7 +25,7 @@ from inpaint_batch.compile import tensorrt_build
 from inpaint_batch.compile.export import example_inputs
 from inpaint_batch.compile.tensorrt_build import build_tensorrt
 from inpaint_batch.compile.tiles import RealTile
-from inpaint_batch.errors import EngineError, MissingDependencyError, RowError, UsageError
+from inpaint_batch.errors import EngineError, MissingDependencyError, RowError, UsageError, WorkerLostError
 from inpaint_batch.execution.shortage import is_out_of_memory
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.models.dcf import DcfGenerator
@@ -167,6 +167,23 @@ def test_what_cannot_be_captured_is_run_without_a_graph(
     np.testing.assert_allclose(engine.fill(batch), expected, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(engine.fill(batch.only(2)), engine.fill(batch)[2:])
     assert "every kernel is launched by itself" in caplog.text
+
+
+def test_a_gpu_that_is_gone_is_told_from_a_batch_that_failed(
+    machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(fp32, judged=())
+    engine: Any = select_engine("tensorrt", model=str(fp32), precision="fp32")
+    monkeypatch.setattr(FakeContext, "execute_async_v3", lambda *_: False)
+    with pytest.raises(RowError, match="the GPU failed on a batch of tiles of 64 px: TensorRT refused the batch"):
+        engine.fill(tile_batch(64, 1))
+
+    def fail() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    engine._torch.cuda.synchronize = fail
+    with pytest.raises(WorkerLostError, match=r"any more \(CUDA error: an illegal memory access was encountered\)"):
+        engine.fill(tile_batch(64, 1))
 
 
 def test_a_plan_without_room_to_run_is_said(machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:

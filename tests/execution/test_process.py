@@ -78,6 +78,21 @@ def test_each_bad_row_fails_alone_with_its_code(every_format, tmp_path):
     assert tree(output) == local
 
 
+def test_a_device_that_is_lost_costs_a_worker_or_ends_the_run(gallery, tmp_path):
+    """A new process could use it again; in this one every other row would fail for nothing."""
+    whole = run(gallery.manifest(), tmp_path / "whole")
+    add_plain(gallery, "lost.png", (0, 0, 255))
+    manifest = gallery.manifest()
+    for executor, code in (("local", 10), ("process", 8)):
+        output = tmp_path / executor
+        with start(manifest, output, "--executor", executor, engine="faulty:p") as process:
+            _, told = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == code, told
+        assert "lost its device" in told
+        assert summary_of(output)["rows"]["failed_by_code"] == ({"crash": 1} if executor == "process" else {})
+    assert summary_of(tmp_path / "process")["rows"]["done"] == whole["rows"]["done"]
+
+
 def test_a_hanging_row_does_not_hold_up_the_end_for_longer_than_the_grace(gallery, tmp_path):
     """In worker processes and in threads, which cannot be ended."""
     add_plain(gallery, "hangs.png", (0, 0, 0))

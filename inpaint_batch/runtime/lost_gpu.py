@@ -1,0 +1,24 @@
+"""Telling a batch that a GPU failed on from a GPU that is gone.
+
+After an illegal access, a fault of its memory or a fall off the bus, CUDA answers every call of the process with the
+same error, for good: every row would fail, one after the other, though nothing is wrong with them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from inpaint_batch.errors import FailureCode, RowError, WorkerLostError
+
+
+def raise_failure(torch: Any, error: Exception, message: str) -> NoReturn:
+    """Raise RowError with `message` where the GPU goes on, WorkerLostError where it fails at nothing, too."""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as gone:
+        first_line = str(gone).strip().split("\n", maxsplit=1)[0]
+        raise WorkerLostError(
+            f"the GPU does not answer this process any more ({first_line}); look at nvidia-smi and the system's log, "
+            "then run again: done rows stay done"
+        ) from error
+    raise RowError(FailureCode.INFER, message, retryable=True) from error
