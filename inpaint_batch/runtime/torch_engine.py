@@ -11,6 +11,7 @@ engine's own talks to the GPU, whichever asks: torch before 2.13 has CUDA graphs
 from __future__ import annotations
 
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,7 @@ class TorchEngine:
         self._network: Any = network
         if compiled:
             mode = "reduce-overhead" if self._device == "cuda" else "default"  # the first is torch's CUDA graphs
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # that they would be faster than FP32
             self._network = torch.compile(network, mode=mode, fullgraph=True, dynamic=False)
         self._pool = ThreadPoolExecutor(
             self._threads, thread_name_prefix="engine", initializer=torch.set_num_threads, initargs=(1,)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper
 from typer.testing import CliRunner
 
@@ -19,7 +21,10 @@ from inpaint_batch.compile.tensorrt_build import build_plan, build_tensorrt
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
 from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 from inpaint_batch.runtime import tensorrt_api
+from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.runtime.plans import PlanKey, list_plans
+from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.store import find_model, hash_file
 from inpaint_batch.runtime.tensorrt_api import import_tensorrt, query_gpu
 from inpaint_batch.runtime.testing import IdentityEngine
@@ -79,6 +84,25 @@ def test_a_plan_is_built_once(trt: object, cache: Path, fp32: Path, tiles: list[
     assert "already built" in report
     assert (again.key, again.path.stat().st_mtime_ns) == (plan.key, written)
     assert len(list_plans(cache)) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_plan_on_a_gpu(trt: object, cache: Path, fp32: Path, tiles: list[RealTile], precision: str) -> None:
+    judged = [noise_tile(side, seed) for seed, side in enumerate((64, 128, 256))]
+    given = {"precision": precision, "learned": tiles, "judged": judged, "accept_loss": True}
+    plan, _ = build_tensorrt(fp32, hash_file(fp32), **given)  # type: ignore[arg-type]
+    assert plan.judged
+    assert len(plan.card["latency_ms"]) == 3
+    engine = select_engine("tensorrt", model=str(fp32), precision=precision)
+    batch = TileBatch(*(each.numpy() for each in example_inputs(35, 64, 64, seed=4)))
+    filled = engine.fill(batch)
+    expected = OnnxEngine(fp32, precision="fp32").fill(batch)
+    np.testing.assert_allclose(filled, expected, atol={"fp32": 1e-3, "fp16": 1e-2, "int8": 0.3}[precision], rtol=0)
+    for index in (0, 1, 34):  # as they were at 0, 1 and 2 of a batch
+        assert engine.fill(batch.only(index)).tobytes() == filled[index : index + 1].tobytes()
+    engine.close()
 
 
 @pytest.mark.slow

@@ -111,6 +111,25 @@ def test_half_is_the_same_with_channels_last(generator: DcfGenerator) -> None:
     torch.testing.assert_close(turned(*inputs), plain(*inputs), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_the_compiler_takes_the_network_whole_and_once_for_each_side(generator: DcfGenerator, half: bool) -> None:
+    graphs: list[torch.Size] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(next(each.shape for each in inputs if each.dim() == 4 and each.shape[1] == 3))
+        return graph.forward
+
+    network = HalfInside(generator).to(memory_format=torch.channels_last) if half else generator
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend=backend, fullgraph=True, dynamic=False)
+    with torch.inference_mode():
+        for side in (64, 128, 96, 64, 128):
+            inputs = example_inputs(2, side, side)
+            torch.testing.assert_close(compiled(*inputs), network(*inputs), atol=1e-3, rtol=0)
+    torch._dynamo.reset()
+    assert len(graphs) == 3
+
+
 def test_a_failure_in_torch_fails_the_row(on_cpu: None, weights: Path) -> None:
     engine = TorchEngine(weights, model="x", threads=1)
     with pytest.raises(RowError, match="torch failed on tiles of 48 px") as caught:
@@ -165,6 +184,7 @@ def test_batches_are_filled_up_with_nothing() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")  # the compiler's own
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["torch", "torch-compile"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
