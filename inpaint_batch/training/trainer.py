@@ -148,8 +148,8 @@ def _validate(state: TrainingState, validation: ValidationSet, run: Path, monito
         if dead > WARN_ABOVE * channels:
             log.warning(
                 "%d of %d channels behind %s are zero on every held-out photograph and learn nothing any more; a lower "
-                "learning_rate keeps more of them alive, and `revive` in a run with --init lets those of residual blocks "
-                "begin anew",
+                "learning_rate keeps more of them alive, and `revive`, in a run with --init, lets those of residual "
+                "blocks begin anew",
                 *(dead, channels, place),
             )
     monitor.samples(state.step, generator, validation)
