@@ -231,8 +231,6 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str = "tenso
     trt.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
     trt.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
     trt.BuilderFlag = SimpleNamespace(TF32="TF32")
-    if package == "tensorrt_rtx":
-        trt.BuilderFlag.REQUIRE_USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
     trt.ProfilingVerbosity = SimpleNamespace(DETAILED=2)
     trt.LayerInformationFormat = SimpleNamespace(JSON=1)
     trt.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")

@@ -165,9 +165,6 @@ def build_plan(graph: bytes, folder: Path, key: PlanKey) -> BuiltPlan:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32, as in every other engine
-    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-        # TensorRT for RTX: it may otherwise allocate memory as it runs, which no CUDA graph can hold.
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     for side, batch in sorted(BATCH_SIZES.items()):
         profile = builder.create_optimization_profile()
         for index in range(network.num_inputs):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def best_plan(source: Path, model_hash: str, precision: str, *, only_judged: boo
     trt = import_tensorrt()
     folder = plan_folder()
     asked = PRECISIONS if precision == "auto" else (precision,)
-    plans = [plan for each in asked for plan in usable_plans(folder, key_here(trt, model_hash, each))]
+    key = key_here(trt, model_hash, asked[0])
+    plans = [plan for each in asked for plan in usable_plans(folder, replace(key, precision=each))]
     usable = [plan for plan in plans if plan.judged or not only_judged]
     if usable:
         best = min(usable, key=lambda plan: (not plan.judged, plan.latency_ms))  # the first of equals
@@ -58,7 +60,6 @@ def best_plan(source: Path, model_hash: str, precision: str, *, only_judged: boo
     if plans:
         command = f"{rebuild_command(source, plans[0].key.precision, calibrate=True)}"
         raise EngineError(f"the TensorRT plan of this model was not judged on this GPU; judge it: {command}")
-    key = key_here(trt, model_hash, asked[0])
     raise EngineError(refusal(folder, key, rebuild_command(source, asked[0])))
 
 
