@@ -170,6 +170,7 @@ class FakeEngine:
 
 class FakeRuntimeConfig:
     dynamic_shapes_kernel_specialization_strategy = "lazy"
+    kernels: bytes | None = b"kernels"
 
     def __init__(self, loaded: list[bytes]) -> None:
         self.loaded = loaded
@@ -179,7 +180,7 @@ class FakeRuntimeConfig:
             self.loaded.append(content)
             return content != b"of another GPU"
 
-        return SimpleNamespace(deserialize=deserialize, serialize=lambda: b"kernels")
+        return SimpleNamespace(deserialize=deserialize, serialize=lambda: self.kernels)
 
     def set_runtime_cache(self, cache: object) -> None:
         # By then nothing may still be compiled in the background.

@@ -107,7 +107,10 @@ class TensorrtEngine:
         self._torch: Any = torch
         self._opened = _open_parts(trt, plan, read_plan(plan, command), self.buckets_px)
         if not self._opened:
-            raise EngineError(f"TensorRT cannot open the plan {plan.path} on this machine; rebuild it: {command}")
+            raise EngineError(
+                f"TensorRT cannot open the plan {plan.path} on this machine, and its own message stands above: where it "
+                f"names the GPU, use another --engine; else rebuild the plan: {command}"
+            )
         kernels = runtime_file(plan, key_here(trt, model_hash, precision))
         self._kernels = {
             engine: KernelCache(trt, engine, kernels.with_stem(f"{kernels.stem}-{number}"))
@@ -247,7 +250,10 @@ def _output_of(engine: Any) -> str:
 
 
 def import_torch_with_cuda() -> Any:
-    """torch. Raises MissingDependencyError without it, EngineError where it sees no GPU."""
+    """torch, with a CUDA context in this thread, without which TensorRT for RTX takes no kernels from its cache.
+
+    Raises MissingDependencyError without torch, EngineError where it sees no GPU or cannot use it.
+    """
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -256,4 +262,11 @@ def import_torch_with_cuda() -> Any:
         ) from error
     if not torch.cuda.is_available():
         raise EngineError("the TensorRT engine needs an NVIDIA GPU and found none; use --engine onnxruntime")
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:  # in use by another process alone, without memory, broken
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise EngineError(
+            f"the GPU cannot be used ({reason}); look at nvidia-smi, or use --engine onnxruntime"
+        ) from error
     return torch

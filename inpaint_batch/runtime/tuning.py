@@ -89,8 +89,9 @@ class KernelCache:
         """Write what was compiled since the last time. A folder that cannot be written is logged, not an error."""
         if self._cache is None:
             return
-        content = bytes(self._cache.serialize())
-        if content == self._saved:
+        serialised = self._cache.serialize()  # None where TensorRT cannot tell which GPU it is for
+        content = bytes(serialised) if serialised is not None else b""
+        if not content or content == self._saved:
             return
         try:
             write_file(self._path, content)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_gpu import DRIVER, GPU, FakeContext, FakeEngine, FakeGpu, install
+from fake_gpu import DRIVER, GPU, FakeContext, FakeEngine, FakeGpu, FakeRuntimeConfig, install
 from typer.testing import CliRunner
 
 from inpaint_batch.cli import engines as engines_command
@@ -36,7 +36,7 @@ from inpaint_batch.runtime.plans import list_plans, write_plan
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.store import hash_file
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, logger
-from inpaint_batch.runtime.tensorrt_engine import NOT_JUDGED
+from inpaint_batch.runtime.tensorrt_engine import NOT_JUDGED, import_torch_with_cuda
 from inpaint_batch.tiling.fill import TileInput
 
 
@@ -250,6 +250,27 @@ def test_rtx_keeps_the_kernels_it_compiled(
     assert "kernels are compiled anew" in caplog.text
     assert kernels.read_bytes() == b"kernels"
     assert plan.key.tensorrt == "tensorrt_rtx 11.0"
+
+
+def test_kernels_that_cannot_be_kept_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, fp32: Path
+) -> None:
+    machine = install(monkeypatch, tmp_path, "tensorrt_rtx")
+    monkeypatch.setattr(type(machine.trt.Builder(None)), "build_serialized_network", lambda _, net, config: net.graph)
+    monkeypatch.setattr(FakeRuntimeConfig, "kernels", None)
+    build(fp32, judged=())
+    select_engine("tensorrt", model=str(fp32), precision="fp32").fill(tile_batch(64, 1))
+    assert not list(cache.glob("*.kernels"))
+
+
+def test_a_gpu_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with pytest.raises(EngineError, match=r"cannot be used \(CUDA error: all CUDA-capable devices are busy or unavail"):
+        import_torch_with_cuda()
 
 
 def test_auto_takes_the_fastest_plan_that_was_judged(machine: FakeGpu, cache: Path, fp32: Path) -> None:
