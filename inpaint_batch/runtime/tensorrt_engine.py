@@ -108,8 +108,8 @@ class TensorrtEngine:
         self._opened = _open_parts(trt, plan, read_plan(plan, command), self.buckets_px)
         if not self._opened:
             raise EngineError(
-                f"TensorRT cannot open the plan {plan.path} on this machine, and its own message stands above: where it "
-                f"names the GPU, use another --engine; else rebuild the plan: {command}"
+                f"TensorRT cannot open the plan {plan.path} on this machine and says why above: where it does not take "
+                f"this GPU, use another --engine; else rebuild the plan: {command}"
             )
         kernels = runtime_file(plan, key_here(trt, model_hash, precision))
         self._kernels = {
