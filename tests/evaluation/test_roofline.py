@@ -1,6 +1,7 @@
 """Work counted by hand, and the roof that follows from it; the benchmark of engines with engines that sleep."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
