@@ -73,7 +73,7 @@ class EarlyCopy:
                     return
                 copy_range(source, self._file, start, min(start + _PIECE_BYTES, size))
             self._file.flush()
-            os.fdatasync(self._file.fileno())  # or it would have to wait for all of it in the end
+            os.fsync(self._file.fileno())  # or it would have to wait for all of it in the end
             self._is_whole = True
 
     def _replace(self, path: Path) -> bool:
