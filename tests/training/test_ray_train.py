@@ -59,6 +59,10 @@ def end(process: subprocess.Popen[str]) -> str:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([weights[name].flatten() for name in sorted(weights)])
+
+
 @pytest.mark.timeout(900)
 def test_two_processes_of_ray_learn_what_one_would_until_they_are_told_to_stop(
     photographs: Path, tmp_path: Path
@@ -76,7 +80,10 @@ def test_two_processes_of_ray_learn_what_one_would_until_they_are_told_to_stop(
     assert 0 < together.step < config.steps
     assert f"stopped at step {together.step}; go on with --resume" in output
     alone = TrainingState(config)
+    first = flat(alone.generator.state_dict())
     for batch in Crops(list_photographs(photographs)[:-4], config, None).prefetch(0, together.step):
         alone.learn(batch)
-    for name, value in alone.generator.state_dict().items():
-        torch.testing.assert_close(together.weights[name], value, rtol=1e-2, atol=1e-3)
+    last = flat(alone.generator.state_dict())
+    # Sums in another order differ by a rounding that grows from step to step: 1 to 2 % of the way after 20 steps. A
+    # process that learned from other samples would end somewhere else.
+    assert (flat(together.weights) - last).norm() < 0.2 * (last - first).norm()
