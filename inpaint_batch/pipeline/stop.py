@@ -58,7 +58,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
-    """Within it, signals set the returned flag; handlers from before are put back. Call from the main thread."""
+    """Within it, signals set the returned flag. Call from the main thread.
+
+    Handlers from before are put back, if nothing was asked. Who was asked is leaving, and hears nothing any more: a
+    scheduler that says it twice would kill the process in its last milliseconds, and see that instead of the exit code.
+    """
     stop = Stop(grace_s)
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -72,4 +76,4 @@ def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stop() else handler)

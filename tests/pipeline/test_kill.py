@@ -16,10 +16,12 @@ import pytest
 from gallery import Gallery, ledger_lines, run, tree
 
 from inpaint_batch.errors import StorageError
+from inpaint_batch.pipeline.stop import stop_on_signals
 
 SLOW = "faulty:s@0.15"
 """An engine that takes its time and does what `identity` does."""
 VERY_SLOW = "faulty:s@1.5"
+FOR_EVER = "faulty:s@600"
 AT_ONCE = "faulty:s@0"
 NUM_ROWS = 14
 PATIENCE_S = 120
@@ -137,16 +139,40 @@ def test_a_signal_drains_the_run(slow_rows, tmp_path, number, exit_code):
     assert set(done_lines(output).values()) == {1}
 
 
+@pytest.mark.parametrize(("number", "exit_code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_who_is_asked_again_while_leaving_keeps_its_exit_code(number, exit_code):
+    program = f"""
+import os, signal, sys
+from inpaint_batch.errors import exit_code_of
+from inpaint_batch.pipeline.stop import stop_on_signals
+with stop_on_signals() as stop:
+    os.kill(os.getpid(), signal.{number})
+for asked_again in (signal.SIGTERM, signal.SIGINT, signal.{number}):
+    os.kill(os.getpid(), asked_again)
+sys.exit(exit_code_of(stop.error()))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE_S).returncode == exit_code
+
+
+def test_handlers_are_put_back_if_nothing_was_asked():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signals():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_second_interrupt_ends_at_once(slow_rows, tmp_path):
     manifest, output = slow_rows.manifest(), tmp_path / "out"
-    with start(manifest, output, VERY_SLOW) as process:
+    with start(manifest, output, FOR_EVER) as process:
         wait_for(process, output, "started", 1)
         with pytest.raises(StorageError, match=f"process {process.pid}"):  # two runs in one folder
             run(manifest, output)
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=PATIENCE_S)
+        until = time.monotonic() + PATIENCE_S
+        while process.poll() is None and time.monotonic() < until:  # two at nearly one time would be heard as one
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
+    assert "ended at once" in told
     assert run(manifest, output, engine=AT_ONCE)["exit_code"] == 0
     assert set(done_lines(output).values()) == {1}
