@@ -138,13 +138,12 @@ def loaders(folder: Path, fp32: Path, weights: Path | None, threads: int) -> dic
         found["onnxruntime-cuda fp32"] = partial(gpu_engine, "onnxruntime-cuda", fp32, "fp32")
         for precision in ("fp32", "fp16", "int8"):
             found[f"tensorrt {precision}"] = partial(gpu_engine, "tensorrt", fp32, precision)
-    if weights is not None:
-        found["torch eager fp32"] = partial(torch_engine, weights, threads)
-        for name in ("torch", "torch-compile") if on_gpu else ():
+    if weights is not None and on_gpu:
+        for name in ("torch", "torch-compile"):
             for precision in ("fp32", "fp16"):
                 found[f"{name} {precision}"] = partial(gpu_engine, name, weights, precision)
-        if on_gpu:
-            del found["torch eager fp32"]  # `torch fp32` is that
+    elif weights is not None:
+        found["torch eager fp32"] = partial(torch_engine, weights, threads)
     for hint in ("f32", "bf16"):
         found[f"openvino {hint}"] = partial(openvino_engine, fp32, hint, threads)
     return found
@@ -302,9 +301,10 @@ def describe(threads: int, rounds: int, clock: str, load: tuple[float, float, fl
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
+    gpu = query_gpu()
     return {
         "CPU": f"{cpu}, {num_cores()} cores usable, {features}",
-        "GPU": " driver ".join(query_gpu()) if query_gpu()[0] != PORTABLE else "none",
+        "GPU": "none" if PORTABLE in gpu else " driver ".join(gpu),
         "threads": str(threads),
         "clock": clock,
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
@@ -317,19 +317,8 @@ def describe(threads: int, rounds: int, clock: str, load: tuple[float, float, fl
 def markdown(machine: dict[str, str], results: list[dict[str, Any]]) -> str:
     """One table; milliseconds are for one tile."""
     lines = [f"{key}: {value}  " for key, value in machine.items()]
-    heads = (
-        "side px",
-        "batch",
-        "engine",
-        "best ms",
-        "median ms",
-        "tiles/s",
-        "times FP32",
-        "GPU ms",
-        "roof ms",
-        "roof by",
-    )
-    heads += ("of the roof", "dB to FP32", "other company")
+    timed = ("side px", "batch", "engine", "best ms", "median ms", "tiles/s", "times FP32")
+    heads = (*timed, "GPU ms", "roof ms", "roof by", "of the roof", "dB to FP32", "other company")
     lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in results:
         cells = [

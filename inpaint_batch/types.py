@@ -150,6 +150,8 @@ UNREAD_SUFFIXES = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".gif", ".bmp", ".psd", ".dpx", ".exr", ".j2k", ".j2c", ".jpx", ".jpf")
 )
 """Images that are not read. In a folder they fail by name, where passing over them in silence would lose them."""
+NAMED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES
+"""What is an image by its name, whether it is read or not."""
 SampleType = Literal["uint8", "uint16", "uint32", "int32", "float32"]
 ColourModel = Literal["light", "ink", "palette"]
 """What the colour bands hold: light (grey or RGB), ink (CMYK, 0 is bare paper), or one index into a palette."""

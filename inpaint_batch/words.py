@@ -6,3 +6,9 @@ from __future__ import annotations
 def counted(number: int, noun: str) -> str:
     """`1 row`, `2 rows`, `0 rows`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, since those of engines go on for a page; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,5 +1,10 @@
-from inpaint_batch.words import counted
+from inpaint_batch.words import counted, first_line
 
 
 def test_one_is_singular_and_all_others_plural():
     assert [counted(number, "torn line") for number in (0, 1, 2)] == ["0 torn lines", "1 torn line", "2 torn lines"]
+
+
+def test_the_first_line_of_an_error() -> None:
+    assert first_line(RuntimeError("\nout of memory\nstack trace")) == "out of memory"
+    assert first_line(MemoryError()) == "MemoryError"

@@ -29,6 +29,7 @@ from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.mask_errors import other_polarity
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.mask_json import ForImage
 from inpaint_batch.imaging.mask_pictures import MaskPieces, drawn_mask
@@ -159,8 +160,8 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
     warnings = []
     if holes.suspected_inversion:
         part = holes.num_marked_px / holes.num_pixels
-        other = "black" if polarity == "white" else "white"
-        advice = "save its alpha channel as a grey PNG" if holes.by_alpha else f"say --mask-polarity {other}"
+        turned = f"say --mask-polarity {other_polarity(polarity)}"
+        advice = "save its alpha channel as a grey PNG" if holes.by_alpha else turned
         warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, {advice}")
     if holes.orientation_by_rule:
         warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from inpaint_batch.config import RowConfig
+from inpaint_batch.config import MaskPolarity, RowConfig
 
 PHOTOGRAPH = (
     "the mask looks like a photograph, not like white marks on black; save the marks alone. Where they are painted on "
@@ -12,6 +12,11 @@ PHOTOGRAPH = (
     "are meant, give another --mask-threshold than 127"
 )
 """What to say of a mask that is one."""
+
+
+def other_polarity(polarity: MaskPolarity) -> MaskPolarity:
+    """What to say where the mask was meant the other way round."""
+    return "black" if polarity == "white" else "white"
 
 
 class Values(NamedTuple):
@@ -41,7 +46,7 @@ def explain(values: Values, config: RowConfig, *, is_empty: bool) -> str:
         found = f"its values are {values.darkest}..{values.brightest}{depth}, the threshold is {config.mask_threshold}"
     told = f"the mask {marks} ({config.mask_polarity} is hole; {found})"
     if values.has_shape_in_alpha:
-        other = "black" if config.mask_polarity == "white" else "white"
+        other = other_polarity(config.mask_polarity)
         return (
             f"{told}; its alpha channel has a shape: to fill what is opaque say --mask-polarity {other}, to fill what "
             "is transparent save that channel as a grey PNG, white where pixels are missing"

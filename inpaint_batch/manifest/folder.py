@@ -10,7 +10,7 @@ from pathlib import Path
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import composed, output_problem
-from inpaint_batch.types import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Row
+from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, UNREAD_SUFFIXES, Row
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
 """A mask may also be text: polygons, or run lengths."""
@@ -108,7 +108,7 @@ def image_names(root: Path, relative: str = "", skipped: Path | None = None) -> 
     Which files these are, `read_folder` says; the folder `skipped` is left out, links resolved. Raises ManifestError
     where a folder cannot be read.
     """
-    names, folders = _listed(root / relative, IMAGE_SUFFIXES | UNREAD_SUFFIXES)
+    names, folders = _listed(root / relative, NAMED_SUFFIXES)
     if not all(map(is_read, names)):
         read = {Path(name).stem for name in names if is_read(name)}
         names = [name for name in names if is_read(name) or Path(name).stem not in read]

@@ -14,7 +14,7 @@ from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.row_reader import ImageReader, RowReader
 from inpaint_batch.manifest.schema import REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.sources import STDIN, Source
-from inpaint_batch.types import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Row
+from inpaint_batch.types import NAMED_SUFFIXES, Row
 
 
 def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
@@ -90,7 +90,7 @@ def _is_of_images(path: Path | str) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES
+    return path.suffix.lower() in NAMED_SUFFIXES
 
 
 def _source(path: Path | str) -> Source:

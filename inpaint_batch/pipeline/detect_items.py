@@ -13,7 +13,7 @@ from inpaint_batch.manifest.folder import check_name, check_text, image_names
 from inpaint_batch.manifest.read import read_images
 from inpaint_batch.manifest.schema import RowProblem, row_config, to_cells
 from inpaint_batch.storage.outputs import FolderOutputs
-from inpaint_batch.types import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Row
+from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def items_of(images: Path | str) -> list[Item]:
         if not found:
             raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
         return found
-    if os.path.splitext(images)[1].lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES:  # noqa: PTH122  (of a URI, perhaps)
+    if os.path.splitext(images)[1].lower() in NAMED_SUFFIXES:  # noqa: PTH122  (of a URI, perhaps)
         whole = str(images.absolute()) if isinstance(images, Path) else images
         return [_checked(whole, os.path.basename(whole))]  # noqa: PTH119
     return [_listed(row, images) for row in read_images(images)]

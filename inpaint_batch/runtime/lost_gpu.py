@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from inpaint_batch.errors import FailureCode, RowError, WorkerLostError
+from inpaint_batch.words import first_line
 
 
 def raise_failure(torch: Any, error: Exception, message: str) -> NoReturn:
@@ -16,9 +17,8 @@ def raise_failure(torch: Any, error: Exception, message: str) -> NoReturn:
     try:
         torch.cuda.synchronize()
     except RuntimeError as gone:
-        first_line = str(gone).strip().split("\n", maxsplit=1)[0]
         raise WorkerLostError(
-            f"the GPU does not answer this process any more ({first_line}); look at nvidia-smi and the system's log, "
-            "then run again: done rows stay done"
+            f"the GPU does not answer this process any more ({first_line(gone)}); look at nvidia-smi and the system's "
+            "log, then run again: done rows stay done"
         ) from error
     raise RowError(FailureCode.INFER, message, retryable=True) from error

@@ -30,6 +30,7 @@ from inpaint_batch.runtime.convention import Convention, OwnConvention, TensorFa
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.processor import adds_bytes_exactly
 from inpaint_batch.types import FloatArray
+from inpaint_batch.words import first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -102,7 +103,7 @@ class OnnxEngine:
         except Exception as error:  # onnxruntime raises a dozen classes of its own, all straight from Exception
             raise RowError(
                 FailureCode.INFER,
-                f"the engine failed on a tile of {batch.side_px} px: {_first_line(error)}",
+                f"the engine failed on a tile of {batch.side_px} px: {first_line(error)}",
                 retryable=True,
             ) from error
         return checked(self._convention.filled(output, tile), tile.image.shape)
@@ -147,7 +148,7 @@ def _open(path: Path, content: bytes, providers: Sequence[Any]) -> onnxruntime.I
         return ort.InferenceSession(content, options, providers=list(providers))
     except Exception as error:
         raise EngineError(
-            f"{path} is not a model that ONNX Runtime can run ({_first_line(error)}); "
+            f"{path} is not a model that ONNX Runtime can run ({first_line(error)}); "
             "it may be damaged, cut short, a Git LFS pointer, or kept in several files: get the one-file model again"
         ) from error
 
@@ -166,8 +167,3 @@ def _check(session: onnxruntime.InferenceSession, convention: Convention, path: 
         raise EngineError(
             f"{path} is not what {beside} says: {'; '.join(faults)}. Correct {beside} (engines/README.md)"
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -26,6 +26,7 @@ from inpaint_batch.runtime.plans import PlanKey, StoredPlan, list_plans, plan_fo
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger
 from inpaint_batch.runtime.tuning import KernelCache, runtime_file
 from inpaint_batch.types import FloatArray
+from inpaint_batch.words import first_line
 
 log = logging.getLogger(__name__)
 
@@ -265,8 +266,7 @@ def import_torch_with_cuda() -> Any:
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:  # in use by another process alone, without memory, broken
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
         raise EngineError(
-            f"the GPU cannot be used ({reason}); look at nvidia-smi, or use --engine onnxruntime"
+            f"the GPU cannot be used ({first_line(error)}); look at nvidia-smi, or use --engine onnxruntime"
         ) from error
     return torch

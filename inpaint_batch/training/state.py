@@ -50,7 +50,7 @@ class TrainingState:
         self.team = team or Team(self.device.torch)
         self.generator = self._new_generator()
         self.network: Any = torch.compile(self.generator) if config.torch_compile else self.generator
-        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        self.average = self._copied()
         self.optimizers = _optimizers(self.generator, config)
         self.loss = TotalLoss(config, self.device)
         self.adversary = Adversary(config, self.device) if config.losses.needs_discriminator else None
@@ -159,6 +159,10 @@ class TrainingState:
         kind = MaskedAutoencoder if self.config.pretrain else DcfGenerator
         return self.device.place(kind(self.config.model))
 
+    def _copied(self) -> dict[str, Tensor]:
+        """The present weights: where an average begins."""
+        return {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+
     def save(self, path: Path) -> None:
         """Write all of it atomically."""
         checkpoint = Checkpoint(
@@ -212,12 +216,12 @@ class TrainingState:
             anew = sorted({name.rpartition(".")[0] for name in own.keys() - fitting.keys()})
             log.info("%d of %d weights are those of %s", len(fitting), len(own), path)
             log.info("these layers begin anew: %s", ", ".join(anew) or "none")
-        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        self.average = self._copied()
 
     def revive(self, validation: ValidationSet) -> None:
         """Let dead channels begin anew, before the first step."""
         num_revived = revive(self.generator, validation, self.config.seed)
-        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        self.average = self._copied()
         log.info("%d dead channels begin anew", num_revived)
 
 
