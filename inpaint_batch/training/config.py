@@ -94,6 +94,9 @@ class TrainConfig:
     [0.10, 0.15], [0.15, 0.25], [0.25, 0.50]]. Empty: the shares above throughout."""
     smallest_scale: float = 0.6
     """Photographs are shrunk by a factor between this and 1 before cropping, where they are large enough."""
+    native_share: float = 0.5
+    """Share of the crops that are cut from photographs as they are, where these are large enough: shrinking by a little
+    takes a quarter of the finest detail, which images to restore still have."""
     jpeg_share: float = 0.0
     """Share of the crops whose known pixels went through a JPEG file of quality 30 to 95."""
     grain_share: float = 0.0
@@ -123,6 +126,12 @@ class TrainConfig:
             raise ConfigError("sides_px and side_shares must have the same length")
         if any(side % MULTIPLE_OF_PX or side <= 0 for side in self.sides_px):
             raise ConfigError(f"sides_px must be positive multiples of {MULTIPLE_OF_PX}, not {self.sides_px}")
+        larger = [side for side in self.sides_px if side > min(self.sides_px)]
+        if self.prior_share and any(side % (2 * MULTIPLE_OF_PX) for side in larger):
+            raise ConfigError(
+                f"sides_px but the smallest must be multiples of {2 * MULTIPLE_OF_PX}, not {tuple(larger)}: priors "
+                "come from crops of half the side. Or set prior_share = 0"
+            )
         if not 1 <= len(self.hole_shares) <= 7:
             raise ConfigError(f"hole_shares must be one to seven fractions, not {self.hole_shares}")
         for name in ("side_shares", "hole_shares"):
@@ -145,7 +154,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.max_samples is not None and self.max_samples < 1:
             raise ConfigError(f"max_samples must be at least 1, not {self.max_samples}")
-        for name in ("prior_share", "jpeg_share", "grain_share", "jitter_strength"):
+        for name in ("prior_share", "native_share", "jpeg_share", "grain_share", "jitter_strength"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         for name, choices in (("precision", get_args(Precision)), ("colour_jitter", get_args(Jitter))):

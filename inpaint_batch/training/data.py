@@ -121,11 +121,10 @@ def undamaged_crop(rng: np.random.Generator, pixels: FloatArray, side: int, conf
 
 
 def random_crop(rng: np.random.Generator, photograph: FloatArray, side: int, config: TrainConfig) -> FloatArray:
-    """(side, side, 3): shrunk a little, cut, perhaps mirrored, perhaps grey. Smaller photographs are enlarged to
-    fit."""
+    """(side, side, 3): cut from the photograph as it is or shrunk a little, perhaps mirrored, perhaps grey. Smaller
+    photographs are enlarged to fit."""
     height, width = photograph.shape[:2]
-    fit = side / min(height, width)
-    scale = fit if fit >= 1 else float(rng.uniform(max(fit, config.smallest_scale), 1.0))
+    scale = _scale(rng, side / min(height, width), config)
     if scale != 1:
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -138,3 +137,12 @@ def random_crop(rng: np.random.Generator, photograph: FloatArray, side: int, con
     if rng.random() < 0.05:  # archives are full of grey photographs
         crop = np.repeat(crop.mean(axis=2, keepdims=True), 3, axis=2)
     return np.clip(crop, 0.0, 1.0).astype(np.float32)
+
+
+def _scale(rng: np.random.Generator, fit: float, config: TrainConfig) -> float:
+    """By how much a photograph is resized that must be resized by `fit` at least."""
+    if fit > 1:
+        return fit
+    if rng.random() < config.native_share:
+        return 1.0
+    return float(rng.uniform(max(fit, config.smallest_scale), 1.0))

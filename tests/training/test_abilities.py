@@ -178,6 +178,8 @@ def test_settings_of_older_checkpoints_are_understood() -> None:
         ({"steps": True}, "steps must be a whole number"),
         ({"pretrain": "yes"}, "pretrain must be true or false"),
         ({"sides_px": 64}, "sides_px must be a list, not 64"),
+        ({"sides_px": [64, 96, 128]}, r"multiples of 64, not \(96, 128\)"),
+        ({"native_share": 1.5}, "native_share must lie in"),
         ({"stroke_area": [0.1]}, "stroke_area must be a list of 2"),
         ({"curriculum": [0.1, 0.2]}, r"curriculum\[0\] must be a list of 2"),
         ({"hole_shares": ["a"]}, r"hole_shares\[0\] must be a number"),

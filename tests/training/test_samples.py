@@ -13,7 +13,7 @@ from small_training import CONFIG
 
 from inpaint_batch.training.augment import augmented, jitter_hsv, jitter_lab, through_jpeg, with_grain
 from inpaint_batch.training.curriculum import hole_area, part_of_run, side_shares
-from inpaint_batch.training.data import Crops
+from inpaint_batch.training.data import Crops, random_crop
 from inpaint_batch.training.holes import HoleMaker
 from inpaint_batch.training.photographs import list_photographs, split_photographs
 
@@ -54,6 +54,26 @@ def test_progressive_sides_begin_small() -> None:
     assert side_shares(8, config) == pytest.approx(np.array([0.2, 0.3, 0.5]))
     assert side_shares(0, replace(config, progressive=False)) == pytest.approx(np.array([0.2, 0.3, 0.5]))
     assert side_shares(0, replace(config, side_shares=(0.0, 0.5, 0.5))).tolist() == [1, 0, 0]
+
+
+def test_a_native_crop_has_the_samples_of_the_photograph() -> None:
+    photograph = np.arange(70 * 80 * 3, dtype=np.float32).reshape(70, 80, 3) / (70 * 80 * 3)
+    places = {photograph[y, x].tobytes(): (y, x) for y in range(70) for x in range(80)}
+    native, grey = replace(CONFIG, native_share=1.0), 0
+    for seed in range(20):
+        crop = random_crop(np.random.default_rng(seed), photograph, 64, native)
+        if crop[0, 0, 0] == crop[0, 0, 1]:  # some are made grey
+            grey += 1
+            continue
+        (y, x), (_, right) = (places[crop[0, column].tobytes()] for column in (0, 63))
+        assert np.array_equal(
+            crop, photograph[y : y + 64, min(x, right) : max(x, right) + 1][:, :: 1 if x < right else -1]
+        )
+    assert grey < 5
+    shrunk = random_crop(np.random.default_rng(0), photograph, 64, replace(native, native_share=0.0))
+    assert not any(sample.tobytes() in places for sample in shrunk.reshape(-1, 3))
+    small = random_crop(np.random.default_rng(0), photograph[:48, :48], 64, native)
+    assert small.shape == (64, 64, 3)
 
 
 def test_a_curriculum_makes_holes_grow(photographs: Path) -> None:
