@@ -85,9 +85,10 @@ def lean(generator: DcfGenerator) -> DcfGenerator:
     """A copy of the generator that computes the same with the modules of this file."""
     generator = copy.deepcopy(generator).eval()
     generator.push_pull = LeanPushPull(generator.push_pull)  # type: ignore[assignment]
-    generator.match = LeanMatch(generator.match)  # type: ignore[assignment]
-    for stage in generator.stages:
-        stage.gather = LeanGather(stage.gather)  # type: ignore[arg-type]
+    if generator.match is not None:
+        generator.match = LeanMatch(generator.match)  # type: ignore[assignment]
+        for stage in generator.stages:
+            stage.gather = LeanGather(stage.gather)  # type: ignore[arg-type]
     return generator
 
 

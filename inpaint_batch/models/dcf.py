@@ -2,7 +2,7 @@
 
     image, hole ──> push-pull fill (8×8 … 256×256), or the prior where the level above gave one
                  ──> encoder  1/2 · 1/4 · 1/8 · 1/16 (width 48 · 96 · 192 · 384; a smaller one ends at 1/8 or 1/4)
-                 ──> three refinement stages at 1/8 · 1/4 · 1/2, each with contextual attention and a residual block
+                 ──> three refinement stages at 1/8 · 1/4 · 1/2, each with a residual block and, if wished, attention
                  ──> residual, added to the fill inside the hole; known pixels pass through exactly
 
 Under 7 M parameters and 10 GMAC for a 256×256 tile (pinned by a test). Sides: any multiples of 32.
@@ -31,14 +31,16 @@ class RefinementStage(nn.Module):
     """One step up: enlarge, add the skip, refine, borrow from known places, refine in the stage's own width."""
 
     def __init__(self, below: int | None, channels: int, hidden: int, values: int, cell: int, num_blocks: int) -> None:
-        """`below`: channels of the coarser features; None where the skip is the coarsest there is."""
+        """`below`: channels of the coarser features; None where the skip is the coarsest there is. `values`: channels
+        to borrow in squares of `cell`; 0 for none.
+        """
         super().__init__()
         if below is not None:
             self.reduce = conv(below, channels, kernel=1)
         self.skip = conv(channels, channels, kernel=1)
         self.relu = nn.ReLU()
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(num_blocks)))
-        self.gather = ContextualGather(channels, values, cell)
+        self.gather = ContextualGather(channels, values, cell) if values else None
         self.refine = ResidualBlock(channels, hidden)
 
     def join(self, below: Tensor | None, skip: Tensor) -> Tensor:
@@ -50,9 +52,9 @@ class RefinementStage(nn.Module):
         out: Tensor = self.blocks(self.relu(joined))
         return out
 
-    def forward(self, joined: Tensor, attention: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, N, N) -> (B, C, H, W)."""
-        out: Tensor = self.refine(self.gather(joined, attention))
+    def forward(self, joined: Tensor, attention: Tensor | None) -> Tensor:
+        """(B, C, H, W), and (B, N, N) where the network has attention -> (B, C, H, W)."""
+        out: Tensor = self.refine(joined if self.gather is None else self.gather(joined, attention))
         return out
 
 
@@ -76,13 +78,13 @@ class DcfGenerator(nn.Module):
         if len(widths) == 4:
             self.encoder.append(bottleneck(spec))
         coarsest = spec.num_stages - 1
-        self.match = ContextualMatch(widths[coarsest], spec.key_channels)
+        self.match = ContextualMatch(widths[coarsest], spec.key_channels) if spec.key_channels else None
         self.stages = nn.ModuleList(
             RefinementStage(
                 below=widths[level + 1] if level + 1 < len(widths) else None,
                 channels=widths[level],
                 hidden=spec.stage_widths[stage],
-                values=spec.value_channels[stage],
+                values=spec.value_channels[stage] if spec.key_channels else 0,
                 cell=2 ** (2 - level),
                 num_blocks=spec.decoder_blocks[stage],
             )
@@ -118,13 +120,15 @@ class DcfGenerator(nn.Module):
         """The learned part: (B, 3, H, W) start image, (B, 1, H, W) hole -> (B, 3, H, W) to add inside the hole."""
         skips = self.encode(start, hole, prior_weight)
         features = skips.pop() if len(skips) == 4 else None
-        known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
         attention: Tensor | None = None
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             assert isinstance(stage, RefinementStage)
             joined = stage.join(features, skip)
-            if attention is None:
-                cell = stage.gather.cell  # the match is made at 1/8, whatever the first stage's resolution
+            if self.match is not None and attention is None:
+                cell = 2 ** (
+                    3 - self.spec.num_stages
+                )  # the match is made at 1/8, whatever the first stage's resolution
+                known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
                 attention = self.match(F.avg_pool2d(joined, cell) if cell > 1 else joined, known)
             features = stage(joined, attention)
         return F.pixel_shuffle(self.head(features), 2)

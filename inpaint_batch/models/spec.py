@@ -35,14 +35,14 @@ class DcfSpec:
     stage_widths: tuple[int, ...] = (128, 64, 32)
     """Hidden channels of the refinement stages at 1/8, 1/4 and 1/2."""
     key_channels: int = 48
-    """Channels in which attention compares cells."""
+    """Channels in which attention compares cells. 0: there is no attention, and `value_channels` say nothing."""
     value_channels: tuple[int, ...] = (128, 32, 8)
     """Channels borrowed through attention at each stage; times the cell area they cost the same at each."""
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.bottleneck_hidden, self.key_channels, *self.stage_widths, *self.value_channels)
-        if min(sizes) < 1:
-            raise ConfigError(f"all sizes of a DCF generator must be at least 1: {self}")
+        sizes = (self.width, self.bottleneck_hidden, *self.stage_widths, *self.value_channels)
+        if min(sizes) < 1 or self.key_channels < 0:
+            raise ConfigError(f"all sizes of a DCF generator must be at least 1 (key_channels 0): {self}")
         if not 2 <= self.num_levels <= 4:
             raise ConfigError(f"encoder_blocks must be two to four numbers, not {list(self.encoder_blocks)}")
         if min(*self.encoder_blocks, *self.decoder_blocks) < 0:

@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from small_networks import random_generator, small
 
-from inpaint_batch.compile.export import INPUTS, PARITY_TOLERANCE, example_inputs
+from inpaint_batch.compile.export import INPUTS, PARITY_TOLERANCE, example_inputs, export_onnx
 from inpaint_batch.compile.half import cast_to_half
 from inpaint_batch.compile.lean import fold_unshuffle, lean, shuffle_by_rows
 from inpaint_batch.compile.quantise import quantisable_convolutions, quantisable_nodes, quantise
@@ -115,6 +116,20 @@ def test_int8_is_close_and_a_tile_does_not_feel_its_company(
         assert psnr(together, filled) < 100  # another graph after all
         last = TileBatch(batch.image[-1:], batch.hole[-1:], batch.prior[-1:], batch.prior_weight[-1:])
         assert engine.fill(last).tobytes() == together[-1:].tobytes()
+    engine.close()
+
+
+def test_a_network_without_attention_is_quantised_as_well(feeds: list[dict[str, FloatArray]], tmp_path: Path) -> None:
+    generator = random_generator(small((1, 2), key_channels=0))
+    inputs, batch = batch_of(128, 3)
+    with torch.no_grad():
+        expected = generator(*inputs).numpy()
+    fp32, int8 = tmp_path / "x.fp32.onnx", tmp_path / "x.int8.onnx"
+    assert export_onnx(generator, fp32) <= PARITY_TOLERANCE
+    assert not {node.op_type for node in onnx.load(fp32).graph.node} & {"Softmax", "MatMul"}
+    quantise(fp32, int8, feeds)
+    engine = OnnxEngine(int8, precision="int8", threads=1)
+    assert INT8_FLOOR_DB < psnr(engine.fill(batch), expected) < 100
     engine.close()
 
 

@@ -56,3 +56,24 @@ def test_layers_of_another_shape_begin_anew() -> None:
         "stages.2.refine.conv_in.bias",
         "stages.2.refine.conv_out.weight",
     }
+
+
+def test_without_attention_the_rest_is_as_it_was() -> None:
+    """What attention borrows is added; where its last layers are zero, a network without it computes the same."""
+    source = random_generator(SPEC)
+    for stage in source.stages:
+        torch.nn.init.zeros_(stage.gather.project.weight)
+        torch.nn.init.zeros_(stage.gather.project.bias)
+    target = DcfGenerator(replace(SPEC, key_channels=0)).eval()
+    fitting = fitting_weights(source, target)
+    assert fitting.keys() == target.state_dict().keys()
+    left = {
+        name.split(".")[0 if name.startswith("match") else 2] for name in source.state_dict().keys() - fitting.keys()
+    }
+    assert left == {"match", "gather"}
+    target.load_state_dict(fitting)
+    image, hole = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    hole[..., 20:40, 20:40] = 1
+    inputs = (image * (1 - hole), hole, image, torch.zeros(1, 1, 1, 1))
+    with torch.no_grad():
+        assert torch.equal(target(*inputs), source(*inputs))
