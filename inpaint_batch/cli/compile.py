@@ -105,9 +105,9 @@ def compile_model(
     if output is not None:
         check_output_root(output, [], create=False)  # before seconds are spent on torch
     if calibrate is not None:
-        from inpaint_batch.manifest.read import read_manifest
+        from inpaint_batch.manifest.read import read_examples
 
-        read_manifest(calibrate).close()  # before minutes are spent on the export
+        read_examples(calibrate).close()  # before minutes are spent on the export
     try:
         from inpaint_batch.compile.build import build_onnx, build_plan_of
     except ModuleNotFoundError as error:

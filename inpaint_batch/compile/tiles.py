@@ -21,7 +21,7 @@ from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.read import read_examples
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.runtime.engine import Engine, stack_tiles
 from inpaint_batch.tiling.boxes import Tile
@@ -67,7 +67,7 @@ def collect_tiles(manifest: Path, engine: Engine, max_tiles: int) -> list[RealTi
 
 def _tiles(manifest: Path, engine: Engine, tiling: TilingConfig) -> Iterator[RealTile]:
     num_rows = 0
-    for row in read_manifest(manifest):
+    for row in read_examples(manifest):
         if isinstance(row, RowProblem):
             log.warning("line %d skipped: %s", row.line, row.error.message)
             continue

@@ -11,7 +11,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import read_folder, read_image
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
-from inpaint_batch.manifest.row_reader import ImageReader, RowReader
+from inpaint_batch.manifest.row_reader import ExampleReader, ImageReader, RowReader
 from inpaint_batch.manifest.schema import REQUIRED_COLUMNS, RowProblem, check_header
 from inpaint_batch.manifest.sources import STDIN, Source
 from inpaint_batch.types import NAMED_SUFFIXES, Row
@@ -59,6 +59,16 @@ def read_images(path: Path | str) -> Generator[Row | RowProblem]:
     page of a TIFF defaults to a name of its own, such as `a-2.tif`. Raises what `read_manifest` raises.
     """
     return _rows_of(_source(path), ImageReader)
+
+
+def read_examples(path: Path | str) -> Generator[Row | RowProblem]:
+    """The rows of a manifest that is learned from or judged by: nothing is written, so ids and outputs may come again.
+
+    Raises what `read_manifest` raises, and UsageError for a folder or an image.
+    """
+    if _is_of_images(path):
+        raise UsageError(f"{path} is no manifest; give a table that names images and their masks")
+    return _rows_of(_source(path), ExampleReader)
 
 
 def count_rows(path: Path | str, *, masks: Path | None = None, part: Shard | None = None) -> int:

@@ -34,6 +34,8 @@ class RowReader:
 
     required: ClassVar[Sequence[str]] = REQUIRED_COLUMNS
     """Columns that the manifest must have, and no row may leave empty."""
+    writes: ClassVar[bool] = True
+    """Whether each row becomes a file, so that no two may have one id or output."""
 
     def __init__(self, base: str, names: list[str]) -> None:
         """`base` ends with a slash, so that a relative cell is resolved by putting the two together."""
@@ -86,7 +88,7 @@ class RowReader:
         if (problem := output_problem(output)) is not None:
             origin = "" if is_named else " (the image's own path, mirrored)"
             raise RowError(FailureCode.WRITE, f"output '{output}'{origin} {problem}")
-        if not self._outputs.add(output):
+        if self.writes and not self._outputs.add(output):
             advice = "give each row its own output"
             if not is_named:
                 advice += " in a column of that name (images outside the folder of the manifest lose their folders)"
@@ -100,7 +102,7 @@ class RowReader:
                 "file",
             )
         name = name or output
-        if self._id < len(self._names) and not self._ids.add(name):
+        if self.writes and self._id < len(self._names) and not self._ids.add(name):
             raise RowError(FailureCode.READ, f"id {name!r} is already that of an earlier row; give each row its own id")
         return Row(
             name,
@@ -135,6 +137,12 @@ class RowReader:
             for name, cell in known.items()
             if cell and name in COLUMNS
         }
+
+
+class ExampleReader(RowReader):
+    """The same for rows to learn from or to judge by: several may be about one image, or images of one name."""
+
+    writes = False
 
 
 class ImageReader(RowReader):

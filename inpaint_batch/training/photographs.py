@@ -13,7 +13,7 @@ import numpy as np
 from inpaint_batch.errors import ConfigError, FailureCode, RowError
 from inpaint_batch.imaging.opencv import read_picture
 from inpaint_batch.imaging.source import reading
-from inpaint_batch.manifest.read import read_manifest
+from inpaint_batch.manifest.read import read_examples
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.training.config import TrainConfig
@@ -33,7 +33,7 @@ def list_photographs(data: Path) -> list[Photograph]:
     """All photographs of a folder and its subfolders, or of a manifest, in the order of a hash of their names.
 
     So sources are mixed, and the order does not depend on where the data lies. Of a manifest's row the `truth` is
-    taken, or else the image without what its mask covers.
+    taken, or else the image without what its mask covers; of several rows with one such file, the first.
     """
     if data.is_dir():
         paths = (p for p in data.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
@@ -91,8 +91,9 @@ def _whole(path: Path) -> FloatArray:
 
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:
-    found = {}
-    for row in read_manifest(path):
+    found: dict[str, Photograph] = {}
+    seen: set[tuple[Path, str]] = set()
+    for row in read_examples(path):
         if isinstance(row, RowProblem):
             raise ConfigError(f"line {row.line} of {path} cannot be used: {row.error.message}")
         for location in [row.truth] if row.truth else [row.image, row.mask]:
@@ -101,5 +102,10 @@ def _in_manifest(path: Path) -> dict[str, Photograph]:
                     f"line {row.line} of {path}: {location} lies in a store, and training reads every file many times; "
                     "copy them to this machine first"
                 )
-        found[row.id] = Photograph(Path(row.truth)) if row.truth else Photograph(Path(row.image), row)
+        photograph = Photograph(Path(row.truth)) if row.truth else Photograph(Path(row.image), row)
+        picture = (photograph.path, photograph.row.options.get("page", "0") if photograph.row else "")
+        if picture in seen:  # with another mask; twice, it could be learned and held out at once
+            continue
+        seen.add(picture)
+        found[row.id if row.id not in found else f"{row.id}\0{picture}"] = photograph
     return found

@@ -20,7 +20,7 @@ from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
 from inpaint_batch.compile.gate import ROUNDING, GateRow, hole_psnr, judge, measure, table
 from inpaint_batch.compile.quantise import FLOAT_LAYERS, quantisable_convolutions, quantise
 from inpaint_batch.compile.tiles import collect_tiles
-from inpaint_batch.errors import EngineError, ManifestError
+from inpaint_batch.errors import EngineError, ManifestError, UsageError
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime.engine import TileBatch
@@ -100,6 +100,14 @@ def test_tiles_are_cut_as_the_planner_cuts_them(fp32: Path, manifest: Path, capl
             known = np.broadcast_to(tile.input.hole < 0.5, tile.truth.shape)
             np.testing.assert_array_equal(tile.truth[known], tile.input.image[known])
     assert len(collect_tiles(manifest, engine, 2)) == 2
+
+
+def test_one_image_may_give_tiles_with_several_masks(manifest: Path) -> None:
+    (manifest.parent / "two.csv").write_text("id,image,mask\nx,image1.png,mask1.png\nx,image1.png,mask2.png\n")
+    tiles = collect_tiles(manifest.parent / "two.csv", IdentityEngine(), 10)
+    assert {tile.row for tile in tiles} == {0, 1}
+    with pytest.raises(UsageError, match="is no manifest"):
+        collect_tiles(manifest.parent, IdentityEngine(), 10)
 
 
 def test_images_masks_and_truths_may_lie_in_a_store(manifest: Path, tmp_path: Path) -> None:

@@ -127,6 +127,16 @@ def test_masks_are_read_as_in_a_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(upright[~expected], (samples[..., ::-1] / 255)[~expected], atol=1e-6)
 
 
+def test_one_photograph_counts_once_and_two_of_one_name_twice(tmp_path: Path, photographs: Path) -> None:
+    truth = list_photographs(photographs)[0].path
+    rows = [f"a/{name},m{number}.png,{truth}" for number, name in enumerate(("x.png", "y.png"))]
+    rows += ["/one/x.png,m2.png,", "/two/x.png,m3.png,", "/two/x.png,m4.png,"]
+    path = tmp_path / "manifest.csv"
+    path.write_text("\n".join(["image,mask,truth", *rows]) + "\n")
+    found = {(photograph.path, photograph.row and photograph.row.line) for photograph in list_photographs(path)}
+    assert found == {(truth, None), (Path("/one/x.png"), 4), (Path("/two/x.png"), 5)}
+
+
 def test_files_in_a_store_are_refused_by_line(manifest: Path) -> None:
     manifest.write_text("image,mask\none.png,one.mask.png\nthree.png,s3://bucket/mask.png\n")
     with pytest.raises(ConfigError, match=r"line 3 of .*s3://bucket/mask\.png lies in a store.*copy them"):
