@@ -1,14 +1,19 @@
 """Links lead somewhere, and the tables of codes say what the code says."""
 
 import inspect
+import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from gallery import Gallery, run
+from typer.testing import CliRunner
 
 from inpaint_batch import errors
+from inpaint_batch.cli.main import app
 from inpaint_batch.manifest.schema import COLUMNS
+from inpaint_batch.pipeline.status import ShardState
 from inpaint_batch.report import findings, json_lines
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +87,15 @@ def test_what_a_run_leaves_is_documented(tmp_path: Path) -> None:
     assert left >= {"ledger", "ledger-archive", "failures.csv", "left.csv"}
     assert left <= documented
     assert set(summary) | set(summary["rows"]) <= documented
+
+
+def test_what_status_tells_programs_is_documented(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path / "in")
+    gallery.add("done.png")
+    run(gallery.manifest(), tmp_path / "out")
+    told = json.loads(CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--json"]).stdout)
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## What `status --json` tells")[1]
+    assert set(told) | set(told["shards"][0]) | set(get_args(ShardState)) <= set(re.findall(r"`(\w+)`", page))
 
 
 def test_no_line_of_the_changelog_stands_twice() -> None:
