@@ -184,6 +184,5 @@ def _first_lines(file: Iterable[str]) -> tuple[list[str], str]:
 
 def _separator(source: Source, header: str) -> str:
     """What parts the cells: table programs write `;` into a CSV where a comma is the decimal sign."""
-    if source.format == "tsv":
-        return "\t"
-    return next((sign for sign in ";\t" if sign in header and "," not in header), ",")
+    by_name, others = ("\t", ";,") if source.format == "tsv" else (",", ";\t")
+    return next((sign for sign in others if sign in header and by_name not in header), by_name)

@@ -116,6 +116,12 @@ def test_tabs(tmp_path: Path) -> None:
     assert row.id == "a,b.jpg"
 
 
+@pytest.mark.parametrize("sign", [";", ","])
+def test_a_tsv_without_tabs(tmp_path: Path, sign: str) -> None:
+    [row] = read(tmp_path, f"image{sign}mask\na.jpg{sign}m.png\n", "m.tsv")
+    assert (row.id, row.mask) == ("a.jpg", f"{tmp_path}/m.png")
+
+
 def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
     assert read(tmp_path, "image,mask,code,message\n") == []
 
