@@ -16,6 +16,7 @@ from inpaint_batch.errors import ConfigError
 
 MaskPolarity = Literal["white", "black"]
 JpegMode = Literal["patch", "lossless"]
+EmptyMask = Literal["fail", "copy"]
 OnConflict = Literal["error", "skip", "overwrite", "suffix"]
 LogFormat = Literal["text", "json"]
 ExecutorName = Literal["auto", "local", "process", "ray"]
@@ -72,6 +73,9 @@ class RowConfig:
     """Give the fill the noise that its surroundings have and it lacks."""
     xmp: bool = False
     """Say in the XMP of the result that a trained model has filled holes in it."""
+    empty_mask: EmptyMask = "fail"
+    """What becomes of an image whose mask marks nothing, all of it one value: `fail`, or `copy`: the result is a copy
+    of the image. Not part of the identity of a result: where there is one, it is the same either way."""
     page: int = 0
     """Which page of a TIFF of several to restore, counted from 1; the other pages stay byte for byte. 0: the file has
     only one. A manifest column, not a flag: it belongs to a file."""
@@ -93,6 +97,8 @@ class RowConfig:
             raise SettingError("feather", f"must lie in 0..256 px, not {self.feather_px}")
         if self.jpeg not in ("patch", "lossless"):
             raise SettingError("jpeg", f"must be patch or lossless, not {self.jpeg!r}")
+        if self.empty_mask not in ("fail", "copy"):
+            raise SettingError("empty_mask", f"must be fail or copy, not {self.empty_mask!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

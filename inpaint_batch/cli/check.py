@@ -38,6 +38,7 @@ def check(
     dilate: options.Dilate = None,
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
+    empty_mask: options.EmptyMask = None,
     grain: options.Grain = None,
     sidecar: options.Sidecar = None,
     premis: options.Premis = None,

@@ -122,6 +122,14 @@ Jpeg = Annotated[
         help="patch: new coefficients under the hole only; lossless: write a PNG. Default: patch.",
     ),
 ]
+EmptyMask = Annotated[
+    str | None,
+    typer.Option(
+        "--empty-mask",
+        metavar="POLICY",
+        help="What becomes of an image whose mask marks nothing: fail, or copy: its result is a copy. Default: fail.",
+    ),
+]
 OnConflict = Annotated[
     str | None,
     typer.Option(

@@ -31,6 +31,7 @@ def run(
     dilate: options.Dilate = None,
     feather: options.Feather = None,
     jpeg: options.Jpeg = None,
+    empty_mask: options.EmptyMask = None,
     grain: options.Grain = None,
     xmp: options.Xmp = None,
     on_conflict: options.OnConflict = None,

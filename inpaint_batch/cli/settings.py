@@ -72,6 +72,7 @@ SETTINGS: Mapping[str, Setting] = {
     "dilate": Setting("row", "dilate_px", int),
     "feather": Setting("row", "feather_px", int),
     "jpeg": Setting("row", "jpeg", str),
+    "empty_mask": Setting("row", "empty_mask", str),
     "grain": Setting("row", "grain", bool),
     "xmp": Setting("row", "xmp", bool),
     "tiling.buckets_px": Setting("tiling", "buckets_px", tuple),

@@ -159,7 +159,9 @@ def object_version(uri: str) -> str:
 
 @lru_cache(maxsize=256)
 def _settings(config: RowConfig, tiling: TilingConfig) -> bytes:
-    settings = {"algorithm": ALGORITHM_VERSION, "options": asdict(config), "tiling": asdict(tiling)}
+    options = asdict(config)
+    del options["empty_mask"]  # it says whether there is a result, not which
+    settings = {"algorithm": ALGORITHM_VERSION, "options": options, "tiling": asdict(tiling)}
     return _digest(json.dumps(settings, sort_keys=True), 4)
 
 

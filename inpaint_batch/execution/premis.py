@@ -28,7 +28,9 @@ _DETAILS = ("id", "engine", "model", "options", "hole", "tiles_by_side_px", "lib
 
 
 def premis_event(told: Mapping[str, Any]) -> str:
-    """A PREMIS document from what `sidecar.describe` tells: objects, one event of the type modification, agents."""
+    """A PREMIS document from what `sidecar.describe` tells: objects, one event of the type modification (replication
+    where nothing was to be filled), agents.
+    """
     ET.register_namespace("premis", NAMESPACE)
     ET.register_namespace("xsi", _XSI)
     where = {f"{{{_XSI}}}schemaLocation": f"{NAMESPACE} {SCHEMA}", "version": "3.0"}
@@ -48,7 +50,8 @@ def premis_event(told: Mapping[str, Any]) -> str:
     _event(root, event, told)
     software = told["software"]
     _agent(root, *_program(told), software["name"], software["version"])
-    _agent(root, *_engine(told), told["model"], None)
+    if told["hole"]["num_holes"]:
+        _agent(root, *_engine(told), told["model"], None)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
@@ -73,21 +76,20 @@ def _object(root: ET.Element, name: str, checksum: Mapping[str, Any], mime: str)
 def _event(root: ET.Element, identifier: str, told: Mapping[str, Any]) -> None:
     event = _below(root, "event")
     _identifier(event, "eventIdentifier", "UUID", identifier)
-    _below(event, "eventType", "modification", "eventType/mod")
-    _below(event, "eventDateTime", told["written"])
-    hole = told["hole"]
+    hole, what = told["hole"], ("modification", "eventType/mod")
     areas = f"{hole['num_holes']} hole{'s' if hole['num_holes'] != 1 else ''}, {hole['num_pixels']} pixels in all"
-    _below(
-        _below(event, "eventDetailInformation"),
-        "eventDetail",
-        f"inpainting: the samples in {areas}, were replaced by those that a trained model made up",
-    )
+    told_of = f"inpainting: the samples in {areas}, were replaced by those that a trained model made up"
+    if not hole["num_holes"]:
+        what, told_of = ("replication", "eventType/rep"), "copied: the mask marks nothing"
+    _below(event, "eventType", *what)
+    _below(event, "eventDateTime", told["written"])
+    _below(_below(event, "eventDetailInformation"), "eventDetail", told_of)
     details = {name: told[name] for name in _DETAILS}
     _below(_below(event, "eventDetailInformation"), "eventDetail", json.dumps(details, ensure_ascii=True))
     outcome = _below(event, "eventOutcomeInformation")
     _below(outcome, "eventOutcome", "success", "eventOutcome/suc")
     _below(_below(outcome, "eventOutcomeDetail"), "eventOutcomeDetailNote", f"verified: {told['verified']}")
-    for kind, value in (_program(told), _engine(told)):
+    for kind, value in _agents(told):
         agent = _identifier(event, "linkingAgentIdentifier", kind, value)
         _below(agent, "linkingAgentRole", "executing program", "eventRelatedAgentRole/exe")
     for checksum in dict.fromkeys((told["source"]["sha256"], told["mask"]["sha256"])):
@@ -104,6 +106,11 @@ def _agent(root: ET.Element, kind: str, value: str, name: str, version: str | No
     _below(agent, "agentType", "software", "agentType/sof")
     if version is not None:
         _below(agent, "agentVersion", version)
+
+
+def _agents(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Those that took part: of a copy no engine did."""
+    return [_program(told), _engine(told)] if told["hole"]["num_holes"] else [_program(told)]
 
 
 def _program(told: Mapping[str, Any]) -> tuple[str, str]:

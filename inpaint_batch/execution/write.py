@@ -31,7 +31,7 @@ def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
             verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
             watch.lap("verify")
             if task.facts is not None:
-                if task.config.xmp:
+                if task.config.xmp and patches:  # a copy has nothing that a model made
                     kind = written_format(prepared.source.header.format, task.config.jpeg)
                     mark_file(temporary, kind, xmp_mark(prepared, task.facts), task.config.page)
                 # Before the result has its name: a result never stands without what is wanted beside it.

@@ -14,6 +14,10 @@ PHOTOGRAPH = (
 """What to say of a mask that is one."""
 
 
+EMPTY = "draw one, or say --empty-mask copy where images without damage are to be copied"
+"""What to do about a mask that marks nothing."""
+
+
 def other_polarity(polarity: MaskPolarity) -> MaskPolarity:
     """What to say where the mask was meant the other way round."""
     return "black" if polarity == "white" else "white"
@@ -55,7 +59,7 @@ def explain(values: Values, config: RowConfig, *, is_empty: bool) -> str:
         return f"{told}; --mask-threshold {(values.darkest + values.brightest) // 2} would part them, or draw another"
     if depth and values.brightest == 0:
         return f"{told}; draw one, with 65535 for white: labels such as 0 and 1 need a file of 8 bits"
-    return f"{told}; " + ("draw one" if is_empty else "nothing known is left to fill it from: draw another")
+    return f"{told}; " + (EMPTY if is_empty else "nothing known is left to fill it from: draw another")
 
 
 def _explain_drawn(values: Values, config: RowConfig, is_empty: bool) -> str:

@@ -128,8 +128,9 @@ def hole_map(
     above `mask_threshold`), if some are and some are not. Orientation is settled by the rule in `holes/orientation.py`.
     Of an image of more than `dense_px` pixels the maps are sparse, and no array as large as the image is made.
 
-    Raises RowError(SIZE) where the mask does not fit the image, and RowError(MASK) where nothing or all is hole, or the
-    mask is a photograph; not so with another `mask_threshold` than the usual one, which says that greys are meant.
+    Raises RowError(SIZE) where the mask does not fit the image, and RowError(MASK) where nothing (but see
+    `RowConfig.empty_mask`) or all is hole, or the mask is a photograph; not so with another `mask_threshold` than the
+    usual one, which says that greys are meant.
     """
     if len(mask.shape) != 2 or (isinstance(mask, np.ndarray) and mask.dtype != np.uint8):
         raise TypeError(f"a mask is (h, w) uint8, not {mask.shape} {getattr(mask, 'dtype', '')}")
@@ -149,8 +150,11 @@ def hole_map(
         if num_marked_px == 0 or opaque is None:
             num_bits = 8 if isinstance(mask, np.ndarray) else mask.num_bits
             values = mask_errors.Values(darkest, brightest, num_bits, opaque is not None)
-            raise RowError(FailureCode.MASK, mask_errors.explain(values, config, is_empty=num_marked_px == 0))
-        marked, num_marked_px = opaque, num_true(opaque)
+            means_nothing = num_marked_px == 0 and opaque is None and darkest == brightest
+            if not (means_nothing and config.empty_mask == "copy"):
+                raise RowError(FailureCode.MASK, mask_errors.explain(values, config, is_empty=num_marked_px == 0))
+        else:
+            marked, num_marked_px = opaque, num_true(opaque)
     hole = grow(marked, config.dilate_px + config.feather_px)
     num_hole_px = num_true(hole)
     if num_hole_px == header.num_pixels:

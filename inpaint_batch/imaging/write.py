@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import SEEK_END
 from pathlib import Path
 
 from inpaint_batch.config import JpegMode
@@ -11,10 +12,11 @@ from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
 from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
 from inpaint_batch.imaging.png import PngSource, verify_png, write_png
-from inpaint_batch.imaging.source import ImageSource, verifying, writing
+from inpaint_batch.imaging.source import ImageSource, spoiled, verifying, writing
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
 from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp
+from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
 from inpaint_batch.types import Header, Patch
 
 _NO_LIMIT = 1 << 62
@@ -27,11 +29,16 @@ def write_filled(
     """Write `source` with the hole samples of `patches` to `destination` (not atomic: pass a temporary path).
 
     With `is_copy` the file there is a copy of the source already, which spares a TIFF to be copied. Same format, size,
-    depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Raises `RowError` (write), or
+    depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Without patches the file is
+    copied byte for byte, if the format stays. Raises `RowError` (write), or
     (read) where the source turns out to be damaged, and `ValueError` for a patch that does not fit.
     """
     _check_patches(source.header, patches)
     with writing(destination):
+        if not patches and not _changes_format(source, jpeg):
+            if not is_copy:
+                _copy(source.path, destination)
+            return
         match source:
             case JpegSource():
                 (write_jpeg if jpeg == "patch" else write_jpeg_as_png)(source, patches, destination)
@@ -54,6 +61,9 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
     tables, sampling, and every coefficient of every block that holds no hole sample; the other blocks hold the fill.
     """
     with verifying(destination):
+        if not patches and not _changes_format(source, jpeg):
+            _verify_copy(source.path, destination)
+            return
         match source:
             case JpegSource() if jpeg == "patch":
                 verify_jpeg(source, patches, destination)
@@ -69,6 +79,22 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
                 verify_jp2(source, patches, destination, _NO_LIMIT)
             case _:
                 raise TypeError(f"no verifier for {type(source).__name__}")
+
+
+def _changes_format(source: ImageSource, jpeg: JpegMode) -> bool:
+    return isinstance(source, JpegSource) and jpeg != "patch"
+
+
+def _copy(source: Path, destination: Path) -> None:
+    with source.open("rb") as old, destination.open("wb") as new:
+        copy_range(old, new, 0, old.seek(0, SEEK_END))
+
+
+def _verify_copy(source: Path, destination: Path) -> None:
+    with source.open("rb") as old, destination.open("rb") as new:
+        size = old.seek(0, SEEK_END)
+        if new.seek(0, SEEK_END) != size or not is_same_range(old, new, 0, size):
+            raise spoiled(destination, "it is no copy of the image")
 
 
 def _check_patches(header: Header, patches: Sequence[Patch]) -> None:

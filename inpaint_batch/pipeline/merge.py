@@ -57,7 +57,7 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
 
 def _merged(ended: dict[Shard, dict[str, Any]], missing: list[Shard], exit_code: int, error: str) -> dict[str, Any]:
     parts = list(ended.values())
-    counts = ("done", "skipped", "left", "failed", "failed_now")
+    counts = ("done", "copied", "skipped", "left", "failed", "failed_now")
     rows = {name: sum(part["rows"].get(name, 0) for part in parts) for name in counts}
     first = parts[0] if parts else {}
     return {

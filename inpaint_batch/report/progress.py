@@ -110,7 +110,7 @@ class _Words:
 
 def closing_sentence(tally: Tally, exit_code: int, elapsed_s: float) -> str:
     """The last line for a person: what was done, what was not, at what pace."""
-    parts = [f"{tally.num_done} done"]
+    parts = [f"{tally.num_done} done" + (f" ({tally.num_copied} copied)" if tally.num_copied else "")]
     if tally.num_skipped:
         parts.append(f"{tally.num_skipped} done before")
     if tally.num_left:

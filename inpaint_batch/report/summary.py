@@ -55,6 +55,7 @@ class Summary:
             "error": error,
             "rows": {
                 "done": tally.num_done,
+                "copied": tally.num_copied,
                 "skipped": tally.num_skipped,
                 "left": tally.num_left,
                 "failed": tally.num_all_failed,

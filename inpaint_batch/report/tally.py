@@ -54,6 +54,8 @@ class Tally:
     """Counts of a run so far."""
 
     num_done: int = 0
+    num_copied: int = 0
+    """Of these, copies of images whose masks mark nothing."""
     num_skipped: int = 0
     """Rows that an earlier run had done."""
     num_left: int = 0
@@ -89,6 +91,7 @@ class Tally:
         if report.status == "done":
             self.num_done += 1
             self.num_pixels += report.num_pixels
+            self.num_copied += not report.num_tiles
         else:
             self.by_code[report.code] += 1
             if report.earlier:

@@ -157,10 +157,11 @@ def test_a_full_mask_is_an_error(polarity: str) -> None:
     assert caught.value.code is FailureCode.MASK
 
 
+ADVICE = "draw one, or say --empty-mask copy where images without damage are to be copied"
 EMPTY_OR_FULL = [
     # values, options, what is said
-    ((0, 0), {}, "the mask marks no hole (white is hole; all of it is 0); draw one"),
-    ((255, 255), {"mask_polarity": "black"}, "the mask marks no hole (black is hole; all of it is 255); draw one"),
+    ((0, 0), {}, "the mask marks no hole (white is hole; all of it is 0); " + ADVICE),
+    ((255, 255), {"mask_polarity": "black"}, "the mask marks no hole (black is hole; all of it is 255); " + ADVICE),
     (
         (0, 1),
         {},

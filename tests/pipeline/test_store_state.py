@@ -214,8 +214,8 @@ def test_runs_resume_and_shards_are_merged(store, gallery):
     assert restore(gallery, store)["skipped"] == 6
     gallery.add("7.png")
     assert restore(gallery, store) | {"failed_by_code": 0} == {
-        "done": 1, "skipped": 6, "left": 0, "failed": 0, "failed_now": 0, "failed_by_code": 0, "warnings": 0,
-        "redone": {},
+        "done": 1, "copied": 0, "skipped": 6, "left": 0, "failed": 0, "failed_now": 0, "failed_by_code": 0,
+        "warnings": 0, "redone": {},
     }  # fmt: skip
     assert restore(gallery, store, fresh=True)["done"] == 7
     assert restore(gallery, store)["skipped"] == 7

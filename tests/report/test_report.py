@@ -114,6 +114,7 @@ def test_summary(tmp_path):
     assert told["exit_code"] == 8
     assert told["rows"] == {
         "done": 1,
+        "copied": 0,
         "skipped": 1,
         "left": 0,
         "failed": 2,
