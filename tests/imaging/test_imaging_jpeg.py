@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import imaging_cases as cases
@@ -129,10 +130,11 @@ def test_where_coefficients_cannot_be_seen_in_place_copies_do(
             raise ValueError("in pieces")
 
         monkeypatch.setattr(jpeg_transcode, "_in_place", refuse)
-    source, _ = restore(path, other)
+    source, patches = restore(path, other)
     assert out.read_bytes() == other.read_bytes()
+    without_hole = [replace(patch, hole=np.zeros_like(patch.hole)) for patch in patches]
     with pytest.raises(RowError, match="coefficients of known samples changed"):
-        verify_written(source, [], other, jpeg="patch")
+        verify_written(source, without_hole, other, jpeg="patch")
 
 
 @pytest.mark.parametrize("subsampling", ["440", "411"])

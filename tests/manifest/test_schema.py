@@ -14,7 +14,7 @@ def row(**options: str) -> Row:
 def test_option_names_are_what_users_write() -> None:
     assert list(OPTION_FIELDS) == [
         "mask_polarity", "mask_threshold", "dilate", "feather", "jpeg", "mask_from", "mask_image", "grain", "xmp",
-        "page",
+        "empty_mask", "page",
     ]  # fmt: skip
 
 
