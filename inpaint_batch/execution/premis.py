@@ -9,7 +9,9 @@ import json
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from inpaint_batch.words import counted
 
 NAMESPACE = "http://www.loc.gov/premis/v3"
 SCHEMA = "https://www.loc.gov/standards/premis/premis.xsd"
@@ -48,10 +50,8 @@ def premis_event(told: Mapping[str, Any]) -> str:
     _identifier(relationship, "relatedObjectIdentifier", _BY_CHECKSUM, source["sha256"])
     _identifier(relationship, "relatedEventIdentifier", "UUID", event)
     _event(root, event, told)
-    software = told["software"]
-    _agent(root, *_program(told), software["name"], software["version"])
-    if told["hole"]["num_holes"]:
-        _agent(root, *_engine(told), told["model"], None)
+    for agent in _agents(told):
+        _agent(root, agent)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
@@ -76,22 +76,24 @@ def _object(root: ET.Element, name: str, checksum: Mapping[str, Any], mime: str)
 def _event(root: ET.Element, identifier: str, told: Mapping[str, Any]) -> None:
     event = _below(root, "event")
     _identifier(event, "eventIdentifier", "UUID", identifier)
-    hole, what = told["hole"], ("modification", "eventType/mod")
-    areas = f"{hole['num_holes']} hole{'s' if hole['num_holes'] != 1 else ''}, {hole['num_pixels']} pixels in all"
-    told_of = f"inpainting: the samples in {areas}, were replaced by those that a trained model made up"
-    if not hole["num_holes"]:
-        what, told_of = ("replication", "eventType/rep"), "copied: the mask marks nothing"
-    _below(event, "eventType", *what)
+    hole = told["hole"]
+    if hole["num_holes"]:
+        kind, term = "modification", "eventType/mod"
+        areas = f"{counted(hole['num_holes'], 'hole')}, {hole['num_pixels']} pixels in all"
+        detail = f"inpainting: the samples in {areas}, were replaced by those that a trained model made up"
+    else:
+        kind, term, detail = "replication", "eventType/rep", "copied: the mask marks nothing"
+    _below(event, "eventType", kind, term)
     _below(event, "eventDateTime", told["written"])
-    _below(_below(event, "eventDetailInformation"), "eventDetail", told_of)
+    _below(_below(event, "eventDetailInformation"), "eventDetail", detail)
     details = {name: told[name] for name in _DETAILS}
     _below(_below(event, "eventDetailInformation"), "eventDetail", json.dumps(details, ensure_ascii=True))
     outcome = _below(event, "eventOutcomeInformation")
     _below(outcome, "eventOutcome", "success", "eventOutcome/suc")
     _below(_below(outcome, "eventOutcomeDetail"), "eventOutcomeDetailNote", f"verified: {told['verified']}")
-    for kind, value in _agents(told):
-        agent = _identifier(event, "linkingAgentIdentifier", kind, value)
-        _below(agent, "linkingAgentRole", "executing program", "eventRelatedAgentRole/exe")
+    for agent in _agents(told):
+        linked = _identifier(event, "linkingAgentIdentifier", agent.kind, agent.value)
+        _below(linked, "linkingAgentRole", "executing program", "eventRelatedAgentRole/exe")
     for checksum in dict.fromkeys((told["source"]["sha256"], told["mask"]["sha256"])):
         linked = _identifier(event, "linkingObjectIdentifier", _BY_CHECKSUM, checksum)
         _below(linked, "linkingObjectRole", "source", "eventRelatedObjectRole/sou")
@@ -99,26 +101,30 @@ def _event(root: ET.Element, identifier: str, told: Mapping[str, Any]) -> None:
     _below(linked, "linkingObjectRole", "outcome", "eventRelatedObjectRole/out")
 
 
-def _agent(root: ET.Element, kind: str, value: str, name: str, version: str | None) -> None:
+class _Agent(NamedTuple):
+    """Software that took part."""
+
+    kind: str
+    value: str
+    name: str
+    version: str | None
+
+
+def _agents(told: Mapping[str, Any]) -> list[_Agent]:
+    """The program, and the engine with its model unless all was copied."""
+    software = told["software"]
+    program = _Agent("program", f"{software['name']} {software['version']}", software["name"], software["version"])
+    engine = _Agent("engine and model", told["engine"], told["model"], None)
+    return [program, engine] if told["hole"]["num_holes"] else [program]
+
+
+def _agent(root: ET.Element, about: _Agent) -> None:
     agent = _below(root, "agent")
-    _identifier(agent, "agentIdentifier", kind, value)
-    _below(agent, "agentName", name)
+    _identifier(agent, "agentIdentifier", about.kind, about.value)
+    _below(agent, "agentName", about.name)
     _below(agent, "agentType", "software", "agentType/sof")
-    if version is not None:
-        _below(agent, "agentVersion", version)
-
-
-def _agents(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Those that took part: of a copy no engine did."""
-    return [_program(told), _engine(told)] if told["hole"]["num_holes"] else [_program(told)]
-
-
-def _program(told: Mapping[str, Any]) -> tuple[str, str]:
-    return "program", f"{told['software']['name']} {told['software']['version']}"
-
-
-def _engine(told: Mapping[str, Any]) -> tuple[str, str]:
-    return "engine and model", told["engine"]
+    if about.version is not None:
+        _below(agent, "agentVersion", about.version)
 
 
 def _identifier(parent: ET.Element, name: str, kind: str, value: str) -> ET.Element:

@@ -24,7 +24,6 @@ from inpaint_batch.execution.needs import (
 )
 from inpaint_batch.execution.patch_store import PatchStore
 from inpaint_batch.execution.prepared import PreparedRow
-from inpaint_batch.execution.sidecar import written_format
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
@@ -37,6 +36,7 @@ from inpaint_batch.imaging.masks import Mask, read_mask
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
+from inpaint_batch.imaging.write import written_format
 from inpaint_batch.imaging.xmp_files import check_xmp
 from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.plan import plan_windows

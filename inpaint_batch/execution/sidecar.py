@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inpaint_batch import __version__
-from inpaint_batch.config import JpegMode, RunConfig, TilingConfig
+from inpaint_batch.config import RunConfig, TilingConfig
 from inpaint_batch.execution.premis import premis_event
+from inpaint_batch.imaging.write import written_format
 from inpaint_batch.imaging.xmp import Mark
 from inpaint_batch.report.summary import library_versions
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.uris import redacted
-from inpaint_batch.types import ImageFormat
 
 if TYPE_CHECKING:
     from inpaint_batch.execution.prepared import PreparedRow
@@ -120,11 +120,6 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return {key: _without_secrets(value) for key, value in told.items()}
-
-
-def written_format(source: ImageFormat, jpeg: JpegMode) -> ImageFormat:
-    """The format of the result of a source of this format."""
-    return "png" if source == "jpeg" and jpeg == "lossless" else source
 
 
 def checksum(path: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inpaint_batch.execution.prepared import PreparedRow
-from inpaint_batch.execution.sidecar import paths_beside, write_beside, written_format, xmp_mark
-from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.execution.sidecar import paths_beside, write_beside, xmp_mark
+from inpaint_batch.imaging.write import verify_written, write_filled, written_format
 from inpaint_batch.imaging.xmp_files import mark_file
 from inpaint_batch.storage.atomic import atomic_write
 

@@ -17,7 +17,7 @@ from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
 from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp
 from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
-from inpaint_batch.types import Header, Patch
+from inpaint_batch.types import Header, ImageFormat, Patch
 
 _NO_LIMIT = 1 << 62
 """The output has the size of a source that passed its own check."""
@@ -35,7 +35,7 @@ def write_filled(
     """
     _check_patches(source.header, patches)
     with writing(destination):
-        if not patches and not _changes_format(source, jpeg):
+        if _is_copied(source, patches, jpeg):
             if not is_copy:
                 _copy(source.path, destination)
             return
@@ -61,7 +61,7 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
     tables, sampling, and every coefficient of every block that holds no hole sample; the other blocks hold the fill.
     """
     with verifying(destination):
-        if not patches and not _changes_format(source, jpeg):
+        if _is_copied(source, patches, jpeg):
             _verify_copy(source.path, destination)
             return
         match source:
@@ -81,8 +81,13 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
                 raise TypeError(f"no verifier for {type(source).__name__}")
 
 
-def _changes_format(source: ImageSource, jpeg: JpegMode) -> bool:
-    return isinstance(source, JpegSource) and jpeg != "patch"
+def written_format(source: ImageFormat, jpeg: JpegMode) -> ImageFormat:
+    """The format of the result of a source of this format."""
+    return "png" if source == "jpeg" and jpeg == "lossless" else source
+
+
+def _is_copied(source: ImageSource, patches: Sequence[Patch], jpeg: JpegMode) -> bool:
+    return not patches and written_format(source.header.format, jpeg) == source.header.format
 
 
 def _copy(source: Path, destination: Path) -> None:

@@ -125,9 +125,8 @@ class DcfGenerator(nn.Module):
             assert isinstance(stage, RefinementStage)
             joined = stage.join(features, skip)
             if self.match is not None and attention is None:
-                cell = 2 ** (
-                    3 - self.spec.num_stages
-                )  # the match is made at 1/8, whatever the first stage's resolution
+                assert stage.gather is not None
+                cell = stage.gather.cell  # the match is made at 1/8, whatever the first stage's resolution
                 known = 1.0 - F.max_pool2d(hole, 8)  # a cell with a single missing pixel is not worth copying from
                 attention = self.match(F.avg_pool2d(joined, cell) if cell > 1 else joined, known)
             features = stage(joined, attention)
