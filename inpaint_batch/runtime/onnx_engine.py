@@ -92,6 +92,8 @@ class OnnxEngine:
         if self._session is None:
             raise EngineError("the engine was closed; this is a fault in the program")
         run = partial(self._fill_one, self._session, batch)
+        if len(batch) == 1:  # waking another thread for it would only cost time
+            return run(0)
         return np.concatenate(list(self._pool.map(run, range(len(batch)))))
 
     def _fill_one(self, session: onnxruntime.InferenceSession, batch: TileBatch, index: int) -> FloatArray:

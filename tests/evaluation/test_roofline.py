@@ -100,11 +100,12 @@ def test_engines_take_turns_and_their_company_is_looked_at() -> None:
     }
     batch = batch_of(3)
     results = engines.measure(found, batch, rounds=2)
-    assert [name for name, _ in calls[-4:]] == ["base", "other"] * 2
+    assert [name for name, _ in calls[-8:]] == ["base", "base", "other", "other"] * 2
     assert [row["engine"] for row in results] == [engines.BASE, "other"]
     # The third tile is the first one when it is alone.
     assert [row["company"] for row in results] == [0.0, pytest.approx(0.5)]
     assert results[1]["ratio"] > 0
+    assert results[1]["ratio_after_another"] > 0
     peaks = {"cpu": Peaks("it", {"fp32": 1e9}, 1e12), "cuda": Peaks("a GPU", {"fp32": 1e9, "fp16": 1e10}, 1e12)}
     engines.put_below_roofs(results, found, peaks, Work(3 * 10**6, 10))
     assert (results[0]["roof_ms"], results[0]["roof_by"]) == (pytest.approx(1.0), "fp32 products")
