@@ -196,7 +196,10 @@ def _survive_full_disk(what: str, must: bool = False) -> Iterator[list[Exception
 
 @contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM, SIGUSR1 or SIGINT arrives; for ever, outside of the main thread."""
+    """A list that is empty until SIGTERM, SIGUSR1 or SIGINT arrives; for ever, outside of the main thread.
+
+    Who was asked hears nothing any more: a scheduler that says it twice would see a death by signal, not the exit code.
+    """
     stop: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -211,4 +214,4 @@ def _stop_on_signal() -> Iterator[list[int]]:
         yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stop else handler)
