@@ -27,13 +27,17 @@ class EarlyCopy:
     """A copy that a thread of its own is making. One that fails is as good as none: it is not told of."""
 
     def __init__(self, source: Path, descriptor: int) -> None:
-        """Use `begin`."""
+        """Use `begin`. Raises RuntimeError where no thread is to be had."""
         self._source = source
         self._file = os.fdopen(descriptor, "w+b")
         self._is_whole = False
         self._unwanted = threading.Event()
         self._thread = threading.Thread(target=self._copy, name="early-copy", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._file.close()
+            raise
 
     @classmethod
     def begin(cls, source: Path, folder: Path) -> EarlyCopy | None:
@@ -43,7 +47,7 @@ class EarlyCopy:
         try:
             if source.stat().st_size >= WORTHWHILE_BYTES:
                 return cls(source, os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666))
-        except OSError:  # such as a folder that is not there yet
+        except (OSError, RuntimeError):  # such as a folder that is not there yet, or no thread to be had
             pass
         _room.release()
         return None

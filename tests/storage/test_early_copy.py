@@ -126,3 +126,11 @@ def test_what_is_small_or_cannot_be_there_is_not_begun(
     assert EarlyCopy.begin(out.parent / "not there", out.parent) is None
     monkeypatch.setattr(early_copy, "WORTHWHILE_BYTES", len(CONTENT) + 1)
     assert EarlyCopy.begin(source, out.parent) is None
+
+
+def test_without_a_thread_to_be_had_there_is_none(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert EarlyCopy.begin(source, out.parent) is None
