@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -50,7 +50,7 @@ class _Printer:
 @app.command()
 def mask(
     images: Annotated[
-        Any,  # Path, or str for a URI: Typer takes no union
+        Path,  # or str for a URI: Typer takes no union, and shows the name of the type
         typer.Argument(
             parser=path_or_uri,
             metavar="IMAGES",

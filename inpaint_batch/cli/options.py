@@ -6,14 +6,14 @@ A flag's value is None where it was not given, so that the environment and the s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from inpaint_batch.cli.settings import path_or_uri
 
 Manifest = Annotated[
-    Any,  # Path, or str for a URI: Typer takes no union
+    Path,  # or str for a URI: Typer takes no union, and shows the name of the type
     typer.Argument(
         parser=path_or_uri,
         metavar="MANIFEST",
@@ -32,7 +32,7 @@ Masks = Annotated[
     ),
 ]
 Output = Annotated[
-    Any | None,  # as above
+    Path | None,  # or str, as above
     typer.Option(
         "--output",
         parser=path_or_uri,
@@ -41,7 +41,7 @@ Output = Annotated[
     ),
 ]
 OutputOfRuns = Annotated[
-    Any,
+    Path,  # or str, as above
     typer.Argument(
         parser=path_or_uri,
         metavar="DIR",
