@@ -134,27 +134,28 @@ def shuffle_by_rows(model: onnx.ModelProto) -> None:
             nodes.append(node)
             continue
         source, (result,), name = node.input[0], node.output, node.name
-        block, any_number = (f"{name}.{part}" for part in ("block", "any"))
-        for constant, value in ((block, attributes["blocksize"]), (any_number, -1)):
-            graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), constant))
+        block = attributes["blocksize"]
+
+        def constant(part: str, *values: int, name: str = name) -> str:
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}.{part}"))
+            return f"{name}.{part}"
 
         def add(kind: str, part: str, *inputs: str, name: str = name, **more: Any) -> str:
             output = f"{name}.{part}"
             nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **more))
             return output
 
-        batch, rows, columns = (
-            add("Shape", part, source, start=axis, end=axis + 1)
-            for part, axis in (("batch", 0), ("rows", 2), ("columns", 3))
-        )
-        wide, high = add("Mul", "wide", columns, block), add("Mul", "high", rows, block)
-        # (B, C·b·b, h, w) → (B·C·b, h, w, b), which is (B·C, b, h, w·b) → (B·C, h, b, w·b), which is (B, C, h·b, w·b)
-        shape = add("Concat", "shape.1", any_number, block, rows, columns, axis=0)
-        within = add("Transpose", "within", add("Reshape", "apart", source, shape), perm=[0, 2, 3, 1])
-        shape = add("Concat", "shape.2", any_number, block, rows, wide, axis=0)
-        whole = add("Transpose", "whole", add("Reshape", "lines", within, shape), perm=[0, 2, 1, 3])
-        shape = add("Concat", "shape.3", batch, any_number, high, wide, axis=0)
-        nodes.append(helper.make_node("Reshape", [whole, shape], [result], name=name))
+        # Sides are left as they are by a 0 where they stand already: (B, C·b·b, 1, h, w), which is (B·C, b, b, h, w)
+        lines = add("Unsqueeze", "lines", source, constant("axis", 2))
+        apart = add("Reshape", "apart", lines, constant("cells", -1, block, block, 0, 0))
+        # → (B·C, b, h, w, b), which is (B·C, b, h, w·b) → (B·C, h, b, w·b), which is (B, C, h·b, w·b). Without the
+        # reshaping between them the two transpositions would be made one, which is slow again.
+        within = add("Transpose", "within", apart, perm=[0, 1, 3, 4, 2])
+        rows = add("Reshape", "rows", within, constant("wide", 0, 0, 0, -1))
+        whole = add("Transpose", "whole", rows, perm=[0, 2, 1, 3])
+        size = add("Mul", "enlarged", add("Shape", "size", source), constant("by", 1, 0, block, block))
+        size = add("Add", "shape", size, constant("any number", 0, -1, 0, 0))
+        nodes.append(helper.make_node("Reshape", [whole, size], [result], name=name))
     del graph.node[:]
     graph.node.extend(nodes)
 

@@ -105,7 +105,7 @@ class DcfGenerator(nn.Module):
         image = image * known
         start = prior_weight * prior + (1.0 - prior_weight) * self.push_pull(image, known)
         start = image + hole * start
-        return torch.clamp(start + hole * self.residual(start, hole, prior_weight), 0.0, 1.0) * hole + image
+        return torch.clamp(start + self.residual(start, hole, prior_weight), 0.0, 1.0) * hole + image
 
     def encode(self, start: Tensor, hole: Tensor, prior_weight: Tensor) -> list[Tensor]:
         """Features at 1/2, 1/4 and so on of the start (B, 3, H, W) with its hole (B, 1, H, W), the finest first."""

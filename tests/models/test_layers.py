@@ -17,8 +17,34 @@ def test_push_pull_fills_a_constant_image_with_its_constant() -> None:
     known[:, :, 10:50, 5:60] = 0
     colour = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1)
     filled = PushPull()(colour * known, known)
-    # EPSILON in the normalisation pulls a few parts in ten thousand towards zero at each level.
-    torch.testing.assert_close(filled, colour.expand_as(filled), atol=2e-3, rtol=0)
+    torch.testing.assert_close(filled, colour.expand_as(filled), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("num_known", [1, 2, 3, 4])
+def test_push_pull_by_hand(num_known: int) -> None:
+    """One cell of 2×2 with some known pixels stands for all that is known, however many those are."""
+    image, known = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    for index in range(num_known):
+        row, column = 6 + index // 2, 8 + index % 2
+        image[..., row, column] = 0.1 * (index + 1)
+        known[..., row, column] = 1
+    filled = PushPull()(image, known)
+    mean = 0.05 * (num_known + 1)
+    missing = known.expand_as(filled) == 0
+    torch.testing.assert_close(filled[missing], torch.full_like(filled[missing], mean), atol=1e-6, rtol=0)
+
+
+def test_push_pull_of_two_cells_by_hand() -> None:
+    """Two cells of one 4×4 block, one with a single known pixel and one with four, count the same above them."""
+    image, known = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    known[..., 0, 0] = 1  # black
+    known[..., 2:4, 2:4] = image[..., 2:4, 2:4] = 1.0  # white
+    filled = PushPull()(image, known)
+    torch.testing.assert_close(filled[..., 16:, 16:], torch.full((1, 3, 16, 16), 0.5), atol=1e-6, rtol=0)
+
+
+def test_push_pull_where_nothing_is_known_is_black() -> None:
+    assert (PushPull()(torch.zeros(1, 3, 32, 64), torch.zeros(1, 1, 32, 64)) == 0).all()
 
 
 def test_push_pull_keeps_known_pixels() -> None:

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 NUM_LEVELS = 5
 """Halvings: 5 takes a 256-pixel tile to 8×8 and asks for sides that are multiples of 32."""
+ONE_OF_FOUR = 0.25
+"""Known pixels of a cell of 2×2 that fix its colour; more of them add little."""
 EPSILON = 1e-4
-"""Keeps the normalisation finite where a whole cell is unknown; large enough for half precision."""
+"""Keeps the mean colour finite where nothing is known; large enough for half precision."""
 
 
 class PushPull(nn.Module):
@@ -35,15 +37,13 @@ class PushPull(nn.Module):
         """
         pyramid = [(weighted, weight)]
         for _ in range(NUM_LEVELS):
-            pooled_weight = F.avg_pool2d(weight, 2)
-            colour = F.avg_pool2d(weighted, 2) / (pooled_weight + EPSILON)
-            # One known pixel of four already fixes the cell's colour; more of them add little.
-            weight = torch.clamp(pooled_weight * 4.0, 0.0, 1.0)
-            weighted = colour * weight
+            pooled = F.avg_pool2d(weight, 2)
+            share = torch.clamp(pooled, min=ONE_OF_FOUR)  # what is divided by it: empty cells stay zero, others weigh 1
+            weighted, weight = F.avg_pool2d(weighted, 2) / share, pooled / share
             pyramid.append((weighted, weight))
         # The coarsest cells may still be empty in part: fall back on the mean of all that is known.
         total = weight.mean(dim=(2, 3), keepdim=True)
-        mean = weighted.mean(dim=(2, 3), keepdim=True) / (total + EPSILON)
+        mean = weighted.mean(dim=(2, 3), keepdim=True) / torch.clamp(total, min=EPSILON)
         filled = weighted + mean * (1.0 - weight)
         for weighted, weight in reversed(pyramid[1:-1]):
             filled = weighted + _enlarge(filled) * (1.0 - weight)
