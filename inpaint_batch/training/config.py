@@ -75,7 +75,7 @@ class TrainConfig:
     """Steps of the generator for each one of the discriminator."""
     prior_share: float = 0.25
     """Share of steps in which the start is the network's own enlarged fill at half resolution, as the quadtree
-    gives it."""
+    gives it; the coarse fill learns with the finer one."""
     hole_shares: tuple[float, ...] = (0.40, 0.20, 0.25, 0.15)
     """How often strokes, boxes, damage elements, mixtures of two kinds, polygons, text, and silhouettes are drawn;
     kinds left out at the end are not drawn."""

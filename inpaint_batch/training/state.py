@@ -134,9 +134,11 @@ class TrainingState:
             for name, value in self.generator.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
 
-    @torch.no_grad()
     def _prior(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's own fill at half resolution, enlarged: what the quadtree gives a finer tile."""
+        """The network's own fill at half resolution, enlarged: what the quadtree gives a finer tile.
+
+        What is learned of the finer fill reaches the coarse one: it is judged by what it is good for.
+        """
         known = 1 - hole
         share = F.avg_pool2d(known, 2)
         coarse_hole = (share < 0.5).float()

@@ -115,6 +115,20 @@ def test_learning_one_batch_by_heart_halves_its_loss(photographs: Path) -> None:
     assert min(losses[-5:]) < 0.5 * losses[0]
 
 
+def test_a_coarse_fill_learns_from_the_finer_one_that_starts_from_it() -> None:
+    """A fresh network adds its last bias, b, to its start. Deep in a hole the coarse fill is push-pull + b, and the
+    finer one that + b: its derivative by b is 2, once for each level."""
+    state = TrainingState(replace(CONFIG, sides_px=(64, 128)))
+    image, hole = torch.full((1, 3, 128, 128), 0.5), torch.zeros(1, 1, 128, 128)
+    hole[..., 32:96, 32:96] = 1
+    filled = state.generator(image * (1 - hole), hole, *state._prior(image, hole))
+    filled[0, 0, 60:68, 60:68].mean().backward()
+    bias = state.generator.head.bias.grad
+    assert bias is not None
+    # Four biases, one for each place in a cell of 2×2; the red ones share the sum.
+    torch.testing.assert_close(bias.reshape(3, 4).sum(dim=1), torch.tensor([2.0, 0.0, 0.0]))
+
+
 def test_a_run_leaves_its_best_weights_and_a_log(photographs: Path, tmp_path: Path) -> None:
     best = train(CONFIG, photographs, tmp_path)
     validation = ValidationSet(list_photographs(photographs)[-4:], CONFIG, None)
