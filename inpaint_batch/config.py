@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -112,6 +112,9 @@ class TilingConfig:
     bridge_depth_px: float = 24.0
     """Deepest hole (distance to the nearest known pixel) that is filled at full resolution at once; deeper ones start
     at the first halving where this holds."""
+    second_start_px: float = 10.0
+    """A hole that is deeper than this where it starts, at the resolution of that level, starts one halving coarser as
+    well, and half of the passes of `--passes` go on from there: two estimates that err differently. 0: none does."""
 
     def __post_init__(self) -> None:
         if not self.buckets_px or list(self.buckets_px) != sorted(set(self.buckets_px)):
@@ -124,6 +127,8 @@ class TilingConfig:
             )
         if self.bridge_depth_px < 1:
             raise SettingError("tiling.bridge_depth_px", f"must be at least 1, not {self.bridge_depth_px}")
+        if not self.second_start_px >= 0:
+            raise SettingError("tiling.second_start_px", f"must not be negative, not {self.second_start_px}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +270,11 @@ class RunConfig:
     def place(self) -> str:
         """Where the results go, for people."""
         return self.store or str(self.output)
+
+    @property
+    def planning(self) -> TilingConfig:
+        """How images are planned: a second start takes a second pass."""
+        return self.tiling if self.passes > 1 else replace(self.tiling, second_start_px=0.0)
 
     @property
     def part(self) -> Shard | None:

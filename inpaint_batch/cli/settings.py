@@ -78,6 +78,7 @@ SETTINGS: Mapping[str, Setting] = {
     "tiling.buckets_px": Setting("tiling", "buckets_px", tuple),
     "tiling.margin_px": Setting("tiling", "margin_px", int),
     "tiling.bridge_depth_px": Setting("tiling", "bridge_depth_px", float),
+    "tiling.second_start_px": Setting("tiling", "second_start_px", float),
 }
 """Every setting by its name; `tiling.x` stands as `x` in the table `[tiling]` of the file, and has no flag."""
 
@@ -226,7 +227,8 @@ def _tiling_of_model(model: str) -> dict[str, Any]:
     adapter = find_adapter(Path(model).expanduser())
     if adapter is None:
         return {}
-    wanted = {"buckets_px": adapter.sides_px, **asdict(adapter.tiling)}
+    # To such a network a prior is already the fill: no pass could go on from it.
+    wanted = {"buckets_px": adapter.sides_px, "second_start_px": 0.0, **asdict(adapter.tiling)}
     return {f"tiling.{name}": value for name, value in wanted.items()}
 
 

@@ -57,7 +57,7 @@ def collect_tiles(manifest: Path, engine: Engine, max_tiles: int) -> list[RealTi
 
     Rows that cannot be read are skipped and logged. Raises ManifestError where no tile is left.
     """
-    tiles = list(islice(_tiles(manifest, engine, TilingConfig()), max_tiles))
+    tiles = list(islice(_tiles(manifest, engine, TilingConfig(second_start_px=0)), max_tiles))
     if not tiles:
         raise ManifestError(
             f"not one row of {manifest} gave a tile; see the log, or try inpaint-batch check {manifest}"

@@ -171,7 +171,7 @@ def _examine(
             return _Checked(tuple(findings), header.num_pixels)
         prepared = prepare_row(
             task,
-            config.tiling,
+            config.planning,
             max_image_bytes=config.max_image_bytes,
             limit_bytes=limit_bytes,
             reserve=reserve,

@@ -115,7 +115,7 @@ def open_executor(
         model=model,
         precision=config.precision,
         passes=config.passes,
-        tiling=config.tiling,
+        tiling=config.planning,
         threads=0,
         workers=config.workers,
         max_image_bytes=config.max_image_bytes,
@@ -139,7 +139,7 @@ def _local(config: RunConfig) -> Iterator[tuple[EngineFacts, Executor]]:
     engine = select_engine(config.engine, model=config.model, precision=config.precision, passes=config.passes)
     executor = LocalExecutor(
         EngineRunner(engine),
-        config.tiling,
+        config.planning,
         workers=num_workers(config),
         max_image_bytes=config.max_image_bytes,
         max_memory_bytes=config.max_memory_bytes,

@@ -22,7 +22,7 @@ class TileBatch:
     prior: FloatArray
     """(B, 3, s, s): the enlarged fill of a coarser level; zeros where there is none."""
     prior_weight: FloatArray
-    """(B, 1, 1, 1): 1 where there is a prior, else 0."""
+    """(B, 1, 1, 1): 1 where the fill starts from the prior, else 0; 0.5 where only half of the passes do."""
 
     @property
     def side_px(self) -> int:
@@ -55,7 +55,7 @@ class TileArrays(Protocol):
 
     @property
     def prior_weight(self) -> float:
-        """0.0 or 1.0."""
+        """0.0, 0.5 or 1.0."""
 
 
 def stack_tiles(tiles: Sequence[TileArrays]) -> TileBatch:

@@ -1,5 +1,8 @@
 """Fill each tile several times, mirrored differently, and average: a little better, for as many times the work.
 
+Some tiles may start from their prior or without one (`TileBatch.prior_weight` 0.5): half of the passes do the one, half
+the other. The engine inside sees 0 and 1 only.
+
 A network does not fill a mirrored tile quite as the mirror of its fill. The mean of both is nearer to the truth, as the
 mean of any two estimates with errors of their own is (Timofte et al., "Seven Ways to Improve Example-Based Single Image
 Super Resolution", CVPR 2016, section 3.7).
@@ -11,7 +14,7 @@ import numpy as np
 
 from inpaint_batch.errors import UsageError
 from inpaint_batch.runtime.engine import Engine, TileBatch
-from inpaint_batch.types import FloatArray
+from inpaint_batch.types import BoolArray, FloatArray
 
 MIRRORS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -44,7 +47,10 @@ class MirroredEngine:
 
     def fill(self, batch: TileBatch) -> FloatArray:
         """See `Engine.fill`. Known pixels pass through exactly: the mean of equal values is that value."""
-        fills = [self._fill_mirrored(batch, axes) for axes in MIRRORS[self._passes]]
+        fills = [
+            self._fill_mirrored(batch, axes, batch.prior_weight * self._passes > index)
+            for index, axes in enumerate(MIRRORS[self._passes])
+        ]
         while len(fills) > 1:  # in pairs, so that equal values never need more digits than they have
             fills = [fills[i] + fills[i + 1] for i in range(0, len(fills), 2)]
         mean: FloatArray = fills[0] / np.float32(self._passes)
@@ -54,9 +60,10 @@ class MirroredEngine:
         """Close the inner engine."""
         self._engine.close()
 
-    def _fill_mirrored(self, batch: TileBatch, axes: tuple[int, ...]) -> FloatArray:
+    def _fill_mirrored(self, batch: TileBatch, axes: tuple[int, ...], with_prior: BoolArray) -> FloatArray:
         def turn(values: FloatArray) -> FloatArray:
             return np.ascontiguousarray(np.flip(values, axes)) if axes else values
 
-        mirrored = TileBatch(turn(batch.image), turn(batch.hole), turn(batch.prior), batch.prior_weight)
+        weight = with_prior.astype(np.float32)
+        mirrored = TileBatch(turn(batch.image), turn(batch.hole), turn(batch.prior) * weight, weight)
         return turn(self._engine.fill(mirrored))

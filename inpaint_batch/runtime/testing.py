@@ -47,9 +47,9 @@ class IdentityEngine:
         return max(1, min(16, (1 << 18) // side_px**2))
 
     def fill(self, batch: TileBatch) -> FloatArray:
-        """See `Engine.fill`."""
+        """See `Engine.fill`. A prior that may be left out is."""
         self.num_calls += 1
-        return np.where(batch.hole > 0, batch.prior * batch.prior_weight, batch.image).astype(np.float32)
+        return np.where(batch.hole > 0, batch.prior * (batch.prior_weight == 1), batch.image).astype(np.float32)
 
     def close(self) -> None:
         """Nothing to give back."""

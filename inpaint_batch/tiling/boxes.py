@@ -32,6 +32,9 @@ class Level:
     """The image is reduced by 2**scale_log2 here."""
     tiles: tuple[Tile, ...]
     """In the order in which they are blended; may be empty at a coarse level where the hole has vanished."""
+    prior_weight: float
+    """Share of the passes that start from the coarser level: 0 at the coarsest, 0.5 where the hole can be bridged and
+    has a second start, else 1."""
 
 
 @dataclass(frozen=True, slots=True)

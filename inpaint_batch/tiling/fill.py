@@ -25,7 +25,7 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.tiling.blend import LevelFill
-from inpaint_batch.tiling.boxes import Tile, Window
+from inpaint_batch.tiling.boxes import Level, Tile, Window
 from inpaint_batch.tiling.pyramid import ReadRGB, coarse_box, enlarge, fill_smoothly, level_size, reduce_image
 from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
@@ -44,7 +44,7 @@ class TileInput:
     prior: FloatArray
     """(3, s, s): the enlarged fill of the coarser level (known pixels included); zeros where there is none."""
     prior_weight: float
-    """1.0 where there is a prior, else 0.0."""
+    """Share of the passes that start from the prior: 1, 0.5, or 0 where there is none."""
 
 
 class FillPiece(NamedTuple):
@@ -115,7 +115,7 @@ def fill_window(
     for level in window.levels:
         image_box = Box(0, 0, *level_size(hole.shape[0], hole.shape[1], level.scale_log2))
         fill = LevelFill(level.tiles, hole, level.scale_log2, image_box, config.margin_px)
-        source = _LevelSource(read_rgb, hole, level.scale_log2, image_box, coarser)
+        source = _LevelSource(read_rgb, hole, level, image_box, coarser)
         for start in range(0, len(level.tiles), max_requests):
             tiles = level.tiles[start : start + max_requests]
             filled = yield [TileRequest(source, tile) for tile in tiles]
@@ -146,13 +146,14 @@ class _LevelSource:
         self,
         read_rgb: ReadRGB,
         hole: BoolMap,
-        scale_log2: int,
+        level: Level,
         image_box: Box,
         coarser: _LevelSource | None,
     ) -> None:
         self._read_rgb = read_rgb
         self._hole = hole
-        self._scale_log2 = scale_log2
+        self._scale_log2 = level.scale_log2
+        self._prior_weight = level.prior_weight
         self._image_box = image_box
         self._coarser = coarser
         self._fill: LevelFill | None = None
@@ -177,7 +178,7 @@ class _LevelSource:
             image=np.ascontiguousarray(image.transpose(2, 0, 1)),
             hole=hole[None],
             prior=prior,
-            prior_weight=0.0 if self._coarser is None else 1.0,
+            prior_weight=self._prior_weight,
         )
 
     def prior(self, box: Box) -> FloatArray:

@@ -33,20 +33,27 @@ def plan_windows(hole: BoolMap, holes: Sequence[Hole], config: TilingConfig) -> 
 
 def _plan_window(hole: BoolMap, group: Group, config: TilingConfig) -> Window:
     levels = []
-    for scale_log2 in range(_coarsest(group.depth_px, hole.shape, config), -1, -1):
+    first, coarsest = _starts(group.depth_px, hole.shape, config)
+    for scale_log2 in range(coarsest, -1, -1):
         box = coarse_box(group.box, scale_log2)
         image_box = Box(0, 0, *level_size(hole.shape[0], hole.shape[1], scale_log2))
         if scale_log2 == 0:  # not cut out: the window of a long scratch can be as large as the image
             tiles = cover(hole, (0, 0), image_box, config, within=box)
         else:
             tiles = cover(reduce_hole(hole, box, scale_log2), (box.top, box.left), image_box, config)
-        levels.append(Level(scale_log2, tuple(tiles)))
+        prior_weight = 0.0 if scale_log2 == coarsest else 0.5 if scale_log2 == first else 1.0
+        levels.append(Level(scale_log2, tuple(tiles), prior_weight))
     return Window(group.box, tuple(levels))
 
 
-def _coarsest(depth_px: float, shape: tuple[int, ...], config: TilingConfig) -> int:
-    """The first level at which the hole can be bridged; at most the one where the image fits the smallest bucket."""
-    scale_log2 = 0
-    while depth_px / 2**scale_log2 > config.bridge_depth_px and max(shape) > config.buckets_px[0] << scale_log2:
-        scale_log2 += 1
-    return scale_log2
+def _starts(depth_px: float, shape: tuple[int, ...], config: TilingConfig) -> tuple[int, int]:
+    """The first level at which the hole can be bridged, and the one of a second start or the same; at most the one
+    where the image fits the smallest bucket."""
+
+    def is_deeper(limit_px: float, scale_log2: int) -> bool:
+        return depth_px / 2**scale_log2 > limit_px and max(shape) > config.buckets_px[0] << scale_log2
+
+    first = 0
+    while is_deeper(config.bridge_depth_px, first):
+        first += 1
+    return first, first + bool(config.second_start_px and is_deeper(config.second_start_px, first))

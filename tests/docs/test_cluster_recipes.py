@@ -90,7 +90,7 @@ def programs(tmp_path: Path) -> dict[str, str]:
 def many_rows(gallery: Gallery) -> Path:
     """Enough for a run that can be stopped in its middle: a batch takes four of these tiles."""
     for number in range(NUM_ROWS):
-        gallery.add(f"{number:02d}.png", side=260, hole=(60, 50, 40, 150))
+        gallery.add(f"{number:02d}.png", side=260, hole=(60, 50, 18, 150))
     return gallery.manifest()
 
 

@@ -124,7 +124,7 @@ def test_a_hanging_row_does_not_hold_up_the_end_for_longer_than_the_grace(galler
 def test_a_signal_drains_the_workers_and_spares_them(gallery, tmp_path):
     """It comes to all processes of a job; only ours heeds it."""
     for number in range(30):
-        gallery.add(f"{number}.png", side=260, hole=(60, 50, 40, 150))
+        gallery.add(f"{number}.png", side=260, hole=(60, 50, 18, 150))
     manifest, output = gallery.manifest(), tmp_path / "out"
     with start(manifest, output, "--executor", "process", engine="faulty:s@0.5") as process:
         wait_until_done(process, output, 1)

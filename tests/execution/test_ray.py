@@ -82,7 +82,7 @@ def test_rows_that_kill_and_hang_among_good_ones(every_format, tmp_path, ray_env
 @needs_ray
 def test_a_signal_drains_the_workers(gallery, tmp_path, ray_environment):
     for number in range(40):
-        gallery.add(f"slow/{number}.png", side=260, hole=(60, 50, 40, 150))
+        gallery.add(f"slow/{number}.png", side=260, hole=(60, 50, 18, 150))
     manifest, output = gallery.manifest(), tmp_path / "out"
     with start(manifest, output, ray_environment, engine="faulty:s@0.5") as process:
         wait_until_done(process, output, 1)

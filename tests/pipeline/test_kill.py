@@ -32,7 +32,7 @@ def slow_rows(gallery: Gallery) -> Gallery:
     """Rows of one large tile each, so that a batch takes four of them."""
     for number in range(NUM_ROWS):
         suffix = ("png", "jpg", "tif", "webp")[number % 4]
-        gallery.add(f"{number:02d}.{suffix}", side=260, mode="RGB", hole=(60, 50, 40, 110))
+        gallery.add(f"{number:02d}.{suffix}", side=260, mode="RGB", hole=(60, 50, 18, 110))
     return gallery
 
 

@@ -110,7 +110,7 @@ def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, galle
 
 
 def test_kill_9_and_resume(server, prefix, gallery, tmp_path):
-    filled(gallery, 14, side=260, hole=(60, 50, 40, 110))  # one large tile each: a batch takes four of them
+    filled(gallery, 14, side=260, hole=(60, 50, 18, 110))  # one large tile each: a batch takes four of them
     gallery.manifest()
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     source, output = f"s3://{BUCKET}/{prefix}in/manifest.csv", f"s3://{BUCKET}/{prefix}out"

@@ -41,6 +41,27 @@ def test_fills_of_a_tile_and_its_mirrors_are_averaged(passes: int, averaged: tup
     np.testing.assert_array_equal(filled, np.broadcast_to(expected, (2, 3, 64, 64)))
 
 
+@pytest.mark.parametrize("passes", [2, 4])
+def test_half_of_the_passes_start_from_a_prior_that_may_be_left_out(passes: int) -> None:
+    seen = []
+
+    class Start(IdentityEngine):
+        """Fills with what a network would start from, or with 0.75 without a prior."""
+
+        def fill(self, batch: TileBatch) -> FloatArray:
+            seen.append(batch.prior_weight.ravel().tolist())
+            assert (batch.prior[batch.prior_weight.ravel() == 0] == 0).all()
+            start = np.where(batch.prior_weight > 0, batch.prior, np.float32(0.75))
+            return np.where(batch.hole > 0, start, batch.image)
+
+    ones = np.ones((3, 1, 64, 64), np.float32)
+    weight = np.array([0.0, 0.5, 1.0], np.float32).reshape(-1, 1, 1, 1)
+    prior = np.float32(0.25) * np.ones((3, 3, 64, 64), np.float32) * (weight > 0)
+    filled = MirroredEngine(Start(), passes).fill(TileBatch(np.zeros_like(prior), ones, prior, weight))
+    assert seen == [[0.0, 1.0, 1.0]] * (passes // 2) + [[0.0, 0.0, 1.0]] * (passes // 2)
+    assert [np.unique(each).tolist() for each in filled] == [[0.75], [0.5], [0.25]]
+
+
 def test_the_inner_engine_says_how_much_it_takes_and_is_closed() -> None:
     closed = []
 

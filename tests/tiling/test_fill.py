@@ -16,8 +16,8 @@ from inpaint_batch.tiling.fill import TileInput, TileRequest, fill_window, run_f
 from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.types import BoolArray, Box, FloatArray
 
-CONFIG = TilingConfig(bridge_depth_px=48)
-SMALL = TilingConfig(buckets_px=(32, 64), margin_px=10, bridge_depth_px=6)
+CONFIG = TilingConfig(bridge_depth_px=48, second_start_px=0)
+SMALL = TilingConfig(buckets_px=(32, 64), margin_px=10, bridge_depth_px=6, second_start_px=3)
 
 
 def picture(hole: BoolArray, seed: int = 0) -> FloatArray:
@@ -72,7 +72,7 @@ def check(loaded: list[TileInput], requests: list[TileRequest]) -> None:
             assert np.isfinite(array).all()
         assert set(np.unique(tile.hole)) <= {0.0, 1.0}
         assert (tile.image[np.broadcast_to(tile.hole == 1, tile.image.shape)] == 0).all()
-        assert tile.prior_weight in (0.0, 1.0)
+        assert tile.prior_weight in (0.0, 0.5, 1.0)
         if tile.prior_weight == 0:
             assert not tile.prior.any()
 
@@ -292,7 +292,7 @@ def test_memory_is_that_of_a_level_and_of_the_coarser_one_in_the_largest_window(
     def tiles(*sides_px: int) -> tuple[Tile, ...]:
         return tuple(Tile(Box(0, 0, 10, 10), Box(0, 0, side_px, side_px), side_px) for side_px in sides_px)
 
-    coarse, fine = Level(1, tiles(128)), Level(0, tiles(*[64] * 16, 256))
+    coarse, fine = Level(1, tiles(128), 0.0), Level(0, tiles(*[64] * 16, 256), 1.0)
     coarse_bytes = 100 * 20 + 128**2 * 40
     fine_bytes = 17 * 100 * 20 + (256**2 + 15 * 64**2) * 40
     windows = [Window(Box(0, 0, 9, 9), (coarse, fine)), Window(Box(50, 0, 9, 9), (coarse,))]

@@ -14,9 +14,13 @@ from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.types import BoolArray, Box
 
-CONFIG = TilingConfig(bridge_depth_px=48)
+CONFIG = TilingConfig(bridge_depth_px=48, second_start_px=0)
 CONFIGS = st.sampled_from(
-    [CONFIG, TilingConfig(margin_px=0), TilingConfig(buckets_px=(32, 64), margin_px=12, bridge_depth_px=9)]
+    [
+        CONFIG,
+        TilingConfig(margin_px=0),
+        TilingConfig(buckets_px=(32, 64), margin_px=12, bridge_depth_px=9, second_start_px=4),
+    ]
 )
 
 
@@ -82,6 +86,31 @@ def test_a_map_of_blocks_has_the_same_plan(hole: BoolArray) -> None:
     blocks = SparseMap((hole.shape[0], hole.shape[1]))
     blocks.add(Box(0, 0, *hole.shape), hole)
     assert plan_windows(blocks, find_holes(blocks), CONFIG) == plan(hole)
+
+
+@pytest.mark.parametrize(
+    ("depth_px", "levels"),
+    [
+        (10, [(0, 0.0)]),
+        (10.1, [(1, 0.0), (0, 0.5)]),
+        (24, [(1, 0.0), (0, 0.5)]),
+        (24.1, [(2, 0.0), (1, 0.5), (0, 1.0)]),  # 12 px deep at 1/2
+        (90, [(3, 0.0), (2, 0.5), (1, 1.0), (0, 1.0)]),  # 22.5 px at 1/4
+    ],
+)
+def test_a_deep_hole_starts_at_two_levels(depth_px: float, levels: list[tuple[int, float]]) -> None:
+    hole = np.zeros((700, 700), dtype=np.bool_)
+    hole[300:400, 300:400] = True
+    (found,) = find_holes(hole)
+    (window,) = plan_windows(hole, [replace(found, depth_px=depth_px)], TilingConfig())
+    assert [(level.scale_log2, level.prior_weight) for level in window.levels] == levels
+
+
+def test_an_image_of_one_small_tile_has_no_coarser_level() -> None:
+    hole = np.zeros((64, 64), dtype=np.bool_)
+    hole[10:50, 10:50] = True
+    (window,) = plan(hole, TilingConfig())
+    assert [(level.scale_log2, level.prior_weight) for level in window.levels] == [(0, 0.0)]
 
 
 def test_holes_all_over_a_256_px_image_are_one_tile() -> None:
