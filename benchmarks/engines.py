@@ -9,9 +9,9 @@ OpenVINO joins where it is installed; where there is a GPU ONNX Runtime's CUDA p
 precision in the cache. What cannot run is said and left out; --only takes engines with one of these words in the name.
 
 Each round runs every engine in turn, so that a busy machine slows all alike; a ratio to FP32 in ONNX Runtime is taken
-within a round, and its median over the rounds is what counts. In a round each fills the batch twice, and the second
-time counts: in a run tiles follow tiles, while here another engine's weights have just gone through the caches. `after
-another` is the ratio of the first times. A fill begins and ends in the memory of the host.
+within a round, and its median over the rounds is what counts. In a round each fills the batch once, and then again for
+STEADY_S, the median of which counts: in a run tiles follow tiles, while here another engine's weights have just gone
+through the caches. `after another` is the ratio of the first times. A fill begins and ends in the memory of the host.
 `GPU ms` is without the copies to and from the GPU. The roof (see roofline.py) is of the real tiles of a batch; the GPU
 engines compute full batches whatever they get, so that a small batch lies far below it. `--clock cpu` takes processor
 time of all threads in the place of time on the wall, which means little on a machine that others use. Inputs are tiles
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 SIDES_PX = (64, 128, 256)
 BATCHES = (1, 8, 32)
 BASE = "onnxruntime fp32"
+STEADY_S = 0.03
+"""Seconds for which a batch is filled again and again in each round; at least once."""
 GPU_REPEATS = 20
 """Fills in a row by which the work of a GPU alone is timed."""
 
@@ -225,13 +227,20 @@ def measure(
             leave_out(name, error)
             del engines[name]
     first: dict[str, list[float]] = {name: [] for name in engines}
-    second: dict[str, list[float]] = {name: [] for name in engines}
+    steady: dict[str, list[float]] = {name: [] for name in engines}
+
+    def time_ms(engine: Runner) -> float:
+        started = clock()
+        engine.fill(batch)
+        return (clock() - started) * 1e3 / len(batch)
+
     for _ in range(rounds):
         for name, engine in engines.items():
-            for taken in (first, second):
-                started = clock()
-                engine.fill(batch)
-                taken[name].append((clock() - started) * 1e3 / len(batch))
+            first[name].append(time_ms(engine))
+            again = [time_ms(engine)]
+            while sum(again) * len(batch) < STEADY_S * 1e3:
+                again.append(time_ms(engine))
+            steady[name].append(statistics.median(again))
 
     def ratio(taken: dict[str, list[float]], name: str) -> float:
         return statistics.median(base / own for base, own in zip(taken[BASE], taken[name], strict=True))
@@ -243,11 +252,11 @@ def measure(
             "engine": name,
             "best_ms": min(times),
             "median_ms": statistics.median(times),
-            "ratio": ratio(second, name),
+            "ratio": ratio(steady, name),
             "ratio_after_another": ratio(first, name),
             **checks[name],
         }
-        for name, times in second.items()
+        for name, times in steady.items()
     ]
 
 
