@@ -151,6 +151,7 @@ def test_an_output_is_required_unless_one_stands_in():
         ({}, "", {"INPAINT_BATCH_MAX_MEMORY": "6X"}, "INPAINT_BATCH_MAX_MEMORY must be a size such as 6G or 800M"),
         ({}, "", {"INPAINT_BATCH_SHARD": "5/2"}, "INPAINT_BATCH_SHARD must be i/n with i from 1 to n"),
         ({}, "[tiling]\nmargin_px = 999", {}, "tiling.margin_px in s.toml must lie in 0..127, not 999"),
+        ({}, "[tiling]\nsecond_start_px = -1", {}, "tiling.second_start_px in s.toml must not be negative, not -1"),
     ],
 )
 def test_out_of_range_says_where_it_came_from(tmp_path, monkeypatch, flags, file, environment, message):

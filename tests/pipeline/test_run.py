@@ -81,6 +81,15 @@ def test_every_format_keeps_what_is_known(every_format, tmp_path):
         assert np.array_equal(before[known], after[known])
 
 
+@pytest.mark.parametrize(("passes", "tiles"), [(1, {"256": 1}), (2, {"128": 1, "256": 1})])
+def test_a_deep_hole_has_a_second_start_where_there_is_a_second_pass(
+    gallery: Gallery, tmp_path: Path, passes: int, tiles: dict[str, int]
+) -> None:
+    """Its hole is 20 px deep and 150 px wide: it fits a tile of 256 px, and at half the resolution one of 128."""
+    gallery.add("a.png", side=260, hole=(60, 50, 40, 150))
+    assert run(gallery.manifest(), tmp_path / "out", passes=passes)["tiles_by_side_px"] == tiles
+
+
 def test_a_second_run_does_nothing(every_format, tmp_path):
     output = tmp_path / "out"
     manifest = every_format.manifest()
