@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from inpaint_batch.execution.worker import RowWorker
+from inpaint_batch.signals import ASKING
 
 _PR_SET_PDEATHSIG = 1
 _AT_ONCE = frozenset({"pulse", "leave"})
@@ -25,8 +26,8 @@ _AT_ONCE = frozenset({"pulse", "leave"})
 
 def main() -> None:
     """Serve until nobody asks any more."""
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):  # they come to all processes of a job; our parent decides
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in ASKING:  # they come to all processes of a job; our parent decides
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError, AttributeError):  # Linux: also where a library that hangs keeps us from seeing the pipe end
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     connection = Connection(int(sys.argv[1]))

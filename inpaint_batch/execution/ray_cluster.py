@@ -18,6 +18,7 @@ from typing import Any
 
 from inpaint_batch.errors import MissingDependencyError, WorkerLostError
 from inpaint_batch.machine import num_cores
+from inpaint_batch.signals import ASKING
 
 OBJECT_STORE_BYTES = 80 << 20
 """Nearly the least that Ray takes: no pixels travel."""
@@ -39,7 +40,8 @@ def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray, *_ = _imported("ray", *modules, advice=f"pip install 'inpaint-batch[{extra}]'{instead}")
     with redirect_stdout(sys.stderr):  # "(raylet) a worker died" comes by print, whatever is asked
-        handlers = {number: signal.getsignal(number) for number in _our_signals()}
+        in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
+        handlers = {number: signal.getsignal(number) for number in ASKING if in_main_thread}
         try:
             if os.environ.get("RAY_ADDRESS"):
                 ray.init(address="auto", **_QUIET)
@@ -72,9 +74,3 @@ def _why_no_cluster(error: Exception) -> str:
         return "the Ray cluster wants a token; set RAY_AUTH_MODE=token and bring the cluster's ~/.ray/auth_token here"
     reason = " ".join(str(error).split())[:200]
     return f"cannot reach or start Ray ({reason}); check RAY_ADDRESS and `ray status`"
-
-
-def _our_signals() -> list[int]:
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]

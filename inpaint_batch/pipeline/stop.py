@@ -12,12 +12,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from inpaint_batch.errors import StopRequestedError
+from inpaint_batch.signals import told_of_signals
 from inpaint_batch.words import counted
-
-_POLITE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 
 
 class Stop:
@@ -58,22 +56,14 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(grace_s: float = 0.0) -> Iterator[Stop]:
-    """Within it, signals set the returned flag. Call from the main thread.
-
-    Handlers from before are put back, if nothing was asked. Who was asked is leaving, and hears nothing any more: a
-    scheduler that says it twice would kill the process in its last milliseconds, and see that instead of the exit code.
-    """
+    """Within it, signals set the returned flag. Call from the main thread; see `told_of_signals`."""
     stop = Stop(grace_s)
 
-    def handle(number: int, _frame: FrameType | None) -> None:
+    def tell(number: int) -> None:
         if number == signal.SIGINT and stop():
             os.write(2, b"\ninpaint-batch: interrupted; ended at once, run again to go on\n")
             os._exit(130)
         stop.request(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, handle) for number in _POLITE}
-    try:
+    with told_of_signals(tell):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if stop() else handler)

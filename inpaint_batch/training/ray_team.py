@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from inpaint_batch.errors import InpaintBatchError, StopRequestedError, WorkerLostError
 from inpaint_batch.execution.ray_cluster import ray_cluster
+from inpaint_batch.signals import told_of_signals
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.monitor import LOG
@@ -70,7 +69,7 @@ def train_on_ray(
     }
     # One more than there are processes: Ray Train itself takes one.
     cluster = ray_cluster("ray.train", "ray.train.torch", extra="train,ray-train", num_cpus=num_workers + 1)
-    with cluster as ray, _stop_file_on_signal(run / STOP), _shown(run / LOG):
+    with cluster as ray, told_of_signals(lambda _number: (run / STOP).touch()), _shown(run / LOG):
         on_gpus = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= num_workers
         trainer = ray.train.torch.TorchTrainer(
             _work,
@@ -124,20 +123,6 @@ def _reason(error: Exception) -> InpaintBatchError:
                 return cause
             cause = cause.__cause__ or getattr(cause, "_base_exc", None)
     return WorkerLostError(f"the processes of Ray Train were lost: {error}; go on with --resume")
-
-
-@contextmanager
-def _stop_file_on_signal(path: Path) -> Iterator[None]:
-    def note(_number: int, _frame: FrameType | None) -> None:
-        path.touch()
-
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager

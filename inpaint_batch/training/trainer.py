@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from safetensors import SafetensorError
 
 from inpaint_batch.errors import ConfigError, RowError, StopRequestedError, StorageError
 from inpaint_batch.models.checkpoint import save_generator
+from inpaint_batch.signals import told_of_signals
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.training.activity import Activity
 from inpaint_batch.training.checkpoint import load_checkpoint
@@ -196,22 +195,10 @@ def _survive_full_disk(what: str, must: bool = False) -> Iterator[list[Exception
 
 @contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM, SIGUSR1 or SIGINT arrives; for ever, outside of the main thread.
-
-    Who was asked hears nothing any more: a scheduler that says it twice would see a death by signal, not the exit code.
-    """
+    """A list that is empty until SIGTERM, SIGUSR1 or SIGINT arrives; for ever, outside of the main thread."""
     stop: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        stop.append(number)
-
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
+    with told_of_signals(stop.append):
         yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, signal.SIG_IGN if stop else handler)
