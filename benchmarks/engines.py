@@ -229,17 +229,17 @@ def measure(
     first: dict[str, list[float]] = {name: [] for name in engines}
     steady: dict[str, list[float]] = {name: [] for name in engines}
 
-    def time_ms(engine: Runner) -> float:
+    def time_s(engine: Runner) -> float:
         started = clock()
         engine.fill(batch)
-        return (clock() - started) * 1e3 / len(batch)
+        return clock() - started
 
     for _ in range(rounds):
         for name, engine in engines.items():
-            first[name].append(time_ms(engine))
-            again = [time_ms(engine)]
-            while sum(again) * len(batch) < STEADY_S * 1e3:
-                again.append(time_ms(engine))
+            first[name].append(time_s(engine))
+            again = [time_s(engine)]
+            while sum(again) < STEADY_S:
+                again.append(time_s(engine))
             steady[name].append(statistics.median(again))
 
     def ratio(taken: dict[str, list[float]], name: str) -> float:
@@ -250,8 +250,8 @@ def measure(
             "side_px": batch.side_px,
             "batch": len(batch),
             "engine": name,
-            "best_ms": min(times),
-            "median_ms": statistics.median(times),
+            "best_ms": min(times) * 1e3 / len(batch),
+            "median_ms": statistics.median(times) * 1e3 / len(batch),
             "ratio": ratio(steady, name),
             "ratio_after_another": ratio(first, name),
             **checks[name],

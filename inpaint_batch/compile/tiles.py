@@ -57,7 +57,8 @@ def collect_tiles(manifest: Path, engine: Engine, max_tiles: int) -> list[RealTi
 
     Rows that cannot be read are skipped and logged. Raises ManifestError where no tile is left.
     """
-    tiles = list(islice(_tiles(manifest, engine, TilingConfig(second_start_px=0)), max_tiles))
+    tiling = TilingConfig(second_start_px=0)  # what is asked here is one pass of the network, without mirrors
+    tiles = list(islice(_tiles(manifest, engine, tiling), max_tiles))
     if not tiles:
         raise ManifestError(
             f"not one row of {manifest} gave a tile; see the log, or try inpaint-batch check {manifest}"

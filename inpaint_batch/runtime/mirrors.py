@@ -10,11 +10,13 @@ Super Resolution", CVPR 2016, section 3.7).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from inpaint_batch.errors import UsageError
 from inpaint_batch.runtime.engine import Engine, TileBatch
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.types import FloatArray
 
 MIRRORS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -48,8 +50,7 @@ class MirroredEngine:
     def fill(self, batch: TileBatch) -> FloatArray:
         """See `Engine.fill`. Known pixels pass through exactly: the mean of equal values is that value."""
         fills = [
-            self._fill_mirrored(batch, axes, batch.prior_weight * self._passes > index)
-            for index, axes in enumerate(MIRRORS[self._passes])
+            self._fill_mirrored(self._started(batch, index), axes) for index, axes in enumerate(MIRRORS[self._passes])
         ]
         while len(fills) > 1:  # in pairs, so that equal values never need more digits than they have
             fills = [fills[i] + fills[i + 1] for i in range(0, len(fills), 2)]
@@ -60,10 +61,16 @@ class MirroredEngine:
         """Close the inner engine."""
         self._engine.close()
 
-    def _fill_mirrored(self, batch: TileBatch, axes: tuple[int, ...], with_prior: BoolArray) -> FloatArray:
+    def _started(self, batch: TileBatch, index: int) -> TileBatch:
+        """The batch as the pass of this number starts it: with each prior, or without."""
+        weight = (batch.prior_weight * self._passes > index).astype(np.float32)
+        if np.array_equal(weight, batch.prior_weight):  # nearly always: no tile may do without
+            return batch
+        return replace(batch, prior=batch.prior * weight, prior_weight=weight)
+
+    def _fill_mirrored(self, batch: TileBatch, axes: tuple[int, ...]) -> FloatArray:
         def turn(values: FloatArray) -> FloatArray:
             return np.ascontiguousarray(np.flip(values, axes)) if axes else values
 
-        weight = with_prior.astype(np.float32)
-        mirrored = TileBatch(turn(batch.image), turn(batch.hole), turn(batch.prior) * weight, weight)
+        mirrored = TileBatch(turn(batch.image), turn(batch.hole), turn(batch.prior), batch.prior_weight)
         return turn(self._engine.fill(mirrored))

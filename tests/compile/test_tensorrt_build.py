@@ -118,7 +118,7 @@ def test_the_shipped_model_is_built_in_every_precision(trt: object, cache: Path,
     # Each quantised convolution reads quantised weights, and activations that some of them share.
     num_quantised = len(quantisable_convolutions(graph))
     assert (kinds.get("dequantize", 0) > 1.5 * num_quantised) == (precision == "int8")
-    assert plan.path.stat().st_size > model.stat().st_size
+    assert plan.path.stat().st_size > 9_000_000
 
 
 def noise_tile(side: int, seed: int) -> RealTile:
