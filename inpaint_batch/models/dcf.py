@@ -64,14 +64,18 @@ class DcfGenerator(nn.Module):
     def __init__(self, spec: DcfSpec | None = None) -> None:
         super().__init__()
         self.spec = spec = spec or DcfSpec()
-        widths = [spec.width * 2**level for level in range(spec.num_levels)]
+        widths = spec.widths
+        hidden = spec.encoder_hidden or widths
         self.push_pull = PushPull()
         self.relu = nn.ReLU()
         self.stem = conv(INPUT_CHANNELS * 4, widths[0])
         self.downs = nn.ModuleList(conv(widths[i], widths[i + 1], stride=2) for i in range(len(widths) - 1))
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                *(ResidualBlock(widths[level], dilation=_dilation(spec, level, index)) for index in range(num_blocks))
+                *(
+                    ResidualBlock(widths[level], hidden[level], dilation=_dilation(spec, level, index))
+                    for index in range(num_blocks)
+                )
             )
             for level, num_blocks in enumerate(spec.encoder_blocks[:3])
         )

@@ -27,7 +27,7 @@ class MaskedAutoencoder(DcfGenerator):
         super().__init__(spec)
         levels = self.spec.num_levels
         self.enlarge = 2**levels
-        self.guess = nn.Conv2d(self.spec.width * 2 ** (levels - 1), 3 * self.enlarge**2, 1)
+        self.guess = nn.Conv2d(self.spec.widths[-1], 3 * self.enlarge**2, 1)
         nn.init.zeros_(self.guess.weight)
         nn.init.zeros_(self.guess.bias)  # type: ignore[arg-type]
 

@@ -20,10 +20,14 @@ class DcfSpec:
     """Sizes of the DCF generator; stored inside every checkpoint."""
 
     width: int = 48
-    """Channels at 1/2 resolution; doubled at each further halving."""
+    """Channels at 1/2 resolution."""
+    growth: int = 2
+    """How many times as many channels each further halving has."""
     encoder_blocks: tuple[int, ...] = (1, 2, 2, 1)
     """Residual blocks at 1/2, 1/4, 1/8 and 1/16. With two or three numbers the network ends at 1/4 or 1/8: less to
     compute, and a shorter reach."""
+    encoder_hidden: tuple[int, ...] = ()
+    """Hidden channels of those blocks at 1/2, 1/4 and 1/8. None: as many as there are channels."""
     decoder_blocks: tuple[int, ...] = (1, 1, 1)
     """Residual blocks at 1/8, 1/4 and 1/2 on the way up, before each refinement stage. A network that ends at 1/4 has
     two stages, at 1/4 and 1/2, and two numbers here and below."""
@@ -40,7 +44,10 @@ class DcfSpec:
     """Channels borrowed through attention at each stage; times the cell area they cost the same at each."""
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.bottleneck_hidden, *self.stage_widths, *self.value_channels)
+        sizes = (
+            *(self.width, self.growth, self.bottleneck_hidden),
+            *(*self.encoder_hidden, *self.stage_widths, *self.value_channels),
+        )
         if min(sizes) < 1 or self.key_channels < 0:
             raise ConfigError(f"all sizes of a DCF generator must be at least 1 (key_channels 0): {self}")
         if not 2 <= self.num_levels <= 4:
@@ -52,6 +59,11 @@ class DcfSpec:
                 raise ConfigError(
                     f"{name} must be {self.num_stages} numbers, one for each refinement stage, not {list(numbers)}"
                 )
+        if self.encoder_hidden and len(self.encoder_hidden) != self.num_stages:
+            raise ConfigError(
+                f"encoder_hidden must be {self.num_stages} numbers, one for each resolution, or none, not "
+                f"{list(self.encoder_hidden)}"
+            )
         if self.bottleneck not in get_args(Bottleneck):
             raise ConfigError(f"bottleneck must be one of {', '.join(get_args(Bottleneck))}, not {self.bottleneck!r}")
         if self.bottleneck != "conv" and self.num_levels < 4:
@@ -66,6 +78,11 @@ class DcfSpec:
     def num_stages(self) -> int:
         """Refinement stages, the last at 1/2."""
         return min(self.num_levels, 3)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels at each resolution that the encoder sees, 1/2 first."""
+        return [self.width * self.growth**level for level in range(self.num_levels)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or TOML."""

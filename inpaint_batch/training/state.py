@@ -203,13 +203,13 @@ class TrainingState:
     def start_from(self, path: Path) -> None:
         """Take the weights of a generator or of a run's checkpoint (its average); everything else is new.
 
-        Of a network of other sizes what fits (see `fitting_weights`). Raises ConfigError where its width is another.
+        Of a network of other sizes what fits (see `fitting_weights`). Raises ConfigError where it has more channels.
         """
         generator = load_generator(path)
-        if generator.spec.width != self.config.model.width:
+        if generator.spec.width > self.config.model.width:
             raise ConfigError(
                 f"{path} holds a network of width {generator.spec.width}, and the settings ask for "
-                f"{self.config.model.width}: nothing of it fits"
+                f"{self.config.model.width}: nothing of it fits. A network can be made wider, not narrower"
             )
         own = self.generator.state_dict()  # a masked autoencoder keeps its own fresh guess
         fitting = fitting_weights(generator, self.generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import SMALL, random_generator
+from small_networks import SMALL, random_generator, small
 from torch.utils.flop_counter import FlopCounterMode
 
 from inpaint_batch.errors import ConfigError
@@ -107,3 +107,23 @@ def test_spec_survives_a_round_trip_and_refuses_what_it_does_not_know() -> None:
         DcfSpec.from_dict({"depth": 3})
     with pytest.raises(ConfigError, match="at least 1"):
         DcfSpec(width=0)
+    with pytest.raises(ConfigError, match=r"encoder_hidden must be 2 numbers, .* or none, not \[8\]"):
+        DcfSpec(
+            encoder_blocks=(1, 1),
+            decoder_blocks=(0, 0),
+            stage_widths=(4, 4),
+            value_channels=(4, 4),
+            encoder_hidden=(8,),
+        )
+
+
+def test_channels_of_each_resolution_are_those_asked_for() -> None:
+    """Two levels: 1/2 with 8 channels, 1/4 with 24; blocks there are 12 channels wide inside."""
+    generator = DcfGenerator(small((1, 2), growth=3, encoder_hidden=(8, 12)))
+    assert generator.spec.widths == [8, 24]
+    assert generator.downs[0].weight.shape == (24, 8, 3, 3)
+    shapes = {name: tuple(value.shape[:2]) for name, value in generator.named_parameters() if value.ndim == 4}
+    assert shapes["encoder.0.0.conv_in.weight"] == (8, 8)
+    assert shapes["encoder.1.1.conv_in.weight"] == (12, 24)
+    assert shapes["encoder.1.1.conv_out.weight"] == (24, 12)
+    assert shapes["stages.1.reduce.weight"] == (8, 24)

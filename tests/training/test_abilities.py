@@ -138,9 +138,9 @@ def test_starting_from_weights(photographs: Path, tmp_path: Path) -> None:
     train(config, photographs, tmp_path / "second", init=tmp_path / "first" / EXPORT)
     second = weights_of(tmp_path / "second")
     assert all(torch.equal(second[name], value) for name, value in start.state_dict().items())
-    with pytest.raises(ConfigError, match="a network of width 8, and the settings ask for 16"):
+    with pytest.raises(ConfigError, match="a network of width 8, and the settings ask for 4"):
         train(
-            replace(config, model=replace(SMALLEST, width=16)),
+            replace(config, model=replace(SMALLEST, width=4)),
             photographs,
             tmp_path / "x",
             init=tmp_path / "first" / EXPORT,

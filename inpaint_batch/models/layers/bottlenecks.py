@@ -90,7 +90,7 @@ def haar_filters() -> Tensor:
 
 def bottleneck(spec: DcfSpec) -> nn.Sequential:
     """The blocks at 1/16 that the sizes ask for."""
-    channels, num = 8 * spec.width, spec.encoder_blocks[3]
+    channels, num = spec.widths[3], spec.encoder_blocks[3]
     if spec.bottleneck == "transformer":
         return nn.Sequential(*(TransformerBlock(channels, spec.bottleneck_hidden) for _ in range(num)))
     if spec.bottleneck == "wavelet":
