@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -195,7 +196,7 @@ def mask(
     before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""
     if totals.num_found:
         look = f"look at {output / 'review.html'}" if review else "look at the masks"
-        then = f"{look}, then: inpaint-batch run {output / MANIFEST} --output RESTORED"
+        then = f"{look}, then: inpaint-batch run {shlex.quote(str(output / MANIFEST))} --output RESTORED"
     else:
         then = "there is nothing to run; where damage was overlooked, draw masks, or lower --threshold, with --fresh"
     typer.echo(f"{counted(totals.num_found, 'image')} with a mask{mean}, {totals.num_clean} without{before}; {then}")

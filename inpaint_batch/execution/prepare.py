@@ -164,7 +164,10 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
         advice = "save its alpha channel as a grey PNG" if holes.by_alpha else turned
         warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, {advice}")
     if holes.orientation_by_rule:
-        warnings.append("the mask fits the image stored and upright; it was taken as drawn on the upright view")
+        warnings.append(
+            "the mask fits the image stored and upright; it was taken as drawn on the upright view. If it was not, "
+            "turn it, or give it the orientation tag of the image"
+        )
     return warnings
 
 

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 SUFFIX = ".inpaint-batch.json"
 """Put behind the whole name of the result, like the next."""
 PREMIS_SUFFIX = ".premis.xml"
+SUFFIXES = (SUFFIX, PREMIS_SUFFIX)
+"""Of everything that may stand beside a result."""
 FORMAT = "inpaint-batch sidecar 1"
 """Its number rises when a key changes its meaning or goes away; new keys may come without."""
 MAX_BOXES = 10_000
 """Holes whose boxes are listed, the first by position; dust can make a million."""
+_SAMPLES = "every sample outside the hole"
 _SOFTWARE = f"inpaint-batch {__version__}"
 
 
@@ -45,13 +48,13 @@ class RunFacts:
     model: str
     tiling: TilingConfig
     suffixes: tuple[str, ...] = ()
-    """Of the files that are wanted beside each result."""
+    """Of the files that go beside a result."""
 
 
 def companions(config: RunConfig) -> tuple[str, ...]:
     """What is wanted beside each result: what such a file's name has behind that of the result."""
-    beside = ((config.sidecar, SUFFIX), (config.premis, PREMIS_SUFFIX))
-    return tuple(suffix for is_wanted, suffix in beside if is_wanted)
+    wanted = (config.sidecar, config.premis)
+    return tuple(suffix for is_wanted, suffix in zip(wanted, SUFFIXES, strict=True) if is_wanted)
 
 
 def paths_beside(result: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -92,6 +95,8 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
     """All that is told of a result, as plain data: what the JSON file holds."""
     task, holes, header = prepared.task, prepared.holes, prepared.source.header
     by_coefficient = header.format == "jpeg" and task.config.jpeg == "patch"
+    samples = "every JPEG coefficient of every block without a hole sample" if by_coefficient else _SAMPLES
+    added = " but for what --xmp added" if task.config.xmp and prepared.patches else ""
     boxes = prepared.hole_boxes
     told = {
         "format": FORMAT,
@@ -113,9 +118,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
             "boxes": [{"top": b.top, "left": b.left, "height": b.height, "width": b.width} for b in boxes[:MAX_BOXES]],
         },
         "tiles_by_side_px": {str(side): count for side, count in sorted(num_tiles.items())},
-        "verified": "every JPEG coefficient of every block without a hole sample, and the metadata, equal the source's"
-        if by_coefficient
-        else "every sample outside the hole, and the metadata, equal the source's",
+        "verified": f"{samples}, and the metadata{added}, equal the source's",
         "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.watch.seconds.items()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }

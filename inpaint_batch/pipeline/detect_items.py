@@ -12,6 +12,7 @@ from inpaint_batch.errors import FailureCode, ManifestError, RowError
 from inpaint_batch.manifest.folder import check_name, check_text, image_names
 from inpaint_batch.manifest.read import read_images
 from inpaint_batch.manifest.schema import RowProblem, row_config, to_cells
+from inpaint_batch.manifest.sources import STDIN
 from inpaint_batch.storage.outputs import FolderOutputs
 from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, Row
 
@@ -49,6 +50,8 @@ def items_of(images: Path | str) -> list[Item]:
         if not found:
             raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
         return found
+    if isinstance(images, Path) and images != STDIN and not os.path.lexists(images):
+        raise ManifestError(f"{images} does not exist; name a folder of images, a list of them, or one image")
     if os.path.splitext(images)[1].lower() in NAMED_SUFFIXES:  # noqa: PTH122  (of a URI, perhaps)
         whole = str(images.absolute()) if isinstance(images, Path) else images
         return [_checked(whole, os.path.basename(whole))]  # noqa: PTH119

@@ -11,7 +11,7 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import identify, is_by_content, names_same_output, row_key, what_changed
 from inpaint_batch.execution.ledger import Known, Ledger
-from inpaint_batch.execution.sidecar import RunFacts, companions
+from inpaint_batch.execution.sidecar import SUFFIXES, RunFacts, companions
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config
 from inpaint_batch.manifest.seen import Seen
@@ -222,7 +222,14 @@ class RowPlanner:
         if by_content != self._config.content_hash:
             key = row_key(row, config, self._config.tiling, self._engine, by_content=self._config.content_hash)
         is_there = known is not None and self._names.exists(claimed[0])
-        return RowTask(row, config, key, *claimed, self._facts, self._config.store, why=why, is_there=is_there)
+        facts = self._facts_for(claimed[0]) if known is not None else self._facts
+        return RowTask(row, config, key, *claimed, facts, self._config.store, why=why, is_there=is_there)
+
+    def _facts_for(self, output: str) -> RunFacts:
+        """What an earlier run put beside the result is made anew with it, wanted or not; else it tells of what is gone."""
+        unwanted = [suffix for suffix in SUFFIXES if suffix not in self._facts.suffixes]
+        there = tuple(suffix for suffix in unwanted if self._names.exists(output + suffix))
+        return replace(self._facts, suffixes=self._facts.suffixes + there) if there else self._facts
 
     def _refused(self, row: Row | RowProblem, error: RowError, known: Known | None) -> Refused:
         if known is not None and known.output and self._names.exists(known.output):

@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,6 +86,19 @@ def test_find_look_and_run(monkeypatch, photos, tmp_path, capsys):
     assert call(monkeypatch, "run", masks / "manifest.csv", "--output", restored, "--engine", "identity") == 0
     assert (restored / "box" / "a.jpg").is_file()
     assert samples(restored / "b.png").shape == (SIDE_PX, SIDE_PX)
+
+
+def test_the_command_that_it_ends_with_can_be_pasted(monkeypatch, photos, tmp_path, capsys):
+    assert call(monkeypatch, "mask", photos, "--output", tmp_path / "Müller's masks") == 0
+    words = shlex.split(capsys.readouterr().out.rpartition("then: ")[2])
+    assert words == ["inpaint-batch", "run", str(tmp_path / "Müller's masks" / "manifest.csv"), "--output", "RESTORED"]
+
+
+@pytest.mark.parametrize("name", ["fotos", "foto.jpg", "fotos.csv"])
+def test_what_does_not_exist_is_told_at_once(monkeypatch, tmp_path, capsys, name):
+    assert call(monkeypatch, "mask", tmp_path / name, "--output", tmp_path / "masks") == 4
+    assert f"{tmp_path / name} does not exist; name a folder of images, a list" in capsys.readouterr().err
+    assert not (tmp_path / "masks").exists()
 
 
 def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, capsys):

@@ -73,6 +73,15 @@ def test_a_patched_jpeg_was_verified_by_its_coefficients(gallery: Gallery, tmp_p
     assert "JPEG coefficient" not in read(tmp_path / "out" / "b.png")["verified"]
 
 
+def test_metadata_that_got_a_line_of_history_does_not_count_as_equal(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.add("a.png")
+    gallery.add("b.png", xmp="true")
+    run(gallery.manifest(), tmp_path / "out", sidecar=True)
+    told = [read(tmp_path / "out" / name)["verified"] for name in ("a.png", "b.png")]
+    assert told[0].endswith("the metadata, equal the source's")
+    assert told[1].endswith("the metadata but for what --xmp added, equal the source's")
+
+
 def test_without_the_flag_there_is_none_and_it_may_be_added_later(gallery: Gallery, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         gallery.add(name)
@@ -89,6 +98,24 @@ def test_without_the_flag_there_is_none_and_it_may_be_added_later(gallery: Galle
     (output / f"b.png{sidecar.SUFFIX}").unlink()
     rows = run(gallery.manifest(), output, sidecar=True)["rows"]
     assert (rows["done"], rows["skipped"]) == (1, 1)
+
+
+@pytest.mark.parametrize("flag", ["sidecar", "premis"])
+def test_what_stands_beside_an_earlier_result_is_made_anew_without_the_flag(
+    gallery: Gallery, tmp_path: Path, flag: str
+) -> None:
+    gallery.add("a.png")
+    gallery.add("b.png")
+    output = tmp_path / "out"
+    run(gallery.manifest(), output, **{flag: True})
+    beside = next(output.glob("a.png.*"))
+    (output / f"b.png{beside.name.removeprefix('a.png')}").unlink()
+    before = sha256(output / "a.png")
+    assert run(gallery.manifest(), output, row={"dilate_px": 2})["rows"]["done"] == 2
+    assert sha256(output / "a.png") != before
+    assert sha256(output / "a.png") in beside.read_text()
+    assert before not in beside.read_text()
+    assert sorted(path.name for path in output.glob("*.png*")) == ["a.png", beside.name, "b.png"]
 
 
 def test_a_result_never_stands_without_it(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
