@@ -226,7 +226,7 @@ class RowPlanner:
         return RowTask(row, config, key, *claimed, facts, self._config.store, why=why, is_there=is_there)
 
     def _facts_for(self, output: str) -> RunFacts:
-        """What an earlier run put beside the result is made anew with it, wanted or not; else it tells of what is gone."""
+        """What an earlier run put beside the result is made anew with it, wanted or not: else it would lie."""
         unwanted = [suffix for suffix in SUFFIXES if suffix not in self._facts.suffixes]
         there = tuple(suffix for suffix in unwanted if self._names.exists(output + suffix))
         return replace(self._facts, suffixes=self._facts.suffixes + there) if there else self._facts

@@ -324,6 +324,18 @@ def test_another_manifest_does_not_replace_results_of_the_first(gallery, tmp_pat
     assert tree(output)["a.png"] == before["a.png"]
 
 
+def test_images_that_were_moved_are_done_again_as_the_message_says(gallery, tmp_path):
+    gallery.add("a.png")
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    run(manifest, output)
+    moved = gallery.folder.rename(tmp_path / "moved") / manifest.name
+    assert run(moved, output)["rows"]["failed_by_code"] == {"write": 1}
+    told = (output / ".inpaint-batch" / "failures.csv").read_text(encoding="utf-8")
+    assert "--on-conflict overwrite (also where the images were moved since)" in told
+    summary = run(moved, output, on_conflict="overwrite")
+    assert (summary["exit_code"], summary["rows"]["done"]) == (0, 1)
+
+
 def test_the_source_is_never_overwritten(gallery, tmp_path):
     path = gallery.add("a.png")
     before = path.read_bytes()
