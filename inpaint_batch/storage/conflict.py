@@ -34,6 +34,6 @@ def resolve_conflict(path: Path, policy: OnConflict, *, taken: Callable[[Path], 
         case "error":
             raise RowError(
                 FailureCode.WRITE,
-                f"{path} exists, and no run here made it of an image at this path; move it away, or choose --on-conflict "
-                "overwrite (also where the images were moved since), skip or suffix",
+                f"{path} exists, and no run here made it of an image at this path; move it away, or choose "
+                "--on-conflict overwrite (also where the images were moved since), skip or suffix",
             )
