@@ -163,6 +163,12 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
         turned = f"say --mask-polarity {other_polarity(polarity)}"
         advice = "save its alpha channel as a grey PNG" if holes.by_alpha else turned
         warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, {advice}")
+    if holes.num_unseen_px:
+        part = holes.num_unseen_px / holes.num_marked_px
+        warnings.append(
+            f"{part:.1%} of what the mask marks is transparent there, and filled by its colour nevertheless; paint "
+            f"{other_polarity(polarity)} what shall stay, since an eraser may keep the colour or leave white"
+        )
     if holes.orientation_by_rule:
         warnings.append(
             "the mask fits the image stored and upright; it was taken as drawn on the upright view. If it was not, "

@@ -47,6 +47,9 @@ class HoleMap:
     drawn on the upright view (see `holes/orientation.py`). Worth a warning in a check."""
     by_alpha: bool = False
     """The colours of the mask mark every pixel, so what is opaque in it counts: paint on a transparent layer."""
+    num_unseen_px: int = 0
+    """Pixels that the colours of the mask mark although they are fully transparent there: rubbed out, perhaps, by a
+    program that keeps their colour or makes it white. Worth a warning."""
 
     @property
     def num_pixels(self) -> int:
@@ -172,6 +175,7 @@ def hole_map(
         num_marked_px=num_marked_px,
         orientation_by_rule=laying.by_rule,
         by_alpha=by_alpha,
+        num_unseen_px=0 if by_alpha else _num_unseen(mask, laying, marked),
     )
 
 
@@ -208,3 +212,14 @@ def _opaque(
         return None
     _mark(opaque, alpha(), laying, True, threshold)
     return opaque if 0 < num_true(opaque) < opaque.shape[0] * opaque.shape[1] else None
+
+
+def _num_unseen(mask: NDArray[np.uint8] | MaskReader, laying: Laying, marked: BoolArray | SparseMap) -> int:
+    """How many marked pixels are fully transparent in the mask."""
+    alpha = None if isinstance(mask, np.ndarray) else mask.alpha
+    pieces = () if alpha is None else alpha()
+    return sum(
+        int(np.count_nonzero(marked[laying.box(box).slices] & (laying.array(piece) == 0)))
+        for box, piece in pieces
+        if not piece.all()
+    )

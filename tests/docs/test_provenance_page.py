@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -28,6 +30,22 @@ def restored(tmp_path_factory) -> Path:
     done = CliRunner().invoke(app, [*words, "--engine", "identity"])
     assert done.exit_code == 0, done.output
     return output
+
+
+@pytest.mark.skipif(not (shutil.which("jq") and shutil.which("sha256sum")), reason="takes jq and sha256sum")
+def test_the_checksums_can_be_verified_as_the_page_says(restored: Path) -> None:
+    (line,) = re.findall(r"^find restored .*$", PAGE, re.MULTILINE)
+
+    def verified(line: str) -> bool:
+        return subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=restored.parent, check=False).returncode == 0
+
+    assert verified(line)
+    assert verified(line.replace(".result.", ".source.").replace(".name", ".path"))
+    (spoiled,) = restored.rglob("astronaut.jpg")
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(whole + b".")
+    assert not verified(line)
+    spoiled.write_bytes(whole)
 
 
 def test_the_sidecar_has_the_keys_that_the_page_lists(restored: Path) -> None:

@@ -64,6 +64,26 @@ def test_a_webp_that_gives_up_what_is_transparent_is_filled_too(gallery: Gallery
     assert not changed.any()
 
 
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "m.webp"])
+def test_what_an_eraser_left_in_the_colours_is_filled_with_a_warning(
+    gallery: Gallery, tmp_path: Path, name: str
+) -> None:
+    rgba = np.zeros((72, 72, 4), np.uint8)
+    rgba[..., 3] = 255
+    rgba[PAINTED] = 255
+    save(gallery.folder / name, rgba)
+    restored(gallery, tmp_path / "out", name)
+    assert "warnings" not in ledger_lines(tmp_path / "out")[-1]
+    rgba[20:32, 24:28, 3] = 0
+    save(gallery.folder / name, rgba)
+    changed = restored(gallery, tmp_path / "out", name)
+    assert isinstance(changed, np.ndarray)
+    assert changed[PAINTED].mean() > 0.9
+    (told,) = ledger_lines(tmp_path / "out")[-1]["warnings"]
+    assert told.startswith("25.0% of what the mask marks is transparent there")
+    assert "paint black what shall stay" in told
+
+
 @pytest.mark.parametrize("elsewhere", [None, (0, 0, 0)])
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 0, 0)])
 def test_other_paint_counts_once_the_polarity_is_turned(
