@@ -94,12 +94,14 @@ def open_picture(path: Path, *, max_bytes: int) -> MaskPieces:
     """
     with reading(path, _WHAT):
         kind = sniff(path, _WHAT)
-        # libvips reads the first frame of an animated PNG, and says nothing where the end of the file is missing.
-        if kind == "png" and png.read_info(path, _WHAT).is_animated:
+        # libvips reads the first frame of an animated PNG, says nothing where the end of the file is missing, and does
+        # not see EXIF behind the pixels.
+        info = png.read_info(path, _WHAT) if kind == "png" else None
+        if info is not None and info.is_animated:
             raise refuse(path, "an animated PNG", "save one frame as a still PNG", _WHAT)
         image = vips.open_file(path, _WHAT)
         _check(path, image)
-        orientation = _field(image, "orientation", 1)
+        orientation = _field(image, "orientation", 1) if info is None else info.orientation
         orientation = orientation if 1 <= orientation <= 8 else 1
         shape = (image.height, image.width)
         is_safe = kind != "tiff" or _is_safe_in_libvips(path)

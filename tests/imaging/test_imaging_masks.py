@@ -14,6 +14,7 @@ from PIL import Image
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import mask_pictures
 from inpaint_batch.imaging.mask_pictures import open_picture
+from inpaint_batch.imaging.read import open_image
 
 WHITE = np.zeros((53, 71), np.bool_)
 WHITE[10:20, 5:60] = True
@@ -155,6 +156,16 @@ def test_orientation_is_told(tmp_path: Path, format: str) -> None:
     samples, orientation = cases.read_mask_samples(path, max_bytes=1 << 24)
     assert orientation == 8
     assert samples.shape == GREY.shape
+
+
+def test_orientation_may_stand_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    plain = cases.encoded(Image.fromarray(cases.picture("grey")), "PNG")
+    end = cases.png_chunk(b"IEND", b"")
+    assert plain.endswith(end)
+    path.write_bytes(plain.removesuffix(end) + cases.png_chunk(b"eXIf", cases.exif_block(3)) + end)
+    assert open_picture(path, max_bytes=1 << 24).orientation == open_image(path, max_bytes=1 << 24).header.orientation
+    assert open_picture(path, max_bytes=1 << 24).orientation == 3
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd"])
