@@ -1,7 +1,8 @@
 """Overlapping tiles become one fill.
 
-A tile weighs 1 in its own core and falls smoothly to a small positive weight across its margin, except towards an edge
-of the image, where nothing needs to be faded. The weights of all tiles that reach a pixel are normalised to one.
+A tile weighs 1 in its own core and falls smoothly to a small positive weight across its margin, except where that
+reaches an edge of the image: nothing needs to be faded there. The weights of all tiles that reach a pixel are
+normalised to one.
 
 Values are kept for hole pixels only, core by core: memory grows with the hole, not with the window. The weighted mean
 is updated tile by tile, `mean += w / sum(w) * (value - mean)`, which returns a value exactly where all tiles agree on
@@ -29,9 +30,9 @@ def reach(tile: Tile, margin_px: int) -> Box:
 
 def tile_weights(tile: Tile, box: Box, image_box: Box, margin_px: int) -> FloatArray:
     """Weights of a tile at the pixels of `box`, which lies within its reach; (box.height, box.width), in (0, 1]."""
-    core, outer = tile.core, tile.box
-    at_top, at_bottom = outer.top <= image_box.top, outer.bottom >= image_box.bottom
-    at_left, at_right = outer.left <= image_box.left, outer.right >= image_box.right
+    core, near = tile.core, reach(tile, margin_px)
+    at_top, at_bottom = near.top <= image_box.top, near.bottom >= image_box.bottom
+    at_left, at_right = near.left <= image_box.left, near.right >= image_box.right
     rows = _ramp(box.top, box.bottom, core.top, core.bottom, margin_px, at_top, at_bottom)
     columns = _ramp(box.left, box.right, core.left, core.right, margin_px, at_left, at_right)
     return np.outer(rows, columns)

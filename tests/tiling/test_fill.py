@@ -124,7 +124,7 @@ def test_weights_of_all_tiles_sum_to_one_at_every_hole_pixel(hole: BoolArray, co
             np.testing.assert_allclose(share[window.box.slices][covered], 1, atol=1e-5)
 
 
-def test_weights_fall_across_the_margin_and_not_towards_an_edge_of_the_image() -> None:
+def test_weights_fall_across_the_margin_and_not_where_it_reaches_an_edge_of_the_image() -> None:
     """With a margin of 3 px the distances are quarters: 1 - 0.999 (3 d² - 2 d³) is 0.84391, 0.5005 and 0.15709."""
     fall = np.float32([1, 0.84390625, 0.5005, 0.15709375])
     tile = Tile(Box(10, 20, 4, 5), Box(0, 0, 32, 32), 32)
@@ -134,10 +134,11 @@ def test_weights_fall_across_the_margin_and_not_towards_an_edge_of_the_image() -
     inside = tile_weights(tile, near, Box(-1, -1, 34, 34), 3)
     np.testing.assert_allclose(inside, np.outer(down, across), rtol=1e-6)
     for image, rows, columns in (
-        (Box(0, -1, 33, 34), [*[1] * 7, *fall[1:]], across),
-        (Box(-1, -1, 33, 34), [*fall[:0:-1], *[1] * 7], across),
-        (Box(-1, 0, 34, 33), down, [*[1] * 8, *fall[1:]]),
-        (Box(-1, -1, 34, 33), down, [*fall[:0:-1], *[1] * 8]),
+        (Box(0, 0, 32, 32), down, across),  # the tile ends with the image, what it contributes to does not
+        (Box(7, -1, 26, 34), [*[1] * 7, *fall[1:]], across),
+        (Box(-1, -1, 18, 34), [*fall[:0:-1], *[1] * 7], across),
+        (Box(-1, 17, 34, 16), down, [*[1] * 8, *fall[1:]]),
+        (Box(-1, -1, 34, 29), down, [*fall[:0:-1], *[1] * 8]),
     ):
         np.testing.assert_allclose(tile_weights(tile, near, image, 3), np.outer(rows, columns), rtol=1e-6)
 
@@ -148,18 +149,34 @@ def _disc(size: int, radius: int) -> BoolArray:
     return hole.astype(np.bool_)
 
 
-def test_a_seam_between_tiles_is_a_ramp_and_not_a_step() -> None:
-    hole = np.zeros((300, 900), dtype=np.bool_)
-    hole[140:170, 200:700] = True
+def _bar(height: int, width: int, *boxes: Box) -> BoolArray:
+    hole = np.zeros((height, width), dtype=np.bool_)
+    for box in boxes:
+        hole[box.slices] = True
+    return hole
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        _bar(300, 900, Box(140, 200, 30, 500)),
+        _bar(152, 265, Box(63, 15, 24, 233), Box(35, 132, 89, 21)),  # a cross in an image smaller than the tiles
+        _bar(332, 483, Box(246, 196, 21, 287), Box(172, 310, 138, 29)),  # one whose tiles reach the borders
+    ],
+)
+def test_a_seam_between_tiles_is_a_ramp_and_not_a_step(hole: BoolArray) -> None:
     (window,) = plan_windows(hole, find_holes(hole), CONFIG)
     tiles = window.levels[0].tiles
+    assert len(tiles) > 1
     fill = LevelFill(tiles, hole, 0, Box(0, 0, *hole.shape), CONFIG.margin_px)
     for index, tile in enumerate(tiles):
         fill.add(index, np.full((3, tile.side_px, tile.side_px), float(index % 2), dtype=np.float32))
-    line = np.zeros(hole.shape, dtype=np.float32)
+    filled = np.zeros(hole.shape, dtype=np.float32)
     for box, rgb, _ in fill.pieces():
-        line[box.slices] = rgb[..., 0]
-    assert np.abs(np.diff(line[150, 200:700])).max() < 0.06
+        filled[box.slices] += rgb[..., 0]
+    for before, after in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        steps = np.abs(filled[after] - filled[before])[hole[after] & hole[before]]
+        assert steps.max() < 0.06
 
 
 def test_the_prior_is_the_enlarged_coarser_fill() -> None:
