@@ -157,18 +157,24 @@ def _flag(arguments: Sequence[str], name: str) -> str:
 
 
 def path_or_uri(text: str) -> Path | str:
-    """A path, or as text the URI of something in a store. Raises UsageError for a URI that cannot be used."""
+    """A path, or as text the URI of something in a store. Raises UsageError for one that cannot be used."""
     if not is_uri(text):
-        return Path(text)
+        return _path(text)
     if (problem := uri_problem(text)) is not None:
         raise UsageError(f"{redacted(text)} {problem}")
     return text
 
 
 def local_path(text: str) -> Path:
-    """A path. Raises UsageError for a URI, which would be taken for the name of a folder."""
+    """A path. Raises UsageError for none at all, and for a URI, which would be taken for the name of a folder."""
     if is_uri(text):
         raise UsageError(f"{redacted(text)} lies in a store, and this takes a path of this machine: copy there or back")
+    return _path(text)
+
+
+def _path(text: str) -> Path:
+    if not text:  # would be the current folder, and a run would fill that
+        raise UsageError("a path is empty, as where a script's variable is not set; name a folder or file")
     return Path(text)
 
 

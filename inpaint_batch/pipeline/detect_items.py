@@ -50,12 +50,23 @@ def items_of(images: Path | str) -> list[Item]:
         if not found:
             raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
         return found
-    if isinstance(images, Path) and images != STDIN and not os.path.lexists(images):
+    if isinstance(images, Path) and images != STDIN and _is_missing(images):
         raise ManifestError(f"{images} does not exist; name a folder of images, a list of them, or one image")
     if os.path.splitext(images)[1].lower() in NAMED_SUFFIXES:  # noqa: PTH122  (of a URI, perhaps)
         whole = str(images.absolute()) if isinstance(images, Path) else images
         return [_checked(whole, os.path.basename(whole))]  # noqa: PTH119
     return [_listed(row, images) for row in read_images(images)]
+
+
+def _is_missing(path: Path) -> bool:
+    """Not where it cannot be told: what reads the path then says why."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def told_apart(items: Sequence[Item], output: Path) -> list[Item]:

@@ -44,8 +44,9 @@ class MetricsProgress(Progress):
                 f"--metrics needs prometheus-client ({error}): pip install 'inpaint-batch[metrics]'"
             ) from error
         if path.suffix != ".prom":
-            wanted = path.with_suffix(".prom").name
-            raise ConfigError(f"--metrics {path}: the collector reads only names that end in .prom; call it {wanted}")
+            wanted = path.stem or "inpaint_batch"
+            told = f"--metrics {path}: the collector reads only names that end in .prom; call it {wanted}.prom"
+            raise ConfigError(told)
         if not path.parent.is_dir():
             raise ConfigError(f"--metrics {path}: there is no folder {path.parent}; create it first")
         self._write_to = prometheus_client.write_to_textfile

@@ -219,6 +219,8 @@ def adapter_path(model: Path) -> Path:
 
 def find_adapter(model: Path) -> Adapter | None:
     """The adapter beside a model file, if there is one. Raises EngineError where it cannot be used."""
+    if not model.name:  # `/`, or nothing at all: no model, as others will say
+        return None
     path = adapter_path(model)
     try:
         content = path.read_bytes()

@@ -177,6 +177,10 @@ def test_a_path_that_cannot_be_is_no_bug(monkeypatch, gallery, tmp_path, capsys)
         ("status", too_long): (7, too_long.name),  # what is wrong with it, Python tells no more from 3.13 on
         ("merge", file): (7, "file"),
         ("check", too_long): (7, "File name too long"),
+        ("run", manifest, "--output", ""): (2, "a path is empty"),
+        ("mask", gallery.folder, "--output", ""): (2, "a path is empty"),
+        ("report", ""): (2, "a path is empty"),
+        ("run", manifest, "--output", output, "--model", "/"): (6, "not '/'"),
     }
     for arguments, (code, message) in wanted.items():
         capsys.readouterr()
@@ -200,6 +204,8 @@ def test_a_folder_in_the_place_of_a_list_is_no_bug(broken_run, capsys):
         (("--engine", "torch", "--model", "none.safetensors"), 6, "there are no weights none.safetensors"),
         (("--row-timeout", 5, "--executor", "local"), 2, "--row-timeout needs workers"),
         (("--metrics", "run.txt"), 3, "only names that end in .prom; call it run.prom"),
+        (("--metrics", ""), 3, "only names that end in .prom; call it inpaint_batch.prom"),
+        (("--model", ""), 6, "or the path of an .onnx file, not ''"),
     ],
 )
 def test_what_cannot_begin_says_only_why_and_leaves_nothing(
