@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from inpaint_batch.errors import FailureCode, ManifestError, MissingDependencyError, RowError
-from inpaint_batch.manifest.schema import COLUMNS, IGNORED_COLUMNS, SWITCHES, check_header, what_to_do
+from inpaint_batch.manifest.schema import COLUMNS, IGNORED_COLUMNS, REMARK, SWITCHES, check_header, what_to_do
 from inpaint_batch.manifest.sources import Source
 
 Record = tuple[int, list[str] | RowError]
@@ -57,10 +57,11 @@ def parquet_records(source: Source) -> Generator[Record]:
         ) from error
     try:
         with pq.ParquetFile(source.file) as file:
-            names = [name.lower() for name in file.schema_arrow.names]
+            columns = [name for name in file.schema_arrow.names if not name.startswith(REMARK)]
+            names = [name.lower() for name in columns]
             yield 0, names
             line = 0
-            for batch in file.iter_batches(BATCH_ROWS):
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     line += 1
                     yield line, _row_cells(names, values)
@@ -90,8 +91,9 @@ def _check_first(values: dict[str, Any], where: str, required: Sequence[str]) ->
 
 def _object_cells(values: dict[str, Any], known: frozenset[str]) -> list[str] | RowError:
     if not values.keys() <= known:
-        unknown = next(name for name in values if name not in known)
-        return RowError(FailureCode.READ, f"unknown key {unknown!r}; {what_to_do(unknown)}")
+        unknown = [name for name in values if name not in known and not name.startswith(REMARK)]
+        if unknown:
+            return RowError(FailureCode.READ, f"unknown key {unknown[0]!r}; {what_to_do(unknown[0])}")
     return _row_cells(COLUMNS, [values.get(name) for name in COLUMNS])
 
 

@@ -20,6 +20,8 @@ SWITCHES = frozenset(name for name, field in OPTION_FIELDS.items() if isinstance
 """Those that are either on or off."""
 IGNORED_COLUMNS = ("code", "message")
 """What `failures.csv` adds to a manifest; ignored, so that it can be run as a manifest."""
+REMARK = "#"
+"""What the name of a column begins with that is somebody's own, such as a shelfmark; ignored, too."""
 COLUMNS = ("id", "image", "mask", "output", "truth", *OPTION_FIELDS)
 """All columns that mean something, in the order in which we write them ourselves."""
 
@@ -56,7 +58,7 @@ def check_header(names: Sequence[str], where: str, required: Sequence[str] = REQ
     missing = [name for name in required if name not in names]
     lacks = f"; the required column {' and '.join(missing)} is missing" if missing else ""
     for position, name in enumerate(names, start=1):
-        if name in known:
+        if name in known or name.startswith(REMARK):
             continue
         if not name:
             raise ManifestError(f"column {position} of {where} has no name; name it or delete it{lacks}")
@@ -64,7 +66,7 @@ def check_header(names: Sequence[str], where: str, required: Sequence[str] = REQ
             f"{where} has an unknown column {name!r}; {what_to_do(name)}{lacks} (known columns: {', '.join(COLUMNS)})"
         )
     for name in names:
-        if names.count(name) > 1:
+        if names.count(name) > 1 and not name.startswith(REMARK):
             raise ManifestError(f"{where} has the column {name!r} more than once; keep one of them")
     if missing:
         raise ManifestError(f"{where} lacks the required column {' and '.join(missing)}")
@@ -73,7 +75,9 @@ def check_header(names: Sequence[str], where: str, required: Sequence[str] = REQ
 def what_to_do(unknown: str) -> str:
     """Advice about the name of a column that means nothing here."""
     nearest = difflib.get_close_matches(unknown.lower(), COLUMNS, n=1)
-    return f"the nearest known one is {nearest[0]!r}: correct it or delete it" if nearest else "delete it"
+    if nearest:
+        return f"the nearest known one is {nearest[0]!r}: correct it or delete it"
+    return f"delete it, or call it '{REMARK}{unknown}' if it is your own and shall be ignored"
 
 
 def row_config(row: Row, defaults: RowConfig) -> RowConfig:

@@ -92,6 +92,29 @@ def test_every_format_gives_the_same_rows(rows, tmp_path):
 
 
 @needs_pyarrow
+@needs_pyarrow
+@pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl", "m.parquet"])
+def test_columns_of_ones_own_are_ignored(name, tmp_path):
+    """Whatever they hold, and however often; a row that fails does not carry them on."""
+    path = tmp_path / name
+    values = {"#Shelfmark": "Ms. 3, f. 2", "Image": "a.png", "#": "", "mask": "m.png", "#pages": [1, 2]}
+    bad = values | {"Image": ""}
+    if path.suffix == ".jsonl":
+        lower = [{key.lower(): value for key, value in row.items()} for row in (values, bad)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in lower))
+    elif path.suffix == ".parquet":
+        write_parquet(path, [values, bad], tuple(values))
+    else:
+        sign = "," if path.suffix == ".csv" else "\t"
+        lines = ([*values, "#"], *([*map(str, row.values()), "x"] for row in (values, bad)))
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter=sign).writerows(lines)
+    good, problem = read_manifest(path)
+    assert (good.id, good.mask, dict(good.options)) == ("a.png", f"{tmp_path}/m.png", {})
+    assert isinstance(problem, RowProblem)
+    assert dict(problem.cells) == {"mask": f"{tmp_path}/m.png"}
+
+
 def test_switches_may_be_told_as_such(tmp_path):
     rows = [{"image": f"{name}.png", "mask": "m.png", "grain": value} for name, value in (("a", True), ("b", False))]
     path = tmp_path / "m.jsonl"

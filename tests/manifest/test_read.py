@@ -143,7 +143,7 @@ def test_cells_may_be_parted_as_table_programs_do(tmp_path: Path, sign: str) -> 
         ("output,id\na,b\n", "lacks the required column image and mask"),
         ("imgae,mask\n", "unknown column 'imgae'; .* is 'image': .* delete it; the required column image is missing"),
         ("image,mask,dilate_px\n", "unknown column 'dilate_px'; the nearest known one is 'dilate': correct it"),
-        ("image,mask,comment\n", "unknown column 'comment'; delete it"),
+        ("image,mask,comment\n", "unknown column 'comment'; delete it, or call it '#comment'"),
         ("image,mask,\n", "column 3 of .* has no name"),
         ("image,mask,mask\n", "column 'mask' more than once"),
         ("a.jpg,m.png\n", "has no header"),
