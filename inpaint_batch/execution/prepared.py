@@ -11,7 +11,7 @@ from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.prepare import HoleMap
-from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.logids import Subject, worker_id
 from inpaint_batch.report.inside import RowTiles
 from inpaint_batch.storage.early_copy import EarlyCopy
@@ -50,9 +50,11 @@ class PreparedRow:
         return RowTiles(Subject(self.task.row.id, self.task.attempt, worker_id()), self.num_filled, num_tiles)
 
     def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
-        """Size and SHA-256 of a file that the result is made of; read once."""
+        """Size and SHA-256 of a file that the result is made of; read once. Raises RowError(READ)."""
         if role not in self.checksums:
-            self.checksums[role] = checksum(self.files.image if role == "source" else self.files.mask)
+            path, what = (self.files.image, "image") if role == "source" else (self.files.mask, "mask")
+            with reading(path, what):
+                self.checksums[role] = checksum(path)
         return self.checksums[role]
 
     def close(self) -> None:

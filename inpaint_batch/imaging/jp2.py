@@ -22,6 +22,7 @@ from inpaint_batch.imaging.source import (
     check_budget,
     check_file_size,
     damaged,
+    reading,
     refuse,
     spoiled,
     verify_samples,
@@ -194,7 +195,8 @@ def write_jp2(source: Jp2Source, patches: Sequence[Patch], destination: Path) ->
     header = source.header
     samples = source.read(header.box).copy()
     apply_patches(source, samples, header.box, patches)
-    boxes = read_boxes(source.path)
+    with reading(source.path):
+        boxes = read_boxes(source.path)
     code = _read_code(source.path, dict(boxes)[PIXELS])
     packed = imagecodecs.jpeg2k_encode(
         np.ascontiguousarray(samples.squeeze(axis=2) if header.num_bands == 1 else samples),

@@ -20,6 +20,7 @@ from inpaint_batch.imaging.source import (
     check_budget,
     check_file_size,
     damaged,
+    reading,
     refuse,
     spoiled,
     verify_samples,
@@ -265,8 +266,9 @@ def write_png(source: PngSource, patches: Sequence[Patch], destination: Path) ->
         pixels = _encode_plainly(samples, info.depth)
     else:
         pixels = b"".join(chunk for kind, chunk in encode(samples) if kind == b"IDAT")
-    data = source.path.read_bytes()
-    original = split_chunks(data)
+    with reading(source.path):
+        data = source.path.read_bytes()
+        original = split_chunks(data)
     trailer = data[len(SIGNATURE) + sum(len(chunk) for _, chunk in original) :]
     with destination.open("wb") as file:
         file.write(SIGNATURE)

@@ -13,11 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.storage.atomic import final_path
+from inpaint_batch.storage.byte_ranges import UnreadableError
 from inpaint_batch.types import BoolMap, Box, Header, Patch, SampleArray
 
 BAND_OF_ROWS_PIXELS = 1 << 20
@@ -145,9 +147,15 @@ def reading(path: Path, what: str = "image") -> Iterator[None]:
         raise RowError(FailureCode.READ, message) from error
 
 
+def opened(path: Path) -> BinaryIO:
+    """The file of an image, open; raises as `reading` does, so that nobody takes it for one that is written."""
+    with reading(path):
+        return path.open("rb")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into one `RowError` (write, memory).
+    """Turn what goes wrong while `path` is written into one `RowError` (write, memory; read: what it is a copy of).
 
     Other `RowError`s pass, and errors that concern the whole run.
     """
@@ -155,6 +163,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (RowError, InpaintBatchError):
         raise
+    except UnreadableError as error:
+        with reading(Path(error.filename)):
+            raise
     except OSError as error:
         reason = error.strerror or error
         message = (

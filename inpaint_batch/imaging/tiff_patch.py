@@ -20,7 +20,7 @@ import numpy as np
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.side_by_side import in_order
-from inpaint_batch.imaging.source import same_samples, spoiled
+from inpaint_batch.imaging.source import opened, reading, same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
@@ -41,10 +41,10 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, 
     offsets, lengths = list(layout.offsets), list(layout.lengths)
     touched = _touched(layout, patches)
     order = sorted(touched, key=layout.offsets.__getitem__)
-    with source.path.open("rb") as original, destination.open("r+b" if is_copy else "w+b") as file:
+    with opened(source.path) as original, destination.open("r+b" if is_copy else "w+b") as file:
         size, copied = original.seek(0, 2), 0
         file.truncate(size)
-        jobs = (_job(original, layout, run, touched) for run in layout.in_runs(order))
+        jobs = (_job(source, original, run, touched) for run in layout.in_runs(order))
         packed_runs = in_order(partial(_patched, source, patches), jobs, layout.run_bytes)
         # Front to back: what stays is copied while the next segments are packed.
         for index, packed in zip(order, chain.from_iterable(packed_runs), strict=True):
@@ -76,9 +76,10 @@ class _Job(NamedTuple):
     """Of the patches that have a hole there."""
 
 
-def _job(file: BinaryIO, layout: TiffLayout, run: range, touched: Mapping[int, Sequence[int]]) -> _Job:
+def _job(source: TiffSource, file: BinaryIO, run: range, touched: Mapping[int, Sequence[int]]) -> _Job:
     numbers = sorted({number for index in run for number in touched[index]})
-    return _Job(run, read_packed(file, layout, run), numbers)
+    with reading(source.path):
+        return _Job(run, read_packed(file, source.layout, run), numbers)
 
 
 def _filled(source: TiffSource, patches: Sequence[Patch], job: _Job) -> SampleArray:
@@ -195,7 +196,7 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
             raise spoiled(destination, f"segment {index} moved although it holds no hole")
     with source.path.open("rb") as old, destination.open("rb") as new:
         runs = before.in_runs(sorted(touched))
-        jobs = ((_job(old, before, run, touched), read_packed(new, after, run)) for run in runs)
+        jobs = ((_job(source, old, run, touched), read_packed(new, after, run)) for run in runs)
 
         def first_wrong(pair: tuple[_Job, list[bytes]]) -> int | None:
             job, packed = pair

@@ -16,6 +16,7 @@ from inpaint_batch.imaging.source import (
     check_budget,
     check_file_size,
     damaged,
+    reading,
     refuse,
     spoiled,
     verify_samples,
@@ -115,7 +116,9 @@ def write_webp(source: WebpSource, patches: Sequence[Patch], destination: Path) 
     pixels = _encode(samples)
     body = b""
     is_written = False
-    for kind, content in read_chunks(source.path, bodies=True):
+    with reading(source.path):
+        chunks = read_chunks(source.path, bodies=True)
+    for kind, content in chunks:
         if kind not in _REPLACED_CHUNKS:
             body += _riff_chunk(kind, content)
         elif kind != b"ALPH" and not is_written:  # VP8L holds alpha itself; decoders look at the first picture only

@@ -12,7 +12,7 @@ from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
 from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
 from inpaint_batch.imaging.png import PngSource, verify_png, write_png
-from inpaint_batch.imaging.source import ImageSource, spoiled, verifying, writing
+from inpaint_batch.imaging.source import ImageSource, opened, spoiled, verifying, writing
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
 from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp
@@ -91,7 +91,7 @@ def _is_copied(source: ImageSource, patches: Sequence[Patch], jpeg: JpegMode) ->
 
 
 def _copy(source: Path, destination: Path) -> None:
-    with source.open("rb") as old, destination.open("wb") as new:
+    with opened(source) as old, destination.open("wb") as new:
         copy_range(old, new, 0, old.seek(0, SEEK_END))
 
 

@@ -88,7 +88,8 @@ def atomic_write(destination: Path) -> Iterator[Path]:
 
     Missing folders are made. The file gets the mode of any new file (0666 less the umask). On any error the temporary
     is removed and what stood at `destination` stays. Raises StorageError where nothing can be written at all (see
-    `storage_error`) and RowError(WRITE) where this file cannot; other errors of the body pass as they are.
+    `storage_error`) and RowError(WRITE) where this file cannot; other errors of the body pass as they are, those of a
+    file that cannot be read (RowError(READ)) among them.
     """
     temporary: Path | None = None
     try:
@@ -98,7 +99,10 @@ def atomic_write(destination: Path) -> Iterator[Path]:
         try:
             yield temporary
         except Exception as error:
-            if not isinstance(error, StorageError) and (mapped := storage_error(error, destination)) is not None:
+            is_told = isinstance(error, StorageError) or (
+                isinstance(error, RowError) and error.code is FailureCode.READ
+            )
+            if not is_told and (mapped := storage_error(error, destination)) is not None:
                 raise mapped from error
             raise
         with _own_errors(destination):

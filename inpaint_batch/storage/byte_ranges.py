@@ -9,8 +9,15 @@ _PIECE_BYTES = 1 << 17
 """Two of these fit into a processor's own cache: with a megabyte each, comparing takes three times as long."""
 
 
+class UnreadableError(OSError):
+    """The file that is copied cannot be read; of the copy it says nothing."""
+
+
 def copy_range(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
-    """Copy the bytes from `start` to `end`, in the system where it can do that: some file systems share them then."""
+    """Copy the bytes from `start` to `end`, in the system where it can do that: some file systems share them then.
+
+    Raises UnreadableError where `source` is at fault, else OSError.
+    """
     if hasattr(os, "copy_file_range"):
         target.flush()
         try:
@@ -19,11 +26,14 @@ def copy_range(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None
             ):
                 start += count
         except OSError:
-            pass  # not between these two; where the disk is full, what follows says so
+            pass  # not between these two; where a disk is full or damaged, what follows says so
     source.seek(start)
     target.seek(start)
     while start < end:
-        piece = source.read(min(_PIECE_BYTES, end - start))
+        try:
+            piece = source.read(min(_PIECE_BYTES, end - start))
+        except OSError as error:
+            raise UnreadableError(error.errno, error.strerror, source.name) from error
         if not piece:
             raise EOFError(f"{source.name} ends before {end} bytes")
         target.write(piece)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import struct
 from pathlib import Path
+from unittest.mock import Mock
 
 import imaging_cases as cases
 import numpy as np
@@ -14,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import webp
+from inpaint_batch.imaging import tiff_patch, webp
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.storage import byte_ranges
 from inpaint_batch.types import Box, Patch
 
 
@@ -234,6 +239,55 @@ def test_nowhere_to_write_is_a_write_error(tmp_path: Path, suffix: str) -> None:
         write_filled(source, cases.patches_for(source), tmp_path / "no folder" / "b", jpeg="patch")
     assert caught.value.code == FailureCode.WRITE
     assert caught.value.retryable
+
+
+class TornFile(io.FileIO):
+    """A file on a disk with a damaged place."""
+
+    def readinto(self, _buffer: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def readall(self) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def no_copy(*_: object) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("is_filled", [True, False])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jp2"])
+def test_a_source_that_cannot_be_read_any_more_is_no_fault_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, is_filled: bool
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(cases.picture("rgb")).save(path)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    source.read(source.header.box)
+    plain = Path.open
+
+    def torn(self: Path, mode: str = "r", buffering: int = -1, **options: object) -> object:
+        if self != path:
+            return plain(self, mode, buffering, **options)
+        return io.BufferedReader(TornFile(self)) if buffering else TornFile(self)
+
+    monkeypatch.setattr(Path, "open", torn)
+    monkeypatch.setattr(os, "copy_file_range", no_copy, raising=False)
+    with pytest.raises(RowError, match=rf"the image .*a\{suffix} could not be read: Input/output error") as caught:
+        write_filled(source, cases.patches_for(source) if is_filled else [], tmp_path / "b", jpeg="patch")
+    assert (caught.value.code, caught.value.retryable) == (FailureCode.READ, True)
+
+
+def test_a_tiff_whose_untouched_end_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(cases.picture("rgb")).save(path)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    source.read(source.header.box)
+    error = byte_ranges.UnreadableError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+    monkeypatch.setattr(tiff_patch, "copy_range", Mock(side_effect=error))
+    with pytest.raises(RowError, match=r"the image .*a\.tif could not be read") as caught:
+        write_filled(source, cases.patches_for(source), tmp_path / "b.tif", jpeg="patch")
+    assert caught.value.code == FailureCode.READ
 
 
 def test_a_patch_that_does_not_fit_is_a_bug_of_the_caller(tmp_path: Path) -> None:

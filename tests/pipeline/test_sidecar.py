@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from gallery import Gallery, run
 from PIL import Image
 
-from inpaint_batch.execution import sidecar, write
+from inpaint_batch.execution import prepared, sidecar, write
 from inpaint_batch.types import STAGES
 
 
@@ -128,6 +130,19 @@ def test_a_result_never_stands_without_it(gallery: Gallery, tmp_path: Path, monk
     output = tmp_path / "out"
     assert run(gallery.manifest(), output, sidecar=True)["rows"]["failed_by_code"] == {"write": 1}
     assert [path.name for path in output.iterdir()] == [".inpaint-batch"]
+
+
+def test_a_source_that_cannot_be_read_again_is_told_as_that(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(path: Path) -> dict[str, Any]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    gallery.add("a.png")
+    monkeypatch.setattr(prepared, "checksum", lost)
+    rows = run(gallery.manifest(), tmp_path / "out", sidecar=True)["rows"]
+    assert rows["failed_by_code"] == {"read": 1}  # it ended the run, as if the output folder were lost
+    assert not (tmp_path / "out" / "a.png").exists()
 
 
 def test_a_million_specks_do_not_make_a_million_lines(

@@ -128,6 +128,14 @@ def test_a_full_disk_is_seen_through_other_errors(tmp_path: Path) -> None:
     assert storage_error(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "a") is None
 
 
+def test_a_source_that_is_lost_is_no_lost_output(tmp_path: Path) -> None:
+    unreadable = RowError(FailureCode.READ, "the image could not be read")
+    with pytest.raises(RowError) as caught:
+        write_and_fail(tmp_path / "a.jpg", unreadable, OSError(errno.ESTALE, "Stale file handle"))
+    assert caught.value is unreadable
+    assert names(tmp_path) == []
+
+
 def test_a_closed_folder_as_the_system_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(os, "open", raise_permission_error)

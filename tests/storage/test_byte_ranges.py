@@ -59,6 +59,25 @@ def test_a_file_that_ends_early_is_not_taken_for_whole(tmp_path: Path) -> None:
         copy_range(source, target, 0, 9)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file here that cannot be read")
+@pytest.mark.usefixtures("how")
+def test_it_is_told_which_of_the_two_files_is_at_fault(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"long enough")
+    with (
+        Path("/proc/self/mem").open("rb") as unreadable,
+        (tmp_path / "b").open("w+b") as target,
+        pytest.raises(byte_ranges.UnreadableError, match="/proc/self/mem"),
+    ):
+        copy_range(unreadable, target, 0, 9)
+    with (
+        (tmp_path / "a").open("rb") as source,
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space left") as caught,
+    ):
+        copy_range(source, full, 0, 9)
+    assert not isinstance(caught.value, byte_ranges.UnreadableError)
+
+
 @pytest.mark.parametrize("changed", [0, 5, byte_ranges._PIECE_BYTES, SIZE - 1])
 def test_one_byte_makes_a_difference(tmp_path: Path, changed: int) -> None:
     content = bytearray(os.urandom(SIZE))
