@@ -113,17 +113,22 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard], state: Pa
     if code == StopRequestedError.exit_code:
         absent = [shard for shard in missing if not (state / f"run{state_ending(shard)}.json").exists()]
         stopped = [shard for shard in codes[code] if shard not in absent]
-        told = [f"shard {_listed(stopped)} did not end or was stopped"] * bool(stopped)
-        told += [f"shard {_listed(absent)} was never begun"] * bool(absent)
+        told = [f"{_listed(stopped)} did not end or {_was(stopped)} stopped"] * bool(stopped)
+        told += [f"{_listed(absent)} {_was(absent)} never begun"] * bool(absent)
         return code, f"not all is done: {', and '.join(told)}; run what is left, then merge again"
     if code == errors.RowsFailedError.exit_code:
         failed = sum(part["rows"]["failed"] for part in ended.values())
         return code, f"rows failed: {failed}; reasons in {place}/{STATE_FOLDER}/failures.csv"
-    return code, f"shard {_listed(codes[code])} ended with exit code {code}: {ended[codes[code][0]]['error']}"
+    return code, f"{_listed(codes[code])} ended with exit code {code}: {ended[codes[code][0]]['error']}"
 
 
 def _listed(shards: list[Shard]) -> str:
-    return ", ".join(map(str, sorted(shards, key=lambda shard: shard.index)))
+    names = ", ".join(map(str, sorted(shards, key=lambda shard: shard.index)))
+    return f"shard {names}" if len(shards) == 1 else f"shards {names}"
+
+
+def _was(shards: list[Shard]) -> str:
+    return "was" if len(shards) == 1 else "were"
 
 
 def _sums(counts: Iterable[dict[str, float]]) -> dict[str, float]:

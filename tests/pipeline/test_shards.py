@@ -148,7 +148,10 @@ def test_merge_and_status_add_up(rows, tmp_path):
         folder_status(output)
     with pytest.raises(StorageError, match="no shards"):
         merge_shards(output)
-    summaries = [run_shard(manifest, output, f"{index}/3") for index in (1, 2)]
+    summaries = [run_shard(manifest, output, "1/3")]
+    with pytest.raises(StopRequestedError, match="not all is done: shards 2/3, 3/3 were never begun"):
+        merge_shards(output)
+    summaries.append(run_shard(manifest, output, "2/3"))
     first, second, third = folder_status(output)
     assert [one.state for one in (first, second, third)] == ["ended", "ended", "absent"]
     assert first.num_done == summaries[0]["rows"]["done"]
