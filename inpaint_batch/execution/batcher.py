@@ -153,10 +153,11 @@ class Batcher(Generic[TileT, ResultT]):
         return finished
 
     def _look_ahead(self) -> None:
-        """Have what is likely to be run next made ready."""
+        """Have what is likely to be run next made ready, and nothing of rows that have failed: they are let go."""
         side = self._fullest_side()
         if side is not None:
-            self._anticipate([waiting.tile for waiting in islice(self._waiting[side], self._engine.batch_size(side))])
+            wanted = (waiting.tile for waiting in self._waiting[side] if waiting.fill.job.error is None)
+            self._anticipate(list(islice(wanted, self._engine.batch_size(side))))
 
     def _full_side(self, num_batches: int = 1) -> int | None:
         full = [

@@ -233,3 +233,18 @@ def test_the_next_batch_is_made_ready_while_one_is_run():
         batcher.step()
     assert run[:2] == [[0.0, 10.0], [11.0, 12.0]]
     assert told[:2] == [[11.0, 12.0], [13.0]]
+
+
+def test_nothing_is_made_ready_for_a_row_that_has_failed():
+    """Its image is closed then; to load a tile of it would decode that again, beyond the memory that was counted."""
+    anticipated: list[int] = []
+    poison = {0: RowError(FailureCode.INFER, "no")}
+    batcher: Batcher[Tile, float] = Batcher(
+        Engine(poison), lambda side: 2, lambda tiles: anticipated.extend(tile.row for tile in tiles)
+    )
+    batcher.add(0, fills(0, [[[64, 64]], [[128]]]))
+    batcher.add(1, fills(1, [[[64], [256, 256, 256]]]))
+    assert [filled.name for filled in batcher.step()] == [0]
+    anticipated.clear()
+    assert list(finish(batcher)) == [1]
+    assert set(anticipated) <= {1}
