@@ -81,7 +81,8 @@ class Shortage:
         if failure is None or failure.code is not FailureCode.MEMORY or not failure.retryable:
             return False
         if task.row.id in self._alone:
-            tiling = smaller(task.tiling or self._tiling) if outcome.num_tiles else None
+            is_engines = outcome.num_tiles and not outcome.is_filled
+            tiling = smaller(task.tiling or self._tiling) if is_engines else None
             if tiling is None:
                 return False
             facts = task.facts and dataclasses.replace(task.facts, tiling=tiling)

@@ -249,6 +249,7 @@ class Stages:
             task,
             failure,
             num_tiles=dict(filled.num_tiles),
+            is_filled=filled.error is None,
             seconds=prepared.watch.seconds,
             coverage=prepared.holes.coverage,
             num_pixels=prepared.source.header.num_pixels,

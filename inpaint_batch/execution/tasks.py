@@ -72,6 +72,8 @@ class RowOutcome(msgspec.Struct, frozen=True):
     """None where the row is done."""
     num_tiles: Mapping[int, int] = msgspec.field(default_factory=dict)
     """Tiles that the engine ran for this row, by side in pixels."""
+    is_filled: bool = False
+    """Whether that was all of them: where the row failed all the same, it was not for the engine."""
     seconds: Mapping[str, float] = msgspec.field(default_factory=dict)
     """Time spent on this row by stage (`types.STAGES`). A batch's time is shared out by its tiles."""
     coverage: float | None = None

@@ -7,8 +7,10 @@ from gallery import run, tree
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution import write
 from inpaint_batch.execution.shortage import Shortage, is_out_of_memory, smaller
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
+from inpaint_batch.imaging.write import write_filled
 from inpaint_batch.types import Row
 
 
@@ -44,6 +46,22 @@ def test_tiles_that_are_too_large_give_way_to_smaller_ones_and_the_row_says_so(d
     again = run(manifest, tmp_path / "again", engine="faulty:t", workers=1)
     assert again["exit_code"] == 0
     assert tree(tmp_path / "again") == found
+
+
+def test_smaller_tiles_are_no_help_where_the_result_cannot_be_written(gallery, tmp_path, monkeypatch):
+    gallery.add("wide.png", side=300, hole=(60, 50, 40, 170))
+    attempts = []
+
+    def lacking(*args, **kwargs):
+        attempts.append(args)
+        if len(attempts) <= 2:
+            raise RowError(FailureCode.MEMORY, "there was no memory left to write", retryable=True)
+        return write_filled(*args, **kwargs)
+
+    monkeypatch.setattr(write, "write_filled", lacking)
+    summary = run(gallery.manifest(), tmp_path / "out")
+    assert summary["rows"]["failed_by_code"] == {"memory": 1}  # it got other pixels than with all tiles
+    assert len(attempts) == 2
 
 
 def test_where_there_is_no_memory_at_all_each_row_says_so(gallery, tmp_path):
