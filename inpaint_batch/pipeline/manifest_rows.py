@@ -10,6 +10,7 @@ from inpaint_batch.manifest.read import count_rows, manifest_digest, read_manife
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline.settled import Settled
 from inpaint_batch.storage.paths import STATE_FOLDER
+from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
 
 
@@ -24,6 +25,12 @@ class ManifestRows:
         """See there."""
         settled = None if config.store else self.settled(config.output / STATE_FOLDER, config)
         self.num_rows = settled.num_rows if settled else count_rows(manifest, masks=masks, part=config.part)
+
+    def are_of(self, path: str) -> bool:
+        """Whether that file, or object, is the manifest."""
+        if isinstance(self._manifest, str):
+            return self._manifest == path
+        return not is_uri(path) and Path(path).exists() and self._manifest.exists() and self._manifest.samefile(path)
 
     def read(self) -> Generator[Row | RowProblem]:
         """All rows of the manifest, those of other shards among them."""

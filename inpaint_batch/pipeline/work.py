@@ -159,9 +159,15 @@ class Work:
                 ledger.close()
             finally:
                 settling.close(rows.num_rows)
-                self._failures.write(config.part, absolute=self._remote is not None)
+                self._write_list(self._failures, "failures", rows)
                 if self._tally.num_left or (self._state / f"left{state_ending(config.part)}.csv").exists():
-                    self._left.write(config.part, absolute=self._remote is not None)
+                    self._write_list(self._left, "left", rows)
+
+    def _write_list(self, listed: Failures, name: str, rows: ManifestRows) -> None:
+        place = f"{self._config.place}/{STATE_FOLDER}/{name}{state_ending(self._config.part)}.csv"
+        if self._tally.num_rows < rows.num_rows and rows.are_of(place):
+            return  # nothing else names the rows that are left: the next run shall find them there
+        listed.write(self._config.part, absolute=self._remote is not None)
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()}, executor.filling)

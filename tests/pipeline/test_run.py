@@ -251,6 +251,34 @@ def test_the_failure_limit_ends_the_run(gallery, tmp_path):
     assert "--max-failures 3" in summary["error"]
 
 
+@pytest.mark.parametrize("name", ["failures.csv", "left.csv"])
+def test_a_run_over_its_own_list_that_ends_early_leaves_the_list_to_the_next(gallery, tmp_path, name):
+    """Nothing else names the rows that it did not come to: the next run of the same line said that all was done."""
+    output, state = tmp_path / "out", tmp_path / "out" / ".inpaint-batch"
+    for number in range(5):
+        gallery.add(f"{number}.png")
+        away = output if name == "left.csv" else gallery.folder
+        away.mkdir(exist_ok=True)
+        if name == "left.csv":
+            (output / f"{number}.png").write_bytes(b"somebody's")
+        else:
+            (gallery.folder / f"{number}.png").rename(gallery.folder / f"{number}.away")
+    run(gallery.manifest(), output, on_conflict="skip")
+    before = (state / name).read_text()
+    assert len(before.splitlines()) == 6
+    for number in range(5):
+        if name == "left.csv":
+            (output / f"{number}.png").unlink()
+        else:
+            (gallery.folder / f"{number}.away").rename(gallery.folder / f"{number}.png")
+    stop = Stop()
+    stop.request("SIGTERM")
+    assert run(state / name, output, stop=stop, retry_failed=True)["exit_code"] == 75
+    assert (state / name).read_text() == before
+    assert run(state / name, output, retry_failed=True)["rows"]["done"] == 5
+    assert len((state / name).read_text().splitlines()) == 1
+
+
 def test_changed_settings_redo_the_row_and_say_so(gallery, tmp_path):
     gallery.add("a.png")
     manifest, output = gallery.manifest(), tmp_path / "out"
