@@ -87,7 +87,7 @@ def hold_folder(state: Path, shard: Shard | None) -> Iterator[list[str]]:
         # Ours is taken before the others are looked at: of two runs that start together at least one sees the other.
         for path in state.glob("lock-*-of-*"):
             if shard is None or not path.name.endswith(f"-of-{shard.count}"):
-                with RunLock(path) as other:
+                with RunLock(path, shared=True) as other:  # shards that start together all look
                     if other.last_run_was_killed:
                         killed.append(path.name.removeprefix("lock-"))
         yield killed

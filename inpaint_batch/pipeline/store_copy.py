@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ LEDGER, ARCHIVE = "ledger/", "ledger-archive/"
 """Where in the state's folder the lines of runs lie, and those of runs before `--fresh`."""
 NUM_REQUESTS = 16
 """Requests at a time."""
+MAX_LISTINGS = 8
+"""How often a state that changes while it is read is begun anew."""
 
 
 @contextmanager
@@ -64,8 +67,8 @@ def _put_back(store: str, root: Path, *names: str) -> None:
 
 def _bring_state(store: str, folder: Path) -> None:
     uri = joined(store, STATE_FOLDER)
-    with as_storage_error("read the state of the runs"):
-        names = sorted(names_below(uri))
+
+    def bring(names: list[str]) -> None:
         parts = [name for name in names if name.startswith(LEDGER)]
         bring_ledger(uri, parts, [name for name in names if name.startswith(ARCHIVE)], folder)
         small = [name for name in names if "/" not in name and not name.endswith(".log")]
@@ -76,6 +79,25 @@ def _bring_state(store: str, folder: Path) -> None:
                     (folder / name.removesuffix(".json")).write_text(f"{about['process']}\n", "utf-8")
             else:
                 (folder / name).write_bytes(content)
+
+    with as_storage_error("read the state of the runs"):
+        bring_all(uri, folder, bring)
+
+
+def bring_all(uri: str, folder: Path, bring: Callable[[list[str]], None]) -> None:
+    """Have `bring` fill `folder` with what lies below `uri`; it is told the names, in order.
+
+    Other runs may be at work there: they put parts of the ledger together, and take away locks and summaries. Where
+    one of the names is gone once its turn comes, all begins anew. Raises ObjectError.
+    """
+    for attempt in range(1, MAX_LISTINGS + 1):
+        try:
+            return bring(sorted(names_below(uri)))
+        except ObjectError as error:
+            if error.trouble != "missing" or attempt == MAX_LISTINGS:
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def bring_ledger(uri: str, parts: list[str], archived: list[str], folder: Path) -> None:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
@@ -23,7 +24,15 @@ from tempfile import mkdtemp
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import StorageError
 from inpaint_batch.execution.tasks import RowTask
-from inpaint_batch.pipeline.store_copy import ARCHIVE, LEDGER, as_storage_error, bring_ledger, contents, remove_all
+from inpaint_batch.pipeline.store_copy import (
+    ARCHIVE,
+    LEDGER,
+    as_storage_error,
+    bring_all,
+    bring_ledger,
+    contents,
+    remove_all,
+)
 from inpaint_batch.pipeline.store_lock import StoreLock
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.objects import ObjectError, names_below, remove, write_bytes
@@ -84,10 +93,9 @@ class StoreState:
 
     def open(self, *, fresh: bool) -> None:
         """Take the lock, and bring the ledger here; with `fresh` it is archived. Raises ObjectError, StorageError."""
-        names = names_below(self._uri)
-        self._lock.take(names)
+        self._lock.take(names_below(self._uri))
         try:
-            self._bring(names, fresh=fresh)
+            bring_all(self._uri, self._folder, partial(self._bring, fresh=fresh))
             for thread in self._threads:
                 thread.start()
         except BaseException:
@@ -96,10 +104,10 @@ class StoreState:
             raise
 
     def _bring(self, names: list[str], *, fresh: bool) -> None:
-        """Make the ledger here of the one in the store, whose state has these names."""
-        parts = sorted(name for name in names if name.startswith(LEDGER))
+        """Make the ledger here of the one in the store, whose state has these names, in order."""
+        parts = [name for name in names if name.startswith(LEDGER)]
         numbers = [int(name[len(LEDGER) :][:6]) for name in parts if name[len(LEDGER) :][:6].isdigit()]
-        archived = sorted(name for name in names if name.startswith(ARCHIVE))
+        archived = [name for name in names if name.startswith(ARCHIVE)]
         if fresh:
             for name, content in zip(parts, contents(self._uri, parts), strict=True):
                 write_bytes(joined(self._uri, ARCHIVE + name[len(LEDGER) :]), content)
@@ -108,7 +116,7 @@ class StoreState:
             parts = []
         self._prefix = f"{max(numbers, default=0) + 1:06d}-{self._part.name if self._part else 'whole'}"
         bring_ledger(self._uri, parts, archived, self._folder)
-        self._own_part /= "000002.jsonl" if parts else "000001.jsonl"  # what `Ledger` will write to
+        self._own_part = self._folder / LEDGER / ("000002.jsonl" if parts else "000001.jsonl")  # of `Ledger`
 
     def begin(self) -> None:
         """Show that the run has begun: its small files are there, and the summary of the one before is not."""

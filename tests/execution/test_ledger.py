@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inpaint_batch.config import RowConfig, TilingConfig
+from inpaint_batch.config import RowConfig, Shard, TilingConfig
 from inpaint_batch.errors import StorageError
 from inpaint_batch.execution import ledger as ledger_module
 from inpaint_batch.execution.identity import row_key
 from inpaint_batch.execution.ledger import Known, Ledger, LedgerEntry
-from inpaint_batch.execution.lock import RunLock
+from inpaint_batch.execution.lock import RunLock, hold_folder
 from inpaint_batch.types import Row
 
 
@@ -252,3 +252,17 @@ def test_lock_is_exclusive_and_dies_with_its_holder(tmp_path):
         assert lock.last_run_was_killed
     with RunLock(path) as lock:
         assert not lock.last_run_was_killed
+
+
+def test_shards_that_start_together_do_not_keep_each_other_out_by_looking_for_older_ones(tmp_path):
+    (tmp_path / "lock-1-of-2").write_text("process 1 on a machine that is gone\n")
+    with RunLock(tmp_path / "lock-1-of-2", shared=True):  # as another shard of three does just now
+        for index in (1, 2):
+            with hold_folder(tmp_path, Shard(index, 3)):
+                pass
+    with (
+        RunLock(tmp_path / "lock-1-of-2"),
+        pytest.raises(StorageError, match="in use by another run"),
+        hold_folder(tmp_path, Shard(1, 3)),
+    ):
+        pass

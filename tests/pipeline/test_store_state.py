@@ -15,7 +15,7 @@ from inpaint_batch import processes
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
-from inpaint_batch.pipeline import store_lock, store_state
+from inpaint_batch.pipeline import store_copy, store_lock, store_state
 from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.rows import OutputNames
 from inpaint_batch.pipeline.run import run_manifest
@@ -201,6 +201,31 @@ def test_the_lock_is_given_back_where_the_ledger_cannot_be_brought(store, monkey
     with pytest.raises(StorageError, match="No space left"):
         open_place(config(store)).__enter__()
     assert names_below(store) == []
+
+
+@pytest.mark.parametrize("look", ["status", "shard"])
+def test_parts_that_another_run_puts_together_meanwhile_are_read_anew(store, monkeypatch, look):
+    state = f"{store}/.inpaint-batch"
+    lines = [LedgerEntry(id=f"{number}", key="", status="done", output=f"{number}").to_line() for number in range(40)]
+    parts = [f"{state}/ledger/000001-2-of-2-{number:06d}.jsonl" for number in range(1, 41)]
+    for part, line in zip(parts, lines, strict=True):
+        write_bytes(part, line)
+    write_bytes(f"{state}/run.json", json.dumps({"shard": "1/1", "at": 1.0}).encode())
+    read = store_copy.read_bytes
+
+    def late(uri: str) -> bytes:
+        if uri in parts[:-1]:
+            write_bytes(parts[-1], b"".join(lines))
+            store_copy.remove_all(state, [part.removeprefix(f"{state}/") for part in parts[:-1]])
+        return read(uri)
+
+    monkeypatch.setattr(store_copy, "read_bytes", late)
+    if look == "status":
+        with state_copy(store) as root:
+            assert len(Ledger(root / ".inpaint-batch", read_only=True)) == 40
+        return
+    with open_place(config(store, shard="1/2")) as (settings, _):
+        assert len(Ledger(settings.output / ".inpaint-batch")) == 40
 
 
 def test_runs_resume_and_shards_are_merged(store, gallery):
