@@ -84,6 +84,8 @@ def _through(sink: _Sink | None, stream: TextIO) -> TextIO:
     if sink is None:
         return stream
     stream.flush()
+    # A path that is no UTF-8 comes out as the bytes that it has on the disk, and ends no command.
+    errors = "surrogateescape" if stream.errors == "strict" else stream.errors
     return io.TextIOWrapper(
-        io.BufferedWriter(sink), stream.encoding, stream.errors, line_buffering=getattr(stream, "line_buffering", True)
+        io.BufferedWriter(sink), stream.encoding, errors, line_buffering=getattr(stream, "line_buffering", True)
     )

@@ -128,6 +128,8 @@ class Stages:
                     inbox.put(None)
                 for thread in stage if not self._abandoned else ():
                     thread.join()
+            for prepared in list(self.filling.values()) if not self._abandoned else ():  # whose stage has ended
+                self._let_go(prepared)
 
     def _thread(self, work: Callable[[], None], name: str) -> threading.Thread:
         def guarded() -> None:

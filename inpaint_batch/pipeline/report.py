@@ -174,7 +174,7 @@ def _shown(result: LedgerEntry, output: Path | str, target: Path, max_image_byte
         place, link = joined(output, result.output), ""
     else:
         path = (output / result.output).absolute()
-        place, link = str(path), quote(Path(os.path.relpath(path, target.absolute().parent)).as_posix())
+        place, link = str(path), quote(os.fsencode(Path(os.path.relpath(path, target.absolute().parent)).as_posix()))
     try:
         pictures: Comparison | str = _compared(result, place, max_image_bytes)
     except RowError as error:

@@ -73,7 +73,8 @@ class Failures:
             for cells, code, message in self._sorted():
                 if not absolute:
                     cells |= {name: relative(cells[name]) for name in LOCATION_COLUMNS if cells.get(name)}
-                writer.writerow([*(cells.get(column, "") for column in columns), code, message])
+                told = message.encode("utf-8", "backslashreplace").decode()  # a name in it may be no UTF-8
+                writer.writerow([*(cells.get(column, "") for column in columns), code, told])
 
     def close(self) -> None:
         """Let go of the file."""

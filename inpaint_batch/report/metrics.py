@@ -75,7 +75,7 @@ class MetricsProgress(Progress):
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """See `Progress.start`."""
         self._num_rows = num_rows
-        self._about = {name: str(value) for name, value in about.items()}
+        self._about = {name: str(value).encode("utf-8", "backslashreplace").decode() for name, value in about.items()}
         self._inner.start(num_rows, about)
         self._write()
 

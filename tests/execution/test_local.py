@@ -140,6 +140,21 @@ def test_a_run_level_error_ends_it_and_leaves_nothing_behind(rows, tmp_path):
     ]
 
 
+def test_a_run_level_error_frees_what_rows_on_their_way_hold(gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(early_copy, "WORTHWHILE_BYTES", 1)
+    (tmp_path / "out").mkdir()
+    for number in range(4):
+        gallery.add(f"{number}.tif")
+    executor = LocalExecutor(
+        Runner(lambda image: EngineError("the device is gone")), TilingConfig(), workers=2, max_image_bytes=1 << 30
+    )
+    with pytest.raises(EngineError, match="device is gone"):
+        list(executor.run(tasks(gallery, tmp_path / "out"), lambda: False))
+    assert not executor.filling()
+    assert early_copy._room.acquire(blocking=False)
+    early_copy._room.release()
+
+
 def test_a_caller_that_leaves_ends_it_too(rows, tmp_path):
     executor = LocalExecutor(Runner(), TilingConfig(), workers=2, max_image_bytes=1 << 30)
     outcomes = executor.run(tasks(rows, tmp_path / "out"), lambda: False)
