@@ -139,10 +139,12 @@ def _is_export_of(fp32: Path, weights: Path) -> bool:
 
 
 def split(tiles: list[RealTile]) -> tuple[list[RealTile], list[RealTile]]:
-    """Two thirds of the rows to calibrate with, every third row to judge by; no row is in both, unless there is
-    only one."""
-    learned = [tile for tile in tiles if tile.row % 3 != 2]
-    judged = [tile for tile in tiles if tile.row % 3 == 2]
+    """Two thirds of the rows that gave tiles to calibrate with, every third one, or of two the last, to judge by; no
+    row is in both, unless there is only one."""
+    rows = sorted({tile.row for tile in tiles})
+    held_out = rows[2::3] or rows[1:]
+    learned = [tile for tile in tiles if tile.row not in held_out]
+    judged = [tile for tile in tiles if tile.row in held_out]
     return learned, judged or learned
 
 

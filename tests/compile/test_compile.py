@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import pytest
 import torch
 from small_networks import SMALL
 
-from inpaint_batch.compile.build import build_onnx
+from inpaint_batch.compile.build import build_onnx, split
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
 from inpaint_batch.compile.gate import ROUNDING, GateRow, hole_psnr, judge, measure, table
 from inpaint_batch.compile.quantise import FLOAT_LAYERS, quantisable_convolutions, quantise
@@ -108,6 +109,23 @@ def test_one_image_may_give_tiles_with_several_masks(manifest: Path) -> None:
     assert {tile.row for tile in tiles} == {0, 1}
     with pytest.raises(UsageError, match="is no manifest"):
         collect_tiles(manifest.parent, IdentityEngine(), 10)
+
+
+@pytest.mark.parametrize(
+    ("rows", "learned", "judged"),
+    [
+        ((0, 1, 2, 3, 4, 5), {0, 1, 3, 4}, {2, 5}),
+        ((0, 0, 1), {0}, {1}),
+        ((2, 2), {2}, {2}),  # what stands before it gave no tiles
+        ((1, 4, 5, 5), {1, 4}, {5}),
+    ],
+)
+def test_no_row_is_both_calibrated_with_and_judged_by(
+    manifest: Path, rows: tuple[int, ...], learned: set[int], judged: set[int]
+) -> None:
+    (tile,) = collect_tiles(manifest, IdentityEngine(), 1)
+    parts = split([replace(tile, row=row) for row in rows])
+    assert [{tile.row for tile in part} for part in parts] == [learned, judged]
 
 
 def test_images_masks_and_truths_may_lie_in_a_store(manifest: Path, tmp_path: Path) -> None:
