@@ -119,6 +119,8 @@ class DamageLibrary:
             decoded = read_picture(path, cv2.IMREAD_UNCHANGED)
             if decoded is None:
                 raise ConfigError(f"damage element {path} cannot be read as PNG")
+            if decoded.dtype == np.uint16:
+                decoded = (decoded >> 8).astype(np.uint8)
             covered = _covered(decoded)
             rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
             if rows.size:  # keep the tight box: most elements are small in a large transparent square

@@ -18,10 +18,10 @@ Area = tuple[float, float]
 
 
 def hidden_cells(rng: np.random.Generator, side: int, area: Area) -> BoolArray:
-    """(side, side): a share of its squares of CELL_PX is true, as many as `area` says, rounded."""
+    """(side, side): a share of its squares of CELL_PX is true, rounded from what `area` says; neither none nor all."""
     num_across = -(-side // CELL_PX)
     cells = np.zeros(num_across**2, bool)
-    cells[: round(rng.uniform(*area) * cells.size)] = True
+    cells[: min(max(1, round(rng.uniform(*area) * cells.size)), cells.size - 1)] = True
     rng.shuffle(cells)
     whole = np.kron(cells.reshape(num_across, num_across), np.ones((CELL_PX, CELL_PX), bool))
     return np.asarray(whole[:side, :side])
@@ -48,6 +48,8 @@ class HoleMaker:
         kind = int(rng.choice(len(self.shares), p=self.shares / self.shares.sum()))
         if kind != MIXTURES:
             return self._one(rng, side, kind, area)
+        if area is not None:  # it is of the two together
+            area = (area[0] / 2, area[1] / 2)
         first, second = rng.choice(self.mixed, 2)
         mixed = self._one(rng, side, int(first), area) | self._one(rng, side, int(second), area)
         return mixed if not mixed.all() else self._one(rng, side, STROKES, area)

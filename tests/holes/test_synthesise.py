@@ -81,6 +81,14 @@ def test_an_element_is_its_alpha_where_that_has_a_shape_and_else_what_is_bright(
         assert DamageLibrary(tmp_path)._element(index).shape == (10, 4)
 
 
+def test_an_element_of_sixteen_bits_is_the_same_as_of_eight(tmp_path: Path) -> None:
+    faint = np.full((20, 20, 4), 0x2000, np.uint16)  # an eighth of white, and as transparent: no damage
+    faint[5:15, 8:12] = 0xFFFF
+    for index, samples in enumerate((faint, faint[..., 0], (faint >> 8).astype(np.uint8))):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), samples)
+        assert DamageLibrary(tmp_path)._element(index).shape == (10, 4)
+
+
 def test_same_seed_same_hole(library: DamageLibrary) -> None:
     for draw in (stroke_hole, box_hole, library.hole):
         assert np.array_equal(draw(np.random.default_rng(5), 64, 64), draw(np.random.default_rng(5), 64, 64))

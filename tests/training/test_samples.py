@@ -86,6 +86,20 @@ def test_a_curriculum_makes_holes_grow(photographs: Path) -> None:
     assert min(crops.batch(step).hole.mean() for step in range(4, 8)) > 0.25
 
 
+def test_a_curriculum_speaks_of_both_kinds_of_a_mixture_together() -> None:
+    maker = HoleMaker(replace(CONFIG, hole_shares=(0.0, 0.0, 0.0, 1.0)), None)
+    covered = [maker.draw(np.random.default_rng(seed), 128, (0.10, 0.20)).mean() for seed in range(40)]
+    assert max(covered) <= 0.20
+    assert 0.10 < np.mean(covered) < 0.20
+    assert np.mean([maker.draw(np.random.default_rng(seed), 128).mean() for seed in range(40)]) > 0.20
+
+
+@pytest.mark.parametrize(("area", "covered"), [((0.001, 0.002), 1 / 16), ((0.998, 0.999), 15 / 16)])
+def test_something_is_hidden_and_something_is_not(area: tuple[float, float], covered: float) -> None:
+    maker = HoleMaker(replace(CONFIG, pretrain=True, pretrain_area=area), None)
+    assert maker.draw(np.random.default_rng(0), 64).mean() == covered
+
+
 @pytest.mark.parametrize("kind", range(7))
 def test_each_kind_of_hole_can_be_drawn_alone(kind: int) -> None:
     shares = tuple(float(index == kind) for index in range(kind + 1))
