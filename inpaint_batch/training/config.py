@@ -122,8 +122,8 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        if len(self.sides_px) != len(self.side_shares):
-            raise ConfigError("sides_px and side_shares must have the same length")
+        if not self.sides_px or len(self.sides_px) != len(self.side_shares):
+            raise ConfigError("sides_px and side_shares must have the same length, and not be empty")
         if any(side % MULTIPLE_OF_PX or side <= 0 for side in self.sides_px):
             raise ConfigError(f"sides_px must be positive multiples of {MULTIPLE_OF_PX}, not {self.sides_px}")
         larger = [side for side in self.sides_px if side > min(self.sides_px)]
@@ -136,7 +136,7 @@ class TrainConfig:
             raise ConfigError(f"hole_shares must be one to seven fractions, not {self.hole_shares}")
         for name in ("side_shares", "hole_shares"):
             shares = getattr(self, name)
-            if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # nor NaN
                 raise ConfigError(f"{name} must be fractions that sum to 1, not {shares}")
         areas = (self.stroke_area, self.box_area, self.damage_area, self.shape_area, self.pretrain_area)
         for low, high in (*areas, *self.curriculum):
@@ -149,6 +149,8 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "weight_decay", "learning_rate", "discriminator_learning_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be finite and not negative, not {getattr(self, name)}")
+        if self.seed >= 1 << 63:
+            raise ConfigError(f"seed must be below 2**63, not {self.seed}")
         for name in ("gradient_clip", "charbonnier_epsilon"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -192,14 +194,23 @@ def _from_older_versions(values: dict[str, Any]) -> dict[str, Any]:
 def load_train_config(path: Path, defaults: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a TOML file of TrainConfig fields, with tables `[model]` and `[losses]`.
 
-    `defaults` stand in for fields that the file leaves out. Raises ConfigError for what cannot be read, is unknown or
-    out of range.
+    `defaults` stand in for fields that the file, or a table in it, leaves out. Raises ConfigError for what cannot be
+    read, is unknown or out of range.
     """
     values = read_toml(path)
     try:
-        return TrainConfig.from_dict({**(defaults or {}), **values})
+        return TrainConfig.from_dict(_over(defaults or {}, _from_older_versions(values)))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, and of `defaults` what they leave out, in tables too."""
+    merged = {**defaults, **values}
+    for name, table in values.items():
+        if isinstance(table, dict) and isinstance(defaults.get(name), dict):
+            merged[name] = {**defaults[name], **table}
+    return merged
 
 
 def read_toml(path: Path) -> dict[str, Any]:

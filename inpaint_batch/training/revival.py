@@ -21,7 +21,8 @@ from inpaint_batch.training.validation import ValidationSet, mean_hole_psnr
 def revive(generator: DcfGenerator, validation: ValidationSet, seed: int) -> int:
     """Draw the hidden channels of residual blocks anew that are zero on all of `validation`; returns how many.
 
-    Each gets weights as large as those of the block's living channels usually are, by their norm, and no bias.
+    Each gets weights as large as those of the block's living channels usually are, by their norm, and no bias. Blocks
+    that the network does not use, as a masked autoencoder those of its stages, stay as they are.
     """
     generator.eval()
     with Activity(generator) as activity:
@@ -30,8 +31,9 @@ def revive(generator: DcfGenerator, validation: ValidationSet, seed: int) -> int
     random = torch.Generator().manual_seed(seed)
     num_revived = 0
     for name, block in generator.named_modules():
-        if isinstance(block, ResidualBlock):
-            is_dead = activity.greatest[f"{name}.relu 1"] < DEAD_BELOW
+        greatest = activity.greatest.get(f"{name}.relu 1")
+        if isinstance(block, ResidualBlock) and greatest is not None:
+            is_dead = greatest < DEAD_BELOW
             if is_dead.any():
                 _begin_anew(block, is_dead, random)
                 num_revived += int(is_dead.sum())

@@ -38,22 +38,21 @@ def settings_of_run(
     steps: int | None = None,
     seed: int | None = None,
 ) -> TrainConfig:
-    """`steps` and `seed`, where given, over `file`, or over the run's own settings (`resume`), or over defaults.
+    """`steps` and `seed`, where given, over `file`, over the run's own settings (`resume`) or over defaults.
 
-    The defaults are those of FEW_SHOT where `few_shot` is set. A model to start from brings its sizes, unless `file`
-    names some. Raises ConfigError or EngineError for what cannot be read, and ConfigError for `few_shot` alone.
+    The defaults are those of FEW_SHOT where `few_shot` is set. What `file` leaves out stays as it was in a run that
+    goes on: it may have begun with a model or with flags that are not named again. A model to start from brings its
+    sizes, unless `file` names some. Raises ConfigError or EngineError for what cannot be read, and ConfigError for
+    `few_shot` alone.
     """
     if few_shot and not (init or resume):
         raise ConfigError("--few-shot adapts a model to a few photographs: name the model with --init")
     if resume:
         check_run(run, resume=True)
-    defaults = FEW_SHOT if few_shot else {}
-    if file is not None:
-        settings = load_train_config(file, defaults)
-    elif resume:
-        settings = TrainConfig.from_dict(load_checkpoint(run / LAST).config)
+        defaults = TrainConfig.from_dict(load_checkpoint(run / LAST).config).to_dict()
     else:
-        settings = TrainConfig.from_dict(defaults)
+        defaults = FEW_SHOT if few_shot else {}
+    settings = load_train_config(file, defaults) if file is not None else TrainConfig.from_dict(defaults)
     if pretrain:
         settings = replace(settings, pretrain=True)
     if init is not None and not (file is not None and "model" in read_toml(file)):

@@ -180,7 +180,7 @@ class TrainingState:
         save_checkpoint(path, checkpoint)
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint; the settings may differ in length and rate, not in the network."""
+        """Go on from a checkpoint; the settings may differ in length and rate, not in what is stored there."""
         checkpoint = load_checkpoint(path)
         config = TrainConfig.from_dict(checkpoint.config)
         if config.model != self.config.model:
@@ -189,6 +189,10 @@ class TrainingState:
             raise ConfigError(
                 f"{path} is a run {'with' if config.pretrain else 'without'} pretrain; start a new run with --init"
             )
+        same = ("optimizer", *(("discriminator_width",) if self.adversary and checkpoint.adversary else ()))
+        for name in same:
+            if (was := getattr(config, name)) != (wanted := getattr(self.config, name)):
+                raise ConfigError(f"{path} is a run with {name} {was}, not {wanted}; start a new run with --init")
         self.generator.load_state_dict(checkpoint.weights)
         self.average = {name: value.to(self.device.torch) for name, value in checkpoint.average.items()}
         restore_optimizers(self.optimizers, checkpoint.optimizer)

@@ -29,7 +29,7 @@ from inpaint_batch.training.device import Device
 from inpaint_batch.training.loss_scale import FIRST, LossScale
 from inpaint_batch.training.losses.weights import LossWeights
 from inpaint_batch.training.photographs import list_photographs
-from inpaint_batch.training.settings import settings_of_run
+from inpaint_batch.training.settings import FEW_SHOT, settings_of_run
 from inpaint_batch.training.state import TrainingState
 from inpaint_batch.training.team import Team
 from inpaint_batch.training.trainer import BEST, EXPORT, LAST, train
@@ -160,6 +160,30 @@ def test_settings_of_a_run_are_its_own_unless_others_are_given(photographs: Path
     assert settings_of_run(tmp_path, file, resume=True).steps == 3
 
 
+def test_a_run_that_goes_on_keeps_what_the_file_leaves_out(photographs: Path, tmp_path: Path) -> None:
+    """Its sizes came from a model, its gentle steps from a flag; --resume names neither, but the same file."""
+    train(replace(SHORT, steps=1), photographs, tmp_path / "first")
+    init = tmp_path / "first" / EXPORT
+    file = tmp_path / "mine.toml"
+    file.write_text("steps = 3\nnum_validation = 4\nvalidation_crops = 1\nsides_px = [64]\nside_shares = [1]\n")
+    began = settings_of_run(tmp_path / "run", file, init=init, few_shot=True)
+    assert (began.model, began.learning_rate) == (SHORT.model, FEW_SHOT["learning_rate"])
+    train(replace(began, steps=1, batch_size=2), photographs, tmp_path / "run", init=init)
+    assert settings_of_run(tmp_path / "run", file, resume=True) == replace(began, batch_size=2)
+    file.write_text("boundary_weight = 0.3\nbf16 = true\n[losses]\ncolour = 0.5\n")  # older names win as well
+    changed = settings_of_run(tmp_path / "run", file, resume=True)
+    losses = replace(began.losses, boundary=0.3, colour=0.5)
+    assert changed == replace(began, steps=1, batch_size=2, precision="bf16", losses=losses)
+
+
+def test_what_a_checkpoint_cannot_go_on_with_is_refused(photographs: Path, tmp_path: Path) -> None:
+    train(replace(ADVERSARIAL, steps=1), photographs, tmp_path)
+    for other in ({"optimizer": "adamw"}, {"discriminator_width": 2 * ADVERSARIAL.discriminator_width}):
+        with pytest.raises(ConfigError, match=f"is a run with {next(iter(other))} .*; start a new run with --init"):
+            train(replace(ADVERSARIAL, steps=2, **other), photographs, tmp_path, resume=True)
+    train(replace(SHORT, steps=2, discriminator_width=8), photographs, tmp_path, resume=True)
+
+
 def test_settings_of_older_checkpoints_are_understood() -> None:
     older = {"boundary_weight": 0.3, "bf16": True, "hole_shares": [0.4, 0.2, 0.25, 0.15]}
     config = TrainConfig.from_dict(older)
@@ -197,6 +221,10 @@ def test_settings_of_older_checkpoints_are_understood() -> None:
         ({"jpeg_share": 2.0}, "jpeg_share must lie in"),
         ({"max_samples": 0}, "max_samples"),
         ({"hole_shares": [0.1] * 8}, "one to seven"),
+        ({"sides_px": [], "side_shares": []}, "sides_px and side_shares must have the same length, and not be empty"),
+        ({"side_shares": [float("nan"), 0.5, 0.5]}, "side_shares must be fractions that sum to 1"),
+        ({"hole_shares": [0.5, float("nan")]}, "hole_shares must be fractions that sum to 1"),
+        ({"seed": 1 << 63}, r"seed must be below 2\*\*63"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(setting: dict[str, Any], words: str) -> None:

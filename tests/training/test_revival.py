@@ -11,13 +11,13 @@ import pytest
 import torch
 from small_training import CONFIG
 
-from inpaint_batch.models.checkpoint import save_generator
+from inpaint_batch.models.checkpoint import load_generator, save_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.layers.blocks import ResidualBlock
 from inpaint_batch.training.activity import Activity
 from inpaint_batch.training.photographs import split_photographs
 from inpaint_batch.training.revival import revive
-from inpaint_batch.training.trainer import train
+from inpaint_batch.training.trainer import EXPORT, train
 from inpaint_batch.training.validation import ValidationSet, fill
 
 BLOCK = "stages.1.refine"
@@ -73,6 +73,20 @@ def test_the_seed_says_what_is_drawn(validation: ValidationSet) -> None:
         drawn.append(generator.state_dict()[f"{BLOCK}.conv_in.weight"][KILLED])
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_an_encoder_that_is_taught_alone_is_revived_alone(photographs: Path, tmp_path: Path) -> None:
+    generator = network_with_dead_channels()
+    encoder = generator.get_submodule("encoder.1.0")
+    assert isinstance(encoder, ResidualBlock)
+    with torch.no_grad():
+        encoder.conv_in.bias[KILLED] = -100.0  # type: ignore[index]
+    save_generator(tmp_path / "dead.safetensors", generator, generator.state_dict())
+    config = replace(CONFIG, steps=1, pretrain=True, revive=True, learning_rate=0.0)
+    train(config, photographs, tmp_path / "run", init=tmp_path / "dead.safetensors")
+    after = load_generator(tmp_path / "run" / EXPORT).state_dict()
+    assert not after["encoder.1.0.conv_in.bias"][KILLED].any()
+    assert torch.equal(after[f"{BLOCK}.conv_in.bias"], generator.state_dict()[f"{BLOCK}.conv_in.bias"])
 
 
 def test_a_run_begins_with_them_alive(photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
