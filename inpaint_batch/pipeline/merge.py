@@ -45,8 +45,10 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
         ended = {shard: summary for shard, summary in summaries.items() if summary is not None}
         missing = [shard for shard in shards if shard not in ended]
         merged = _merged(ended, missing, *_gravest(ended, missing, state, place))
-        _write_list("failures", state, ended)
-        if merged["rows"]["left"] or (state / "left.csv").exists():
+        kept = set() if merged["exit_code"] in (0, errors.RowsFailedError.exit_code) else _manifests(shards, state)
+        if "failures.csv" not in kept:
+            _write_list("failures", state, ended)
+        if "left.csv" not in kept and (merged["rows"]["left"] or (state / "left.csv").exists()):
             _write_list("left", state, ended)
         with atomic_write(state / "summary.json") as temporary:
             temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
@@ -120,6 +122,12 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard], state: Pa
         failed = sum(part["rows"]["failed"] for part in ended.values())
         return code, f"rows failed: {failed}; reasons in {place}/{STATE_FOLDER}/failures.csv"
     return code, f"{_listed(codes[code])} ended with exit code {code}: {ended[codes[code][0]]['error']}"
+
+
+def _manifests(shards: list[Shard], state: Path) -> set[str]:
+    """Names of the lists that shards run over. Where not all ended, nothing else names the rows that are left."""
+    begun = (read_json(state / f"run{state_ending(shard)}.json") for shard in shards)
+    return {Path(about["manifest"]).name for about in begun if about is not None}
 
 
 def _listed(shards: list[Shard]) -> str:

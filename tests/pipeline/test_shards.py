@@ -56,6 +56,24 @@ def rows(gallery: Gallery) -> Gallery:
     return gallery
 
 
+def test_a_merge_before_all_shards_of_a_list_have_ended_leaves_the_list_to_them(gallery, tmp_path):
+    output, failures = tmp_path / "out", tmp_path / "out" / ".inpaint-batch" / "failures.csv"
+    for number in range(8):
+        gallery.add(f"{number}.png").rename(gallery.folder / f"{number}.away")
+    run(gallery.manifest(), output)
+    before = failures.read_text()
+    for number in range(8):
+        (gallery.folder / f"{number}.away").rename(gallery.folder / f"{number}.png")
+    done = run_shard(failures, output, "1/2", retry_failed=True)["rows"]["done"]
+    assert 0 < done < 8
+    with pytest.raises(StopRequestedError, match="shard 2/2 was never begun"):
+        merge_shards(output)
+    assert failures.read_text() == before
+    assert run_shard(failures, output, "2/2", retry_failed=True)["rows"]["done"] == 8 - done
+    assert merge_shards(output)["rows"]["done"] == 8
+    assert len(failures.read_text().splitlines()) == 1
+
+
 @given(st.text(), st.integers(1, 50))
 def test_every_row_belongs_to_exactly_one_part(row_id, count):
     assert sum(Shard(index, count).has(row_id) for index in range(1, count + 1)) == 1
