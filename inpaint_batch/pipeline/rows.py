@@ -221,8 +221,11 @@ class RowPlanner:
             why = {"done": "missing", "failed": "failed"}.get(known.status, "")
         if by_content != self._config.content_hash:
             key = row_key(row, config, self._config.tiling, self._engine, by_content=self._config.content_hash)
-        is_there = known is not None and self._names.exists(claimed[0])
-        facts = self._facts_for(claimed[0]) if known is not None else self._facts
+        is_there = self._names.exists(claimed[0])
+        # Also by another id than now, or before --fresh.
+        had_one = known is not None or (is_there and self._ledger.owns(claimed[0], location(row.image)))
+        facts = self._facts_for(claimed[0]) if had_one else self._facts
+        is_there = is_there and had_one
         return RowTask(row, config, key, *claimed, facts, self._config.store, why=why, is_there=is_there)
 
     def _facts_for(self, output: str) -> RunFacts:

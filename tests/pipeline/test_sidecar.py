@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gallery import Gallery, run
+from gallery import Gallery, noise, run
 from PIL import Image
 
 from inpaint_batch.execution import prepared, sidecar, write
@@ -118,6 +118,18 @@ def test_what_stands_beside_an_earlier_result_is_made_anew_without_the_flag(
     assert sha256(output / "a.png") in beside.read_text()
     assert before not in beside.read_text()
     assert sorted(path.name for path in output.glob("*.png*")) == ["a.png", beside.name, "b.png"]
+
+
+@pytest.mark.parametrize("change", ["fresh", "id"])
+def test_it_is_made_anew_too_where_the_row_is_not_known(gallery: Gallery, tmp_path: Path, change: str) -> None:
+    gallery.add("a.png")
+    output = tmp_path / "out"
+    run(gallery.manifest(), output, sidecar=True)
+    Image.fromarray(noise(7, 72, "RGB")).save(gallery.folder / "a.png")
+    if change == "id":
+        gallery.rows[0]["id"] = "shelf 7"
+    assert run(gallery.manifest(), output, fresh=change == "fresh")["rows"]["done"] == 1
+    assert read(output / "a.png")["result"]["sha256"] == sha256(output / "a.png")
 
 
 def test_a_result_never_stands_without_it(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
