@@ -13,7 +13,7 @@ import numpy as np
 
 from inpaint_batch.compile.quantise import Feed
 from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig, TilingConfig
-from inpaint_batch.errors import ManifestError, RowError
+from inpaint_batch.errors import FailureCode, ManifestError, RowError
 from inpaint_batch.execution.prepare import mask_of
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
@@ -92,6 +92,9 @@ def _tiles_in(files: RowFiles, ordinal: int, engine: Engine, tiling: TilingConfi
     source = open_image(files.bring_image(), max_bytes=DEFAULT_MAX_IMAGE_BYTES, page=config.page or None)
     brought = files.bring_truth()
     truth = open_image(brought, max_bytes=DEFAULT_MAX_IMAGE_BYTES) if brought else None
+    if truth is not None and truth.header.box != source.header.box:
+        ours, theirs = (f"{each.header.width_px} × {each.header.height_px} px" for each in (source, truth))
+        raise RowError(FailureCode.SIZE, f"the image is {ours}, its truth {theirs}; give the truth at the same size")
     mask = mask_of(files, source, DEFAULT_MAX_IMAGE_BYTES)
     holes = hole_map(mask.grey, mask.orientation, source.header, config)
 

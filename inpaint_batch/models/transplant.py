@@ -9,6 +9,8 @@ from torch import Tensor
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.spec import DcfSpec
 
+DEEPEST = "encoder.3."
+"""Beginning of the names of the blocks at 1/16."""
 _STAGE = re.compile(r"stages\.(\d+)\.")
 
 
@@ -24,8 +26,8 @@ def fitting_weights(source: DcfGenerator, target: DcfGenerator) -> dict[str, Ten
     theirs, fitting = source.state_dict(), {}
     for name, value in target.state_dict().items():
         place = _STAGE.sub(lambda found: f"stages.{int(found[1]) + ahead}.", name, count=1)
-        if place not in theirs:
-            continue
+        if place not in theirs or (name.startswith(DEEPEST) and source.spec.bottleneck != target.spec.bottleneck):
+            continue  # other kinds of blocks have layers of the same name
         old = theirs[place]
         if old.shape == value.shape:
             fitting[name] = old
@@ -42,7 +44,7 @@ def _can_widen(name: str, source: DcfSpec, target: DcfSpec) -> bool:
     """
     if name.startswith("match."):
         return source.key_channels == target.key_channels
-    return target.bottleneck == "conv" or not name.startswith("encoder.3.")
+    return target.bottleneck == "conv" or not name.startswith(DEEPEST)
 
 
 def _widened(old: Tensor, fresh: Tensor) -> Tensor:

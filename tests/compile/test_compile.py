@@ -145,6 +145,20 @@ def test_images_masks_and_truths_may_lie_in_a_store(manifest: Path, tmp_path: Pa
         np.testing.assert_array_equal(one.truth, other.truth)
 
 
+def test_a_truth_of_another_size_judges_nothing(manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would count as black where it ends."""
+    small = cv2.imread(str(manifest.parent / "truth1.png"))
+    assert small is not None
+    cv2.imwrite(str(manifest.parent / "small.png"), small[:-3])
+    (manifest.parent / "two.csv").write_text(
+        "image,mask,truth\nimage1.png,mask1.png,small.png\nimage1.png,mask1.png,truth1.png\n"
+    )
+    tiles = collect_tiles(manifest.parent / "two.csv", IdentityEngine(), 10)
+    assert {tile.row for tile in tiles} == {0}
+    assert "line 2 skipped: the image is" in caplog.text
+    assert "give the truth at the same size" in caplog.text
+
+
 def test_a_manifest_without_a_readable_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image,mask\ngone.png,gone.png\n")
     with pytest.raises(ManifestError, match="not one row"):

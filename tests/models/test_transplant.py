@@ -77,6 +77,18 @@ def test_layers_that_would_compute_something_else_with_more_channels_begin_anew(
     assert anew(SPEC, width=16) == set()
 
 
+@pytest.mark.parametrize(("old", "new"), [("transformer", "wavelet"), ("wavelet", "transformer")])
+def test_blocks_of_another_kind_begin_as_the_identity(old: str, new: str) -> None:
+    """Both have two 1×1 convolutions of the same names and shapes."""
+    target = DcfGenerator(replace(SPEC, bottleneck=new))
+    fitting = fitting_weights(random_generator(replace(SPEC, bottleneck=old)), target)
+    target.load_state_dict(target.state_dict() | fitting)
+    features = torch.rand(1, SPEC.widths[-1], 4, 4)
+    with torch.no_grad():
+        assert torch.equal(target.encoder[3](features), features)
+    assert "encoder.2.0.conv_in.weight" in fitting
+
+
 def test_stages_are_matched_by_resolution() -> None:
     """Of two stages the first, at 1/4, is the second of three."""
     source = random_generator(SPEC)
