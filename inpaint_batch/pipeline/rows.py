@@ -140,7 +140,7 @@ class OutputNames:
             return name, destination
         try:
             resolved = resolve_conflict(
-                Path(destination), self._config.on_conflict, taken=lambda path: self._is_taken(path, name)
+                Path(destination), self._config.on_conflict, taken=lambda path: self._is_taken(path, name, row)
             )
         except RowError as error:
             raise self._outputs.shown(error) from None
@@ -152,9 +152,13 @@ class OutputNames:
         """Whether nobody had it before."""
         return self._taken.add(self._outputs.key(name))
 
-    def _is_taken(self, path: Path, wanted: str) -> bool:
+    def _is_taken(self, path: Path, wanted: str, row: Row) -> bool:
         name = path.relative_to(self._config.output).as_posix()
-        return name == wanted or self._outputs.is_taken(name) or not self._take(name)
+        if name == wanted:
+            return True
+        # With --fresh no row is known by the name that a conflict gave it, so the first that asks for it has it.
+        is_ours = self._config.fresh and self._owns(name, location(row.image))
+        return (self._outputs.is_taken(name) and not is_ours) or not self._take(name)
 
 
 class RowPlanner:

@@ -336,6 +336,24 @@ def test_foreign_files_in_the_output(gallery, tmp_path, policy, exit_code, files
         assert (summary["exit_code"], summary["rows"]["redone"]) == (0, {"failed": 1})
 
 
+def test_fresh_keeps_the_names_that_conflicts_gave(gallery, tmp_path):
+    """Each such run left a set of results more beside those of the last."""
+    gallery.add("a.png")
+    gallery.add_row("a.png", "a.png.mask.png", id="again", output="b.png")
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("a.png", "b.png"):
+        (output / name).write_bytes(b"somebody's")
+    for fresh in (False, True, True):
+        assert run(gallery.manifest(), output, on_conflict="suffix", fresh=fresh)["rows"]["done"] == 2
+        assert set(tree(output)) == {"a-1.png", "a.png", "b-1.png", "b.png"}
+    assert (output / "a.png").read_bytes() == b"somebody's"
+    (output / "a-1.png").unlink()
+    (output / "a-2.png").write_bytes(b"somebody's")
+    assert run(gallery.manifest(), output, on_conflict="suffix", fresh=True)["rows"]["done"] == 2
+    assert (output / "a-2.png").read_bytes() == b"somebody's"
+
+
 def test_another_manifest_does_not_replace_results_of_the_first(gallery, tmp_path):
     gallery.add("a.png")
     output = tmp_path / "out"
