@@ -52,7 +52,7 @@ def stroke_hole(
             x, y = end_x, end_y
             if np.count_nonzero(canvas) >= target:
                 break
-        if np.count_nonzero(canvas) > area[1] * canvas.size and before.any():
+        if np.count_nonzero(canvas) > area[1] * canvas.size:
             canvas = before  # this stroke took too much: draw another one
         if np.count_nonzero(canvas) >= min(target, area[1] * canvas.size):
             break

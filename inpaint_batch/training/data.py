@@ -28,6 +28,8 @@ REFERENCE_SIDE_PX = 128
 PREFETCH_STEPS = 4
 MAX_REPLACEMENTS = 16
 """Unusable photographs in a row before a batch gives up."""
+MAX_ELONGATION = 8
+"""Of a photograph that is enlarged, longer side over shorter: a strip of 1 × 5000 px would take 4 GB at 256 px."""
 MAX_TRIES = 8
 """Crops of one damaged photograph before it is given up for this sample."""
 
@@ -125,6 +127,9 @@ def random_crop(rng: np.random.Generator, photograph: FloatArray, side: int, con
     photographs are enlarged to fit."""
     height, width = photograph.shape[:2]
     scale = _scale(rng, side / min(height, width), config)
+    if scale > 1:
+        photograph = _shortened(rng, photograph)
+        height, width = photograph.shape[:2]
     if scale != 1:
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -137,6 +142,16 @@ def random_crop(rng: np.random.Generator, photograph: FloatArray, side: int, con
     if rng.random() < 0.05:  # archives are full of grey photographs
         crop = np.repeat(crop.mean(axis=2, keepdims=True), 3, axis=2)
     return np.clip(crop, 0.0, 1.0).astype(np.float32)
+
+
+def _shortened(rng: np.random.Generator, photograph: FloatArray) -> FloatArray:
+    """A random part of it that is at most MAX_ELONGATION times as long as wide."""
+    height, width = photograph.shape[:2]
+    longest = MAX_ELONGATION * min(height, width)
+    if max(height, width) <= longest:
+        return photograph
+    first = int(rng.integers(max(height, width) - longest + 1))
+    return photograph[first : first + longest] if height > width else photograph[:, first : first + longest]
 
 
 def _scale(rng: np.random.Generator, fit: float, config: TrainConfig) -> float:

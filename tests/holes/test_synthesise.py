@@ -35,6 +35,13 @@ def test_strokes_stay_within_their_range(seed: int, height: int, width: int) -> 
     assert 0.04 <= hole.mean() <= 0.25
 
 
+@pytest.mark.parametrize("area", [(0.005, 0.01), (0.02, 0.05), (0.05, 0.10)])
+def test_the_first_stroke_stays_within_a_small_range_too(area: tuple[float, float]) -> None:
+    shares = [stroke_hole(np.random.default_rng(seed), 64, 64, area).mean() for seed in range(40)]
+    assert area[0] <= min(shares)
+    assert max(shares) <= area[1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000))
 def test_boxes_reach_their_share(seed: int) -> None:

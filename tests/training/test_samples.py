@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from small_training import CONFIG
@@ -74,6 +75,23 @@ def test_a_native_crop_has_the_samples_of_the_photograph() -> None:
     assert not any(sample.tobytes() in places for sample in shrunk.reshape(-1, 3))
     small = random_crop(np.random.default_rng(0), photograph[:48, :48], 64, native)
     assert small.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 2, 3)])
+def test_a_strip_is_cut_before_it_is_enlarged(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = cv2.resize
+
+    def resize(image: np.ndarray, size: tuple[int, int], **options: Any) -> np.ndarray:
+        sizes.append(size)
+        return real(image[:64, :64], size, **options) if max(size) > 1000 else real(image, size, **options)
+
+    monkeypatch.setattr(cv2, "resize", resize)
+    photograph = np.random.default_rng(0).random(shape, np.float32)
+    crops = [random_crop(np.random.default_rng(seed), photograph, 64, CONFIG) for seed in range(3)]
+    assert {crop.shape for crop in crops} == {(64, 64, 3)}
+    assert max(map(max, sizes)) <= 8 * 64
+    assert not np.array_equal(crops[0], crops[1])
 
 
 def test_a_curriculum_makes_holes_grow(photographs: Path) -> None:
