@@ -41,7 +41,8 @@ def gain(ours: Sequence[FillMetrics], others: Sequence[FillMetrics]) -> Gain:
     """The paired difference of `hole_psnr_db`. Raises ValueError where the two do not have the same images."""
     if len(ours) != len(others):
         raise ValueError(f"{len(ours)} and {len(others)} images cannot be paired")
-    differences = np.array([a.hole_psnr_db - b.hole_psnr_db for a, b in zip(ours, others, strict=True)])
+    pairs = [(a.hole_psnr_db, b.hole_psnr_db) for a, b in zip(ours, others, strict=True)]
+    differences = np.array([a - b if a != b else 0.0 for a, b in pairs])  # both may be infinite
     spread = float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
     return Gain(float(differences.mean()), spread / math.sqrt(len(differences)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -25,15 +25,15 @@ class Photograph:
     """An image file, whole or with damage that is known."""
 
     path: Path
-    row: Row | None = None
-    """Of a manifest, with a mask of what is damaged in the image and must not be learned; None: nothing is."""
+    rows: tuple[Row, ...] = ()
+    """Of a manifest, each with a mask of what is damaged in the image and must not be learned; none: nothing is."""
 
 
 def list_photographs(data: Path) -> list[Photograph]:
     """All photographs of a folder and its subfolders, or of a manifest, in the order of a hash of their names.
 
     So sources are mixed, and the order does not depend on where the data lies. Of a manifest's row the `truth` is
-    taken, or else the image without what its mask covers; of several rows with one such file, the first.
+    taken, or else the image without what its mask covers; of several rows with one such file, without what any covers.
     """
     if data.is_dir():
         paths = (p for p in data.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
@@ -75,11 +75,11 @@ def read_rgb(photograph: Photograph) -> FloatArray:
 
     Raises RowError where the image cannot be decoded, or its mask cannot be used.
     """
-    if photograph.row is None:
+    if not photograph.rows:
         return _whole(photograph.path)
     from inpaint_batch.training.undamaged import undamaged  # reads as a run does, with all libraries that takes
 
-    return undamaged(photograph.row)
+    return undamaged(photograph.rows)
 
 
 def _whole(path: Path) -> FloatArray:
@@ -92,7 +92,7 @@ def _whole(path: Path) -> FloatArray:
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:
     found: dict[str, Photograph] = {}
-    seen: set[tuple[Path, str]] = set()
+    names: dict[tuple[Path, str], str] = {}
     for row in read_examples(path):
         if isinstance(row, RowProblem):
             raise ConfigError(f"line {row.line} of {path} cannot be used: {row.error.message}")
@@ -102,10 +102,12 @@ def _in_manifest(path: Path) -> dict[str, Photograph]:
                     f"line {row.line} of {path}: {location} lies in a store, and training reads every file many times; "
                     "copy them to this machine first"
                 )
-        photograph = Photograph(Path(row.truth)) if row.truth else Photograph(Path(row.image), row)
-        picture = (photograph.path, photograph.row.options.get("page", "0") if photograph.row else "")
-        if picture in seen:  # with another mask; twice, it could be learned and held out at once
+        photograph = Photograph(Path(row.truth)) if row.truth else Photograph(Path(row.image), (row,))
+        picture = (photograph.path, row.options.get("page", "0") if photograph.rows else "")
+        if picture in names:  # with another mask; twice, it could be learned and held out at once
+            known = found[names[picture]]
+            found[names[picture]] = replace(known, rows=known.rows + photograph.rows)
             continue
-        seen.add(picture)
-        found[row.id if row.id not in found else f"{row.id}\0{picture}"] = photograph
+        names[picture] = name = row.id if row.id not in found else f"{row.id}\0{picture}"
+        found[name] = photograph
     return found

@@ -29,6 +29,11 @@ def test_gain_is_paired() -> None:
         gain([fill(1)], [])
 
 
+def test_a_fill_that_both_have_without_a_fault_gains_nothing() -> None:
+    advantage = gain([fill(math.inf), fill(32)], [fill(math.inf), fill(30)])
+    assert (advantage.mean_db, advantage.standard_error_db) == pytest.approx((1.0, 1.0))
+
+
 def test_the_table_compares_with_the_best_of_the_others() -> None:
     results = {"boxes": {"weak": [fill(18), fill(18)], "strong": [fill(19), fill(21)], "ours": [fill(20), fill(23)]}}
     assert best_other(results["boxes"], "ours") == "strong"

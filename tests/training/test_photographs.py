@@ -82,7 +82,7 @@ def test_no_damage_is_ever_learned(manifest: Path) -> None:
 def test_the_truth_is_learned_whole_where_there_is_one(manifest: Path, photographs: Path) -> None:
     truth = list_photographs(photographs)[0].path
     manifest.write_text(f"image,mask,truth\none.png,one.mask.png,{truth}\nthree.png,three.mask.png,\n")
-    by_row = {photograph.row is None: photograph.path for photograph in list_photographs(manifest)}
+    by_row = {not photograph.rows: photograph.path for photograph in list_photographs(manifest)}
     assert by_row == {True: truth, False: manifest.parent / "three.png"}
 
 
@@ -133,8 +133,25 @@ def test_one_photograph_counts_once_and_two_of_one_name_twice(tmp_path: Path, ph
     rows += ["/one/x.png,m2.png,", "/two/x.png,m3.png,", "/two/x.png,m4.png,"]
     path = tmp_path / "manifest.csv"
     path.write_text("\n".join(["image,mask,truth", *rows]) + "\n")
-    found = {(photograph.path, photograph.row and photograph.row.line) for photograph in list_photographs(path)}
-    assert found == {(truth, None), (Path("/one/x.png"), 4), (Path("/two/x.png"), 5)}
+    found = {(each.path, tuple(row.line for row in each.rows)) for each in list_photographs(path)}
+    assert found == {(truth, ()), (Path("/one/x.png"), (4,)), (Path("/two/x.png"), (5, 6))}
+
+
+def test_what_any_mask_of_a_photograph_covers_is_not_learned(tmp_path: Path) -> None:
+    """A run fills scratches by one row and dust by another."""
+    damaged_photograph(tmp_path, "one")
+    other = np.zeros((400, 400), np.uint8)
+    other[-60:, -50:] = 255
+    cv2.imwrite(str(tmp_path / "other.png"), 255 - other)
+    (tmp_path / "m.csv").write_text("image,mask,mask_polarity\none.png,one.mask.png,\none.png,other.png,black\n")
+    (photograph,) = list_photographs(tmp_path / "m.csv")
+    missing = np.isnan(read_rgb(photograph)).all(axis=2)
+    assert missing[:40, :40].all()
+    assert missing[-60:, -50:].all()
+    assert not missing[100:300, 100:300].any()
+    (tmp_path / "other.png").unlink()
+    with pytest.raises(RowError, match="does not exist"):
+        read_rgb(photograph)
 
 
 def test_files_in_a_store_are_refused_by_line(manifest: Path) -> None:
