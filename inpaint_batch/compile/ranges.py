@@ -19,7 +19,7 @@ from onnx import helper
 
 TAIL_PERCENT = 0.01
 """Share of the values, on each side, that counts as tail."""
-TOWARDS_EXTREME = 0.4
+TOWARDS_EXTREME = 0.43
 """How much of the way from the tail to the extreme."""
 SAMPLES_PER_BATCH = 2048
 """Values of each tensor that are looked at for the tail; evenly spread, so that the same tiles give the same ranges."""

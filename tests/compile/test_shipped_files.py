@@ -21,6 +21,7 @@ from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.runtime.store import default_folder, find_model
+from inpaint_batch.training.config import load_train_config
 
 PHOTOGRAPHS = ("astronaut.jpg", "coffee.png", "chelsea.tif", "rocket.webp")
 DEMO = Path(__file__).parents[2] / "manifests" / "demo"
@@ -103,3 +104,8 @@ def test_an_image_comes_out_the_same_whatever_it_shares_batches_with(
     alone = tmp_path / "alone"
     run(gallery.manifest("one.csv"), alone, engine="onnxruntime", passes=1)
     assert tree(alone) == {"3.png": tree(together)["3.png"]}
+
+
+def test_the_settings_it_learned_with_are_of_its_sizes() -> None:
+    settings = load_train_config(default_folder() / "train.toml")
+    assert settings.model == load_generator(default_folder() / "dcf-base.safetensors").spec
