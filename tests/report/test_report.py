@@ -179,7 +179,8 @@ def test_a_thousand_failures_of_any_name_wait_on_the_disk(tmp_path: Path, monkey
     write_failures(tmp_path, rows[500:] + rows[:500])
     with (tmp_path / "failures.csv").open(errors="surrogateescape", newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["id"] for row in table] == names == [row["message"] for row in table]
+    assert [row["id"] for row in table] == names
+    assert [row["message"] for row in table] == [name.replace("\udce9", r"\udce9") for name in names]
     assert {row["page"] for row in table} == {"3"}
     assert (tmp_path / table[7]["image"]).resolve() == Path(f"/in/{names[7]}")
     assert [path.name for path in tmp_path.iterdir()] == ["failures.csv"]
