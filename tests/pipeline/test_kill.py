@@ -164,7 +164,7 @@ def test_handlers_are_put_back_if_nothing_was_asked():
 def test_a_second_interrupt_ends_at_once(slow_rows, tmp_path):
     manifest, output = slow_rows.manifest(), tmp_path / "out"
     with start(manifest, output, FOR_EVER) as process:
-        wait_for(process, output, "started", 1)
+        wait_for(process, output, "started", 2)  # so the first is on its way, and no longer only about to be
         with pytest.raises(StorageError, match=f"process {process.pid}"):  # two runs in one folder
             run(manifest, output)
         until = time.monotonic() + PATIENCE_S
