@@ -26,6 +26,8 @@ import os
 from enum import StrEnum
 from typing import ClassVar
 
+from inpaint_batch.words import writable
+
 
 class FailureCode(StrEnum):
     """The closed vocabulary of row failures; stands in the ledger and in `failures.csv`."""
@@ -168,7 +170,7 @@ def trouble_with_a_file(error: BaseException) -> str:
     Nobody can foresee every folder that stands where a file is wanted; but the system says which one, and why.
     """
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
-        name = os.fsdecode(error.filename).encode("utf-8", "backslashreplace").decode()
+        name = writable(os.fsdecode(error.filename))
         return f"cannot use {name}: {error.strerror}; check this path and what lies there"
     if isinstance(error, RowError) and error.code is FailureCode.WRITE:
         return f"{error.message}; check this path and what lies there"

@@ -12,3 +12,8 @@ def first_line(error: BaseException) -> str:
     """What an error says first, since those of engines go on for a page; its kind where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def writable(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of a file's name that are none are written out, as in `caf\\udce9`."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -23,6 +23,7 @@ from inpaint_batch.imaging.json_stream import members, understood
 from inpaint_batch.imaging.mask_json import ForImage, canvas_of, paint_segmentation
 from inpaint_batch.imaging.runs import bad
 from inpaint_batch.storage.paths import composed
+from inpaint_batch.words import writable
 
 MAX_INDICES = 8
 """Files that are kept; the one that was not asked for longest goes first."""
@@ -170,7 +171,7 @@ def _again(error: RowError) -> RowError:
 
 def _text(value: Any) -> str:
     """As SQLite takes it, and equal names alike. Of ids, some programs write 17, others "17"."""
-    return composed(str(value)).encode("utf-8", "backslashreplace").decode()
+    return writable(composed(str(value)))
 
 
 def _ends(location: str) -> list[str]:

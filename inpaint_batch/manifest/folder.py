@@ -11,6 +11,7 @@ from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageErro
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import composed, output_problem
 from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, UNREAD_SUFFIXES, Row
+from inpaint_batch.words import writable
 
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".json", ".geojson", ".rle"}
 """A mask may also be text: polygons, or run lengths."""
@@ -72,7 +73,7 @@ def _row(image: Path, mask: Path) -> Generator[Row | RowProblem]:
 
 
 def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
-    shown, shown_image = (text.encode("utf-8", "backslashreplace").decode() for text in (output, image))
+    shown, shown_image = map(writable, (output, image))
     return RowProblem(line, shown, error, {"id": shown, "image": shown_image, "output": shown})
 
 

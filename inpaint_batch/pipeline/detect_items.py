@@ -15,6 +15,7 @@ from inpaint_batch.manifest.schema import RowProblem, row_config, to_cells
 from inpaint_batch.manifest.sources import STDIN
 from inpaint_batch.storage.outputs import FolderOutputs
 from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, Row
+from inpaint_batch.words import writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _checked(image: str, output: str) -> Item:
         check_name(output)
         check_text(image)
     except RowError as error:
-        return Item(image.encode("utf-8", "backslashreplace").decode(), "", error=error)
+        return Item(writable(image), "", error=error)
     return Item(image, output)
 
 

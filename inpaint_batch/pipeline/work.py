@@ -103,7 +103,7 @@ class Work:
             raise EngineError(f"{engine.name} does not take tiles of {unfit} px; take those out of tiling.buckets_px")
         if not self._stands(rows, engine):
             self._do_all(engine, executor, rows)
-        failures = f"{config.place}/{STATE_FOLDER}/failures{state_ending(config.part)}.csv"
+        failures = self._place_of("failures")
         if self._limit_reached():
             raise FailureLimitError(
                 f"{counted(self._tally.num_failed, 'row')} failed, more than --max-failures {config.max_failures}; "
@@ -151,7 +151,7 @@ class Work:
             if number := self._tally.num_left:
                 self._note(
                     f"rows left as they were, since their outputs exist and are not ours: {number}; they are listed in "
-                    f"{config.place}/{STATE_FOLDER}/left{state_ending(config.part)}.csv"
+                    f"{self._place_of('left')}"
                 )
             self._summary.num_batches = executor.num_batches
         finally:
@@ -164,10 +164,13 @@ class Work:
                     self._write_list(self._left, "left", rows)
 
     def _write_list(self, listed: Failures, name: str, rows: ManifestRows) -> None:
-        place = f"{self._config.place}/{STATE_FOLDER}/{name}{state_ending(self._config.part)}.csv"
-        if self._tally.num_rows < rows.num_rows and rows.are_of(place):
+        if self._tally.num_rows < rows.num_rows and rows.are_of(self._place_of(name)):
             return  # nothing else names the rows that are left: the next run shall find them there
         listed.write(self._config.part, absolute=self._remote is not None)
+
+    def _place_of(self, name: str) -> str:
+        """Where people find the list of that name."""
+        return f"{self._config.place}/{STATE_FOLDER}/{name}{state_ending(self._config.part)}.csv"
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()}, executor.filling)

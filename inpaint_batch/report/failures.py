@@ -23,6 +23,7 @@ from inpaint_batch.report.tally import FailedRow
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.paths import location
 from inpaint_batch.storage.uris import is_uri
+from inpaint_batch.words import writable
 
 MEMORY_BYTES = 1 << 20
 """Rows that take more than this wait in a file."""
@@ -73,8 +74,7 @@ class Failures:
             for cells, code, message in self._sorted():
                 if not absolute:
                     cells |= {name: relative(cells[name]) for name in LOCATION_COLUMNS if cells.get(name)}
-                told = message.encode("utf-8", "backslashreplace").decode()  # a name in it may be no UTF-8
-                writer.writerow([*(cells.get(column, "") for column in columns), code, told])
+                writer.writerow([*(cells.get(column, "") for column in columns), code, writable(message)])
 
     def close(self) -> None:
         """Let go of the file."""

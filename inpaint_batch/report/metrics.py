@@ -20,6 +20,7 @@ from inpaint_batch.report.inside import Look
 from inpaint_batch.report.progress import Progress
 from inpaint_batch.report.tally import RowReport, Tally
 from inpaint_batch.types import STAGES
+from inpaint_batch.words import writable
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -75,7 +76,7 @@ class MetricsProgress(Progress):
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """See `Progress.start`."""
         self._num_rows = num_rows
-        self._about = {name: str(value).encode("utf-8", "backslashreplace").decode() for name, value in about.items()}
+        self._about = {name: writable(str(value)) for name, value in about.items()}
         self._inner.start(num_rows, about)
         self._write()
 
