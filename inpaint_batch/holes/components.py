@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ EXACT_DEPTH_PX = 512
 """In what is larger than a tile, depths beyond this are told in steps of `CELL_PX`."""
 CELL_PX = 16
 _MOST_SHORT_LABELS = 1 << 15
+Labels = NDArray[np.uint16] | NDArray[np.int32]
+"""The connected part of one tile that each of its pixels belongs to, counted from 1; 0 for none."""
 THIN_PX = 8
 """Scratches are not deeper than that: they are measured in squares of `THIN_TILE_PX` and no more than that around."""
 THIN_TILE_PX = 128
@@ -125,7 +128,7 @@ class _Search:
         own = blocks.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1)[: tile.height, : tile.width]
         return own & self._hole[tile.slices]
 
-    def _add(self, tile: Box, own: BoolArray) -> tuple[Ids, Ids]:
+    def _add(self, tile: Box, own: BoolArray) -> tuple[Ids, Labels]:
         """Label one tile of many; returns the part that each label stands for, and the labels of its pixels."""
         labels, parts, is_exact = self._label(tile, own)
         ids = self._joined.add(parts)
@@ -133,14 +136,14 @@ class _Search:
             self._deep.append((tile, ids[labels[::CELL_PX, ::CELL_PX]]))
         return ids, labels
 
-    def _label(self, tile: Box, own: BoolArray) -> tuple[Ids, list[Part], bool]:
+    def _label(self, tile: Box, own: BoolArray) -> tuple[Labels, list[Part], bool]:
         """The connected parts of `own`: their labels from 1, what they are, and whether their depth is exact."""
         # There are no more parts than pixels; with labels of 16 bits OpenCV takes a third of the time.
         kind = cv2.CV_16U if np.count_nonzero(own) < _MOST_SHORT_LABELS else cv2.CV_32S
         _, found, stats, _ = cv2.connectedComponentsWithStats(
             np.ascontiguousarray(own).view(np.uint8), connectivity=8, ltype=kind
         )
-        labels = np.asarray(found, np.int32)
+        labels = cast(Labels, found)
         depths, is_exact = self._depths(tile, own, labels, len(stats))
         parts = [
             Part(_box(each).shift(tile.top, tile.left), int(each[cv2.CC_STAT_AREA]), float(depth))
@@ -148,7 +151,7 @@ class _Search:
         ]
         return labels, parts, is_exact
 
-    def _depths(self, tile: Box, own: BoolArray, labels: Ids, num_labels: int) -> tuple[NDArray[np.float32], bool]:
+    def _depths(self, tile: Box, own: BoolArray, labels: Labels, num_labels: int) -> tuple[NDArray[np.float32], bool]:
         """Depth by label, and whether it could be measured; at most `EXACT_DEPTH_PX` where it could not."""
         depths = np.zeros(num_labels, np.float32)
         if self._is_small:
@@ -174,7 +177,7 @@ class _Search:
         is_exact = around == self._image or own is None or bool(depth_px[own].max() <= halo_px)
         return depth_px, is_exact
 
-    def _measure_thin(self, depths: FloatArray, tile: Box, own: BoolArray, labels: Ids) -> bool:
+    def _measure_thin(self, depths: FloatArray, tile: Box, own: BoolArray, labels: Labels) -> bool:
         """Measure `depths` (by label) if nothing in the tile is deeper than `THIN_PX`; returns whether that is so."""
         own_bytes = own.view(np.uint8)
         for top in range(0, tile.height, THIN_TILE_PX):
@@ -209,7 +212,7 @@ class _Search:
                 self._joined.deepen(part_id, float(depths[ids == part_id].max()))
 
 
-def _deepest(depths: FloatArray, depth_px: FloatArray, own: BoolArray, labels: Ids) -> None:
+def _deepest(depths: FloatArray, depth_px: FloatArray, own: BoolArray, labels: Labels) -> None:
     """Raise `depths` (by label) to the greatest of `depth_px` under each label."""
     for top in range(0, own.shape[0], BLOCK_PX):  # in bands: the lists of pixels would outweigh the maps
         band = slice(top, top + BLOCK_PX)

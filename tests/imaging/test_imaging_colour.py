@@ -86,6 +86,20 @@ def test_the_nearest_opaque_entry_is_chosen(palette: np.ndarray, wanted: np.ndar
     )
 
 
+@pytest.mark.parametrize("model", ["palette", "ink"])
+def test_known_samples_are_not_translated(model: str) -> None:
+    rng = np.random.default_rng(3)
+    palette = np.full((64, 4), 255, np.uint8)
+    palette[:, :3] = rng.integers(0, 256, (64, 3))
+    num_bands = 1 if model == "palette" else 4
+    header = Header("tiff", 7, 5, num_bands, "uint8", False, model=model, palette=palette.tobytes())
+    rgb, hole = rng.random((5, 7, 3), np.float32), rng.random((5, 7)) < 0.4
+    original = np.full((5, 7, num_bands), 77, np.uint8)
+    samples = rgb_to_samples(rgb, original, header, hole)
+    np.testing.assert_array_equal(samples[hole], rgb_to_samples(rgb, original, header)[hole])
+    assert (samples[~hole] == 77).all()
+
+
 @given(arrays.arrays(np.float32, (5, 4, 3), elements=st.floats(width=32)))
 def test_levels_suit_any_floats(samples: np.ndarray) -> None:
     black, white = robust_levels(samples)
