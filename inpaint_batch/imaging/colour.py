@@ -121,7 +121,7 @@ def _palette_colours(header: Header) -> FloatArray:
 
 
 def _nearest_entry(rgb: FloatArray, header: Header) -> NDArray[np.uint8]:
-    """(h, w, 1) indices of the entries closest to `rgb` in sRGB, the first of equals; transparent ones only if all are."""
+    """(h, w, 1) indices of the entries closest to `rgb` in sRGB, first of equals; transparent ones only if all are."""
     entries = _palette_entries(header)
     (usable,) = np.nonzero(entries[:, 3] == _OPAQUE)
     if not usable.size:
