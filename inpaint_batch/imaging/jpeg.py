@@ -80,6 +80,9 @@ def open_jpeg(path: Path, max_bytes: int) -> JpegSource:
         raise refuse(path, "a JPEG with lossless or arithmetic coding", "convert it to TIFF or PNG first")
     if len(stream.components) not in (1, 3, 4):
         raise refuse(path, f"a JPEG of {len(stream.components)} components", "convert it to RGB first")
+    if not all(all(stream.subsampling(index)) for index in range(len(stream.components))):
+        kind = "a JPEG of which some components are sampled 2 for 3 of others"
+        raise refuse(path, kind, "convert it to TIFF or PNG first")
     is_ink = len(stream.components) == 4
     profile = stream.icc_profile if is_ink else b""
     header = Header(

@@ -47,8 +47,8 @@ def _rewrite(segment: bytes, head: int, old_base: int, new_base: int, old_end: i
                 continue
             for entry in range(head + place, head + place + num_bytes, _ENTRY_BYTES):
                 length, offset = struct.unpack_from(order + "II", segment, entry + 4)
-                if not offset and length == old_end:
-                    length = new_end
+                if not offset and length >= old_end:  # some cameras count what pads the first picture
+                    length += new_end - old_end
                 elif offset and old_base + offset >= old_end:
                     offset += (new_end - old_end) - (new_base - old_base)
                 struct.pack_into(order + "II", result, entry + 4, length, offset)

@@ -13,6 +13,9 @@ from inpaint_batch.imaging import exif
 SOI = b"\xff\xd8"
 _DQT, _DRI, _SOS, _EOI, _COM, _DHT, _DAC, _DNL = 0xDB, 0xDD, 0xDA, 0xD9, 0xFE, 0xC4, 0xCC, 0xDC
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_JFIF = b"JFIF\x00"
+_JFIF_BYTES, _ADOBE_BYTES = 9, 7
+"""Behind the name; libjpeg passes over shorter ones."""
 _RESTARTS = range(0xD0, 0xD8)
 _TEM = 0x01
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
@@ -21,6 +24,7 @@ _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _MAX_MCU_BLOCKS = 10
 _MAX_SIDE_PX = 65500
 """Of libjpeg; the format itself goes 35 farther."""
+_LATE_HEIGHT = "its height is only told behind the pixels, where decoders do not look"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
 
 Colours = Literal["grey", "ycbcr", "rgb", "cmyk", "ycck"]
@@ -122,8 +126,8 @@ class JpegStream:
         if len(self.components) == 1:
             return "grey"
         if len(self.components) == 4:
-            return "ycck" if self._adobe_transform == 2 else "cmyk"
-        if any(segment[1] == _APP0 and segment[4:9] == b"JFIF\x00" for segment in self.metadata):
+            return "ycck" if self._adobe_transform else "cmyk"
+        if any(len(body) >= _JFIF_BYTES for body in self.payloads(_APP0, _JFIF)):
             return "ycbcr"
         if self._adobe_transform is not None:
             return "rgb" if self._adobe_transform == 0 else "ycbcr"
@@ -143,8 +147,8 @@ class JpegStream:
 
     @property
     def _adobe_transform(self) -> int | None:
-        adobe = [segment for segment in self.metadata if segment[1] == _APP14 and segment[4:9] == b"Adobe"]
-        return adobe[-1][15] if adobe and len(adobe[-1]) >= 16 else None
+        adobe = [body for body in self.payloads(_APP14, b"Adobe") if len(body) >= _ADOBE_BYTES]
+        return adobe[-1][_ADOBE_BYTES - 1] if adobe else None
 
     def payloads(self, marker: int, prefix: bytes) -> list[bytes]:
         """Bodies of the metadata segments of one kind that begin with `prefix`, without it."""
@@ -175,7 +179,7 @@ class JpegStream:
     @property
     def density(self) -> tuple[int, int, int] | None:
         """(unit, across, down) of the JFIF header: unit 1 is per inch, 2 per centimetre, 0 a mere aspect ratio."""
-        for body in self.payloads(_APP0, b"JFIF\x00"):
+        for body in self.payloads(_APP0, _JFIF):
             if len(body) >= 7:
                 unit, across, down = struct.unpack_from(">BHH", body, 2)
                 return unit, across, down
@@ -202,7 +206,7 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
                 raise ValueError("it holds more than one frame")
             frame = (marker, *_parse_frame(body))
         elif marker == _DNL:
-            raise ValueError("its height is only told behind the pixels")
+            raise ValueError(_LATE_HEIGHT)
         elif _APP0 <= marker <= _APP15 or marker == _COM:
             metadata.append(data[position - 2 : position + 2 + len(body)])
         elif marker == _DQT:
@@ -283,8 +287,10 @@ def _parse_frame(body: bytes) -> tuple[int, int, int, tuple[Component, ...]]:
         components.append(Component(identifier, sampling >> 4, sampling & 15, table))
     if not all(1 <= c.horizontal <= 4 and 1 <= c.vertical <= 4 for c in components):
         raise ValueError("its sampling factors make no sense")
-    if not width_px or not height_px or not components:
+    if not width_px or not components:
         raise ValueError("its frame header makes no sense")
+    if not height_px:
+        raise ValueError(_LATE_HEIGHT)
     return depth, width_px, height_px, tuple(components)
 
 

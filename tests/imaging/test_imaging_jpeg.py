@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -238,9 +239,14 @@ def test_grey(tmp_path: Path, options: dict[str, object]) -> None:
     assert np.abs(cases.decode_elsewhere(out).astype(int) - expected)[hole].mean() < 2
 
 
-def test_rgb_without_colour_transform(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [b"", b"\xff\xe0\x00\x09JFIF\x00\x01\x01"])
+def test_rgb_without_colour_transform(tmp_path: Path, more: bytes) -> None:
+    """Also with a segment that would say otherwise, were it not cut short: libjpeg passes over it."""
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     Image.fromarray(cases.picture("rgb")).save(path, quality=95, keep_rgb=True)
+    data = path.read_bytes()
+    tables = data.index(b"\xff\xdb")
+    path.write_bytes(data[:tables] + more + data[tables:])
     assert jpeg_stream.parse(path.read_bytes()).colours == "rgb"
     source, patches = restore(path, out)
     hole = cases.hole_map(source, patches)
@@ -273,10 +279,14 @@ def test_all_metadata_stays_byte_for_byte(tmp_path: Path) -> None:
         assert two.info["xmp"] == cases.XMP
 
 
-def test_further_pictures_behind_the_first_are_still_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("padding", [0, 40])
+def test_further_pictures_behind_the_first_are_still_found(tmp_path: Path, padding: int) -> None:
+    """Also where what pads the first one counts as a part of it."""
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     pictures = [Image.fromarray(cases.picture("rgb", seed=seed)) for seed in range(3)]
     pictures[0].save(path, "MPO", save_all=True, append_images=pictures[1:], quality=90)
+    if padding:
+        _pad_first_picture(path, padding)
     restore(path, out)
     assert path.stat().st_size != out.stat().st_size
     with Image.open(path) as one, Image.open(out) as two:
@@ -286,7 +296,21 @@ def test_further_pictures_behind_the_first_are_still_found(tmp_path: Path) -> No
             two.seek(index)
             np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
         entries = two.mpinfo[0xB002]
-        assert entries[0]["Size"] == jpeg_stream.parse(out.read_bytes()).end
+        assert entries[0]["Size"] == jpeg_stream.parse(out.read_bytes()).end + padding
+
+
+def _pad_first_picture(path: Path, num_bytes: int) -> None:
+    """Put zeros behind the first picture of an MPO, and let its notes follow."""
+    data = path.read_bytes()
+    end, place = jpeg_stream.parse(data).end, data.index(struct.pack("<HHI", 0xB002, 7, 3 * 16))
+    base = data.index(b"MPF\x00") + 4
+    (entries,) = struct.unpack_from("<I", data, place + 8)
+    padded = bytearray(data[:end] + bytes(num_bytes) + data[end:])
+    for entry in range(base + entries, base + entries + 3 * 16, 16):
+        length, offset = struct.unpack_from("<II", data, entry + 4)
+        moved = (length, offset + num_bytes) if offset else (length + num_bytes, 0)
+        struct.pack_into("<II", padded, entry + 4, *moved)
+    path.write_bytes(padded)
 
 
 def test_quantisation_tables_are_read_in_natural_order(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def inks(height_px: int = 97, width_px: int = 131) -> np.ndarray:
 
 def save(path: Path, kind: str, **options: object) -> None:
     """Write inks (0 is bare paper) as Photoshop does, inverted, or as a plain CMYK file without an Adobe segment."""
-    if kind == "ycck":
+    if kind.startswith("ycck"):
         # imagecodecs writes what it is handed and says YCCK; a file in the wild is inverted.
         subsampling = options.get("subsampling", "444")
         path.write_bytes(
@@ -38,6 +38,10 @@ def save(path: Path, kind: str, **options: object) -> None:
                 255 - inks(), level=95, colorspace="CMYK", outcolorspace="YCCK", subsampling=subsampling
             )
         )
+        if kind == "ycck-1":  # which transform it is nobody has defined; libjpeg takes all but 0 for YCCK
+            data = path.read_bytes()
+            path.write_bytes(data.replace(b"Adobe\x00\x64\x00\x00\x00\x00\x02", b"Adobe\x00\x64\x00\x00\x00\x00\x01"))
+            assert path.read_bytes() != data
         return
     Image.fromarray(inks(), "CMYK").save(path, "JPEG", quality=95, **options)  # inverted, with an Adobe segment
     if kind == "plain":
@@ -71,12 +75,13 @@ def assert_only_blocks_with_holes_changed(path: Path, out: Path, hole: np.ndarra
         ("plain", {}),
         ("ycck", {}),
         ("ycck", {"subsampling": "420"}),
+        ("ycck-1", {}),
     ],
 )
 def test_inks_are_filled_and_known_blocks_stay(tmp_path: Path, kind: str, options: dict[str, object]) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save(path, kind, **options)
-    assert jpeg_stream.parse(path.read_bytes()).colours == ("ycck" if kind == "ycck" else "cmyk")
+    assert jpeg_stream.parse(path.read_bytes()).colours == ("ycck" if kind.startswith("ycck") else "cmyk")
     source = open_image(path, max_bytes=cases.NO_LIMIT)
     assert (source.header.model, source.header.num_colours, source.header.has_alpha) == ("ink", 4, False)
     box = Box(16, 32, 48, 64)

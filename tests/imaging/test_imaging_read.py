@@ -202,7 +202,26 @@ def _arithmetic_jpeg(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _jpeg_sampled(factors: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        data = bytearray(cases.encoded(Image.fromarray(cases.picture("rgb")), "JPEG"))
+        frame = data.find(b"\xff\xc0")
+        data[frame + 11 : frame + 20 : 3] = factors
+        path.write_bytes(data)
+
+    return write
+
+
+def _jpeg_of_late_height(path: Path) -> None:
+    data = bytearray(cases.encoded(Image.fromarray(cases.picture("rgb")), "JPEG"))
+    frame = data.find(b"\xff\xc0")
+    data[frame + 5 : frame + 7] = bytes(2)
+    path.write_bytes(data)
+
+
 REFUSED = {
+    "sampled 2 for 3": _jpeg_sampled(b"\x31\x21\x11"),
+    "height is only told behind the pixels": _jpeg_of_late_height,
     "animated PNG": _animation("PNG"),
     "animated WebP": _animation("WEBP"),
     "2 pages": _animation("TIFF"),
