@@ -12,7 +12,7 @@ from inpaint_batch.imaging import exif
 
 SOI = b"\xff\xd8"
 _DQT, _DRI, _SOS, _EOI, _COM, _DHT, _DAC, _DNL = 0xDB, 0xDD, 0xDA, 0xD9, 0xFE, 0xC4, 0xCC, 0xDC
-_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_APP0, _APP1, _APP2, _APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
 _JFIF = b"JFIF\x00"
 _JFIF_BYTES, _ADOBE_BYTES = 9, 7
 """Behind the name; libjpeg passes over shorter ones."""
@@ -170,6 +170,11 @@ class JpegStream:
         """The ICC profile put together from its pieces, or empty."""
         pieces = sorted(self.payloads(_APP2, b"ICC_PROFILE\x00"), key=lambda piece: piece[:1])
         return b"".join(piece[2:] for piece in pieces)
+
+    @property
+    def photoshop(self) -> bytes:
+        """The image resources of Photoshop put together from their pieces, IPTC among them, or empty."""
+        return b"".join(self.payloads(_APP13, b"Photoshop 3.0\x00"))
 
     @property
     def comments(self) -> list[bytes]:

@@ -16,10 +16,11 @@ from inpaint_batch.types import Patch
 
 _PER_METRE = {1: 1 / 0.0254, 2: 100.0}
 """From the JFIF density units: per inch, per centimetre."""
+_DIGITS_IN_LINE = 72
 
 
 def write_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination: Path) -> None:
-    """Write the decoded and patched samples as PNG, with ICC profile, EXIF (orientation included), XMP, density,
+    """Write the decoded and patched samples as PNG, with ICC profile, EXIF (orientation included), XMP, IPTC, density,
     comments.
     """
     _, stream = source.checked()
@@ -57,5 +58,16 @@ def _metadata_chunks(stream: JpegStream) -> list[bytes]:
         chunks.append(png.make_chunk(b"eXIf", stream.exif))
     if stream.xmp:
         chunks.append(png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + stream.xmp))
+    if stream.photoshop:
+        chunks.append(png.make_chunk(b"zTXt", b"Raw profile type iptc\x00\x00" + zlib.compress(_raw_profile(stream))))
     chunks.extend(png.make_chunk(b"tEXt", b"Comment\x00" + text.replace(b"\x00", b" ")) for text in stream.comments)
     return chunks
+
+
+def _raw_profile(stream: JpegStream) -> bytes:
+    """IPTC in the form that ImageMagick gave it in PNG, which has no chunk for it, and that others read: its name,
+    length, and lines of 72 hexadecimal digits.
+    """
+    digits = stream.photoshop.hex()
+    lines = [digits[start : start + _DIGITS_IN_LINE] for start in range(0, len(digits), _DIGITS_IN_LINE)]
+    return "\n".join(["", "iptc", f"{len(stream.photoshop):8}", *lines, ""]).encode()

@@ -34,6 +34,10 @@ _LEGAL_DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GR
 _SMALL_CHUNK_BYTES = 1 << 16
 _ANCILLARY_BIT = 0x20
 """In the first letter of a chunk's type: set where decoders may go on without it."""
+_PLACES_OF_PIXELS = b"iDOT"
+"""A chunk of Apple's programs that says where in the file the lower half of the pixels begins. They refuse the whole
+file where that is not so."""
+_RENEWED = (b"IHDR", b"IDAT", _PLACES_OF_PIXELS)
 _IN_ORDER = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _COLOUR_TYPE_PLACE = 9
 """In the body of IHDR."""
@@ -257,7 +261,7 @@ def open_png(path: Path, max_bytes: int) -> PngSource:
 
 def write_png(source: PngSource, patches: Sequence[Patch], destination: Path) -> None:
     """Write the patched samples; every chunk but IDAT stays byte for byte and in its place (an interlaced file
-    becomes plain).
+    becomes plain). What only tells where pixels stood goes.
     """
     samples = source.read(source.header.box).copy()
     apply_patches(source, samples, source.header.box, patches)
@@ -275,9 +279,9 @@ def write_png(source: PngSource, patches: Sequence[Patch], destination: Path) ->
         for kind, chunk in original:
             if kind == b"IHDR":
                 chunk = make_chunk(kind, chunk[8:20] + b"\x00")  # the last byte is the interlace method
-            if kind != b"IDAT":
+            if kind not in (b"IDAT", _PLACES_OF_PIXELS):
                 file.write(chunk)
-            elif pixels:
+            elif pixels and kind == b"IDAT":
                 file.write(pixels)
                 pixels = b""
         file.write(trailer)
@@ -292,4 +296,4 @@ def verify_png(source: PngSource, patches: Sequence[Patch], destination: Path, m
 
 
 def _kept_chunks(path: Path) -> list[bytes]:
-    return [chunk for kind, chunk in split_chunks(path.read_bytes()) if kind not in (b"IHDR", b"IDAT")]
+    return [chunk for kind, chunk in split_chunks(path.read_bytes()) if kind not in _RENEWED]

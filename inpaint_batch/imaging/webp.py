@@ -51,6 +51,13 @@ def read_chunks(path: Path, what: str = "image", *, bodies: bool = False) -> lis
     return chunks
 
 
+def read_trailer(path: Path) -> bytes:
+    """What stands behind the end of the RIFF file; mostly nothing."""
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(12)[4:8], "little"))
+        return file.read()
+
+
 def parse_header(path: Path, what: str = "image") -> Header:
     """Size, alpha and orientation of a still WebP; raises `RowError` (read) for animations and damaged files."""
     chunks = read_chunks(path, what)
@@ -62,7 +69,9 @@ def parse_header(path: Path, what: str = "image") -> Header:
             flags = first[b"VP8X"][0]
             width_px = 1 + int.from_bytes(first[b"VP8X"][4:7], "little")
             height_px = 1 + int.from_bytes(first[b"VP8X"][7:10], "little")
-            has_alpha = bool(flags & _ALPHA_FLAG)
+            has_alpha = bool(flags & _ALPHA_FLAG) or b"ALPH" in first
+            if b"VP8L" in first:  # decoders heed its own word, too
+                has_alpha |= bool(first[b"VP8L"][_VP8L_ALPHA_BYTE] & _VP8L_ALPHA_BIT)
             if flags & _ANIMATION_FLAG or b"ANMF" in first:
                 raise refuse(path, "an animated WebP", "save the frame you want as a still image", what)
         elif b"VP8L" in first:
@@ -117,14 +126,14 @@ def write_webp(source: WebpSource, patches: Sequence[Patch], destination: Path) 
     body = b""
     is_written = False
     with reading(source.path):
-        chunks = read_chunks(source.path, bodies=True)
+        chunks, trailer = read_chunks(source.path, bodies=True), read_trailer(source.path)
     for kind, content in chunks:
         if kind not in _REPLACED_CHUNKS:
             body += _riff_chunk(kind, content)
         elif kind != b"ALPH" and not is_written:  # VP8L holds alpha itself; decoders look at the first picture only
             body += _riff_chunk(b"VP8L", pixels)
             is_written = True
-    destination.write_bytes(_riff(body))
+    destination.write_bytes(_riff(body) + trailer)
 
 
 _METHOD = 2
@@ -163,6 +172,6 @@ def verify_webp(source: WebpSource, patches: Sequence[Patch], destination: Path,
         [chunk for chunk in read_chunks(path, bodies=True) if chunk[0] not in _REPLACED_CHUNKS]
         for path in (source.path, destination)
     )
-    if before != after:
+    if before != after or read_trailer(source.path) != read_trailer(destination):
         raise spoiled(destination, "its metadata changed on the way")
     verify_samples(source, patches, written)

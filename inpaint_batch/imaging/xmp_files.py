@@ -174,7 +174,7 @@ def _put_into_png(path: Path, packet: bytes) -> None:
 
 def _put_into_webp(path: Path, packet: bytes) -> None:
     header = webp.parse_header(path)
-    chunks = webp.read_chunks(path, bodies=True)
+    chunks, trailer = webp.read_chunks(path, bodies=True), webp.read_trailer(path)
     fresh = (b"XMP ", packet)
     others = [one for one in chunks if one[0] != b"XMP "]
     after = [fresh if name == b"XMP " else (name, body) for name, body in chunks]
@@ -187,10 +187,11 @@ def _put_into_webp(path: Path, packet: bytes) -> None:
         flags = bytes([_WEBP_XMP_FLAG | (_WEBP_ALPHA_FLAG if header.has_alpha else 0), 0, 0, 0])
         sides = ((side - 1).to_bytes(3, "little") for side in (header.width_px, header.height_px))
         after.insert(0, (b"VP8X", flags + b"".join(sides)))
-    path.write_bytes(webp.join_chunks(after))
+    path.write_bytes(webp.join_chunks(after) + trailer)
     with verifying(path):
         found = [one for one in webp.read_chunks(path, bodies=True) if one[0] not in (b"XMP ", b"VP8X")]
-        if found != [one for one in others if one[0] != b"VP8X"] or webp.parse_header(path) != header:
+        is_rest_kept = webp.read_trailer(path) == trailer and webp.parse_header(path) == header
+        if found != [one for one in others if one[0] != b"VP8X"] or not is_rest_kept:
             raise spoiled(path, "more than its XMP changed")
 
 

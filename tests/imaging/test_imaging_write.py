@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff_patch, webp
+from inpaint_batch.imaging import png, tiff_patch, webp
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.storage import byte_ranges
@@ -187,6 +187,46 @@ def test_webp_with_opaque_alpha_still_has_alpha(tmp_path: Path) -> None:
         assert image.mode == "RGBA"
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+def test_webp_keeps_an_alpha_that_only_its_pixels_tell_of(tmp_path: Path, lossless: bool) -> None:
+    """Decoders heed it, whatever the flag in front says."""
+    path, out = tmp_path / "a.webp", tmp_path / "b.webp"
+    Image.fromarray(cases.picture("rgba")).save(path, lossless=lossless, exact=True, exif=cases.exif_block(1))
+    data = bytearray(path.read_bytes())
+    assert data[12:16] == b"VP8X"
+    data[20] &= ~0x10
+    path.write_bytes(data)
+    source, patches = restore(path, out)
+    assert source.header.has_alpha
+    before = cases.decode_elsewhere(path)
+    assert before.shape[2] == 4
+    np.testing.assert_array_equal(cases.decode_elsewhere(out), cases.filled(before, source, patches))
+
+
+def test_webp_keeps_what_stands_behind_its_end(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.webp", tmp_path / "b.webp"
+    Image.fromarray(cases.picture("rgb")).save(path)
+    with path.open("ab") as file:
+        file.write(b"a motion picture")
+    source, patches = restore(path, out)
+    assert out.read_bytes().endswith(b"a motion picture")
+    out.write_bytes(out.read_bytes()[:-1])
+    with pytest.raises(RowError, match="changed on the way"):
+        verify_written(source, patches, out, jpeg="patch")
+
+
+def test_png_does_not_say_where_pixels_stood(tmp_path: Path) -> None:
+    """Programs of Apple write that, and then refuse a file whose pixels stand elsewhere."""
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    data = cases.encoded(Image.fromarray(cases.picture("rgb")), "PNG", dpi=(300, 300))
+    place = data.index(b"IDAT") - 4
+    places = cases.png_chunk(b"iDOT", struct.pack(">7I", 2, 0, 49, 40, 49, 48, 9000))
+    path.write_bytes(data[:place] + places + data[place:])
+    restore(path, out)
+    kinds = [kind for kind, _ in png.split_chunks(out.read_bytes())]
+    assert [kind for kind in kinds if kind != b"IDAT"] == [b"IHDR", b"pHYs", b"IEND"]
+
+
 @pytest.mark.parametrize("kind", ["grey", "rgb"])
 def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.png"
@@ -194,6 +234,11 @@ def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
         path, icc_profile=cases.icc_profile(), exif=cases.exif_block(8), dpi=(300, 300),
         xmp=cases.XMP, comment=b"a note",
     )  # fmt: skip
+    resources = b"8BIM\x04\x04\x00\x00\x00\x00\x00\x0e\x1c\x02\x78\x00\x09A caption" + bytes(70)
+    segment = b"\xff\xed" + struct.pack(">H", 16 + len(resources)) + b"Photoshop 3.0\x00" + resources
+    data = path.read_bytes()
+    tables = data.index(b"\xff\xdb")
+    path.write_bytes(data[:tables] + segment + data[tables:])
     source, patches = restore(path, out, "lossless")
     np.testing.assert_array_equal(
         cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
@@ -206,6 +251,8 @@ def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
         assert two.info["dpi"] == pytest.approx((300, 300), abs=0.02)
         assert two.info["XML:com.adobe.xmp"] == cases.XMP.decode()
         assert two.info["Comment"] == "a note"
+        name, length, *digits = two.info["Raw profile type iptc"].split()
+        assert (name, int(length), bytes.fromhex("".join(digits))) == ("iptc", len(resources), resources)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
