@@ -70,7 +70,11 @@ class Pool:
         while self.facts is None:
             if stopping():
                 return None
-            self.look([], wait_s)
+            try:
+                self.look([], wait_s)
+            except WorkerLostError:
+                if not stopping():  # else it died of the same Ctrl-C
+                    raise
         return self.facts
 
     def least_busy(self) -> Iterator[Member]:

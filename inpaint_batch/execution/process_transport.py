@@ -7,6 +7,7 @@ started again when it is asked for its engine next.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -20,10 +21,13 @@ from typing import Any
 
 from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import WorkerSettings
+from inpaint_batch.signals import ASKING
 
 _OOM_KILLS = Path("/proc/vmstat")
 _FAREWELL_S = 5.0
 """How long a child may take to be gone once it was killed."""
+_MAY_PASS = frozenset({None, 0, -SIGKILL, *(-number for number in ASKING)})
+"""How a child may end before it was ever there without that being the end of each: want of memory, and our own end."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -47,14 +51,15 @@ class _Child:
         self._calls: dict[int, _Call] = {}
         self._num_calls = 0
         self._num_oom_kills = 0
+        self._was_there = False
 
     def call(self, method: str, arguments: tuple[Any, ...]) -> _Call:
-        if self.connection is None and method == "start":
-            self._spawn()
         call = _Call(self, method)
         self._num_calls += 1
         self._calls[self._num_calls] = call
         try:
+            if self.connection is None and method == "start":
+                self._spawn()
             if self.connection is None:
                 raise BrokenPipeError
             self.connection.send((self._num_calls, method, arguments))
@@ -65,10 +70,14 @@ class _Child:
     def _spawn(self) -> None:
         self.connection, theirs = Pipe()
         with theirs:
-            command = [sys.executable, "-m", "inpaint_batch.execution.process_worker", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "inpaint_batch.execution.process_worker", str(theirs.fileno())]
+            # Modules come from where ours do, and not from the working folder, where a queue.py of somebody may lie.
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
             self._num_oom_kills = _num_oom_kills()
             # Not our stdout: what a library prints must not stand between the lines of JSON.
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, env=environment
+            )
         with suppress(OSError):  # dead already: the next call finds out
             self.connection.send(self._settings)
 
@@ -81,15 +90,20 @@ class _Child:
             self._bury()
             return
         call = self._calls.pop(number)
+        self._was_there = self._was_there or error is None
         call.answered, call.value, call.error = True, value, error
 
     def _bury(self) -> None:
         """Tell all who wait that it is gone."""
         code = self.end()
         of_memory = code == -SIGKILL and _num_oom_kills() > self._num_oom_kills
+        for_good = not self._was_there and code not in _MAY_PASS
+        reason = f"its process ended with code {code} as it began; look at what it wrote to stderr, above"
         for call in self._calls.values():
             call.answered = True
-            call.error = WorkerGoneError(f"it ended with {code}", of_memory=of_memory)
+            call.error = WorkerGoneError(
+                reason if for_good else f"it ended with {code}", of_memory=of_memory, for_good=for_good
+            )
         self._calls.clear()
 
     def end(self) -> int | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
-from inpaint_batch.errors import EngineError, FailureLimitError, RowsFailedError
+from inpaint_batch.errors import EngineError, FailureLimitError, RowsFailedError, StopRequestedError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
 from inpaint_batch.manifest.schema import RowProblem
@@ -75,11 +75,12 @@ class Work:
         """Do all rows that are left; raises what the run shall end with where that is not success."""
         config = self._config
         writer = config.part.name if config.part else ""
-        with (
-            closing(self._failures),
-            closing(self._left),
-            open_executor(config, signature=self._signature, writer=writer, stopping=self._stop) as (engine, executor),
-        ):
+        workers = open_executor(config, signature=self._signature, writer=writer, stopping=self._stop)
+        with closing(self._failures), closing(self._left), ExitStack() as life:
+            try:
+                engine, executor = life.enter_context(workers)
+            except StopRequestedError:
+                raise self._stop.error("nothing was begun") from None
             self._do(engine, executor, rows)
 
     def _do(self, engine: EngineFacts, executor: Executor, rows: ManifestRows) -> None:

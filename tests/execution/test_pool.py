@@ -218,6 +218,14 @@ def test_a_stop_is_heard_while_nobody_is_there(monkeypatch):
         PoolExecutor(Transport(Worker("a", works, delay=10**9)))
 
 
+def test_a_worker_that_died_of_the_same_signal_does_not_hide_it():
+    worker = Worker("a", works)
+    worker.starts = itertools.repeat(WorkerGoneError("interrupted", for_good=True))
+    answers = iter([False, True, True])
+    with pytest.raises(StopRequestedError):
+        PoolExecutor(Transport(worker), stopping=lambda: next(answers))
+
+
 def test_a_silent_worker_is_asked_and_taken_away_from_the_row_that_hangs():
     """Of sixteen rows one hangs: first nobody knows which, then it hangs alone. One that is slow is left alone."""
     transport = Transport(Worker("a", works))

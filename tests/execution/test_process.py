@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,9 @@ from gallery import Gallery, ledger_lines, run, tree, wait_until_done
 from PIL import Image
 
 from inpaint_batch.config import TilingConfig
+from inpaint_batch.errors import WorkerLostError
 from inpaint_batch.execution import process_transport
+from inpaint_batch.execution.pool_executor import PoolExecutor
 from inpaint_batch.execution.process_transport import ProcessTransport
 from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import WorkerSettings
@@ -175,6 +178,66 @@ def test_a_child_that_died_says_of_what_and_comes_again(monkeypatch):
         assert gone.value.of_memory is of_memory
     transport.close()
     assert not psutil.Process().children()
+
+
+def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> None:
+    """Have every worker process do something before all else."""
+    script = f"import os, sys, time\nif 'process_worker' in ' '.join(sys.orig_argv):\n    {does}\n"
+    (folder / "sitecustomize.py").write_text(script)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    )
+
+
+def test_a_module_in_the_working_folder_is_not_taken_for_one_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    transport = ProcessTransport(worker_settings(), num_processes=1, num_cores=1)
+    try:
+        assert answer(transport, transport.call(transport.hire(), "start")).identity == "identity"
+    finally:
+        transport.close()
+
+
+def test_a_child_that_ends_as_it_begins_is_not_started_over_and_over(tmp_path, monkeypatch, caplog):
+    at_its_start(monkeypatch, tmp_path, "os._exit(3)")
+    with pytest.raises(WorkerLostError, match="no worker can be started: its process ended with code 3 as it began"):
+        PoolExecutor(ProcessTransport(worker_settings(), num_processes=2, num_cores=1))
+    assert "goes on with 1 others" in caplog.text
+    at_its_start(monkeypatch, tmp_path, "os.kill(os.getpid(), 9)")  # of want of memory, as it may be
+    transport = ProcessTransport(worker_settings(), num_processes=1, num_cores=1)
+    with pytest.raises(WorkerGoneError, match="ended with -9") as gone:
+        answer(transport, transport.call(transport.hire(), "start"))
+    assert not gone.value.for_good
+
+
+def test_a_child_for_which_the_system_has_no_room_is_asked_for_again(monkeypatch):
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    transport = ProcessTransport(worker_settings(), num_processes=1, num_cores=1)
+    child = transport.hire()
+    with monkeypatch.context() as patch:
+        patch.setattr(process_transport.subprocess, "Popen", refuses)
+        with pytest.raises(WorkerGoneError) as gone:
+            answer(transport, transport.call(child, "start"))
+    assert not gone.value.for_good
+    assert answer(transport, transport.call(child, "start")).identity == "identity"
+    transport.close()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_run_without_a_worker_yet_ends_by_the_code_of_its_signal(gallery, tmp_path, monkeypatch, number, code):
+    gallery.add("a.png")
+    at_its_start(monkeypatch, tmp_path, "time.sleep(3000)")
+    output = tmp_path / "out"
+    with start(gallery.manifest(), output, "--executor", "process", engine="identity") as process:
+        wait_for_text(process, output / ".inpaint-batch" / "run.json", "run")
+        process.send_signal(number)
+        _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == summary_of(output)["exit_code"] == code, told
+    assert "run again to go on" in told
 
 
 def test_the_kernel_says_how_often_memory_ran_out(tmp_path, monkeypatch):
