@@ -180,11 +180,22 @@ class Header:
     """Red, green, blue and alpha of every entry, 8 bits each; empty unless `model` is "palette"."""
     ink_profile: bytes = field(default=b"", repr=False)
     """ICC profile that says what the inks look like; empty where there is none, and unless `model` is "ink"."""
+    is_premultiplied: bool = False
+    """Whether light of 8 or 16 bits is stored multiplied by alpha, and so is never more than that."""
 
     @property
     def num_colours(self) -> int:
         """1 for grey and palette indices, 3 for RGB, 4 for CMYK."""
         return self.num_bands - int(self.has_alpha)
+
+    @property
+    def opaque(self) -> int:
+        """Alpha where nothing shines through; of at most 16 bits."""
+        if self.model == "palette":
+            return len(self.palette) // 4 - 1  # as many bits as an index
+        if self.dtype == "uint8":
+            return 255 if self.levels is None else int(self.levels[1])
+        return 65535
 
     @property
     def box(self) -> Box:

@@ -59,7 +59,8 @@ def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patc
         rgb = weight * rgb + (np.float32(1) - weight) * samples_to_rgb(original, source.header)
     if grain is not None:
         rgb = add_grain(rgb, piece.box, grain, task.row.id, holes.weight(piece.box))
-    samples = rgb_to_samples(rgb, original, source.header, piece.hole)
     if opaque:
-        samples[..., -1] = 255 if source.header.dtype == "uint8" else 65535
+        original = original.copy()
+        original[..., -1] = source.header.opaque
+    samples = rgb_to_samples(rgb, original, source.header, piece.hole)
     return Patch(piece.box, samples, piece.hole, with_alpha=opaque)

@@ -1,8 +1,9 @@
 """Between the samples of a file and the RGB that engines see.
 
 Grey and RGB of 8 and 16 bits are exact there and back, for every value. Elsewhere only the fill is ever translated
-back: a palette index is the nearest opaque entry, ink is what the profile of the file or, without one, the simplest
-separation says, and 32-bit samples lie between the levels that were found in the image.
+back: a palette index is the nearest opaque entry, light that is stored multiplied by alpha is so again, ink is what
+the profile of the file or, without one, the simplest separation says, and 32-bit samples lie between the levels that
+were found in the image.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def samples_to_rgb(samples: SampleArray, header: Header) -> FloatArray:
     if header.model == "ink":
         return _ink_to_rgb(colours, header)
     rgb = np.empty((*samples.shape[:2], 3), np.float32)
+    if header.is_premultiplied:
+        alpha = samples[..., -1:]
+        rgb[...] = 0
+        np.divide(colours, alpha, out=rgb, where=alpha > 0, dtype=np.float32)
+        return np.minimum(rgb, np.float32(1), out=rgb)
     if header.levels is None:
         np.divide(colours, np.float32(_white(header)), out=rgb, dtype=np.float32)
         return rgb
@@ -68,7 +74,9 @@ def rgb_to_samples(
     # Not `mean`, which takes ten times as long along so short an axis.
     colours = (rgb[..., :1] + rgb[..., 1:2] + rgb[..., 2:]) / np.float32(3) if header.num_colours == 1 else rgb
     colours = np.clip(colours, 0.0, 1.0)
-    if header.levels is None:
+    if header.is_premultiplied:
+        steps = np.rint(colours * samples[..., -1:].astype(np.float32))
+    elif header.levels is None:
         steps = np.rint(colours * np.float32(_white(header)))
     else:
         black, white = header.levels

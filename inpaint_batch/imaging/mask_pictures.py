@@ -129,12 +129,12 @@ def drawn_mask(source: ImageSource, mask_from: str) -> MaskPieces:
 
     `alpha`: 255 where the image is transparent, 0 where it is opaque. `#rrggbb`: 255 where it has that colour, and 8
     less for each step of 255 by which its most different channel is off. Raises RowError(MASK) where there is no alpha
-    channel of 8 or 16 bits; its pieces raise what `source.read` raises.
+    channel of up to 16 bits; its pieces raise what `source.read` raises.
     """
     header = source.header
     if mask_from == "alpha" and not (header.has_alpha and header.dtype in ("uint8", "uint16")):
         raise RowError(
-            FailureCode.MASK, "the image has no alpha channel of 8 or 16 bits that could be its mask; name a mask file"
+            FailureCode.MASK, "the image has no alpha channel of up to 16 bits that could be its mask; name a mask file"
         )
 
     def pieces() -> Iterator[tuple[Box, Grey]]:
@@ -145,7 +145,7 @@ def drawn_mask(source: ImageSource, mask_from: str) -> MaskPieces:
 
 def _drawn(samples: SampleArray, header: Header, mask_from: str) -> Grey:
     if mask_from == "alpha":
-        return np.asarray(255 - samples[..., -1] // (257 if header.dtype == "uint16" else 1), np.uint8)
+        return np.asarray(255 - samples[..., -1].astype(np.uint32) * 255 // header.opaque, np.uint8)
     key = np.array([int(mask_from[at : at + 2], 16) for at in (1, 3, 5)])
     steps = np.rint(samples_to_rgb(samples, header) * 255).astype(np.int32)
     return np.asarray(np.maximum(255 - 8 * np.abs(steps - key).max(axis=2), 0), np.uint8)

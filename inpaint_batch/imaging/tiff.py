@@ -115,6 +115,7 @@ def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource
         num_bands=layout.num_bands,
         dtype=kind.dtype,
         has_alpha=kind.has_alpha,
+        is_premultiplied=kind.is_premultiplied,
         orientation=layout.orientation,
         model=kind.model,
         levels=levels if kind.model == "light" else None,

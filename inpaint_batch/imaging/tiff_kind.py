@@ -13,6 +13,7 @@ from inpaint_batch.imaging import fax
 from inpaint_batch.imaging.colour import as_ink_profile
 from inpaint_batch.imaging.source import damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
+from inpaint_batch.imaging.tiff_layers import has_layers
 from inpaint_batch.types import ColourModel, SampleType
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED = 0, 1, 2, 3, 5
@@ -46,7 +47,8 @@ _LOSSY = {
     34677: "SGI LogLuv",
 }
 _FAX = {2: "CCITT RLE", 3: "CCITT fax 3", 32771: "CCITT RLE"}
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
+_NUMBERS = {_SIGNED: "signed integer", _FLOAT: "floating-point", 5: "complex", 6: "complex"}
 _DTYPES: dict[tuple[int, int], SampleType] = {
     (_UNSIGNED, 1): "uint8",
     (_UNSIGNED, 2): "uint8",
@@ -58,6 +60,8 @@ _DTYPES: dict[tuple[int, int], SampleType] = {
     (_FLOAT, 32): "float32",
 }
 _CMYK_INKS = 1
+_ASSOCIATED = 1
+"""Value of ExtraSamples: alpha, and the colours are multiplied by it."""
 _PREDICTORS = {"u": (1, 2), "i": (1, 2), "f": (1, 2, 3)}
 
 
@@ -70,6 +74,8 @@ class TiffKind:
     """Bits of one sample in the file; 1, 2 and 4 become uint8."""
     model: ColourModel
     has_alpha: bool
+    is_premultiplied: bool
+    """As in `Header`."""
     is_min_white: bool
     palette: bytes
     """As in `Header`."""
@@ -108,6 +114,11 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
         depth=depth,
         model=model,
         has_alpha=num_bands > num_colours,
+        is_premultiplied=(
+            [int(extra) for extra in page.extrasamples] == [_ASSOCIATED]
+            and photometric in (_MIN_IS_BLACK, _RGB)
+            and depth in (8, 16)
+        ),
         is_min_white=photometric == _MIN_IS_WHITE,
         palette=_palette(path, page, depth) if model == "palette" else b"",
         ink_profile=as_ink_profile(bytes(profile)),
@@ -118,6 +129,9 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
 def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
     if 330 in page.tags:
         raise refuse(path, "a TIFF with sub-images (a pyramid or previews that would go stale)", "save it without them")
+    if has_layers(page):
+        kind = "a TIFF with layers of Photoshop, which would open them and not the filled picture"
+        raise refuse(path, kind, "save a copy without layers")
     compression = int(page.compression)
     lossless = "save it with lossless compression (LZW, Deflate or ZSTD)"
     bilevel = "save it with CCITT fax 4, LZW, Deflate or PackBits"
@@ -144,8 +158,10 @@ def _sample_type(path: Path, page: tifffile.TiffPage, depth: int) -> SampleType:
     if depth < 0:
         raise refuse(path, "a TIFF whose bands differ in depth", "save it with one depth for all")
     sample_format = int(page.sampleformat)
+    if sample_format == _UNDEFINED:  # the TIFF specification: to be read as if nothing were said
+        sample_format = _UNSIGNED
     if (sample_format, depth) not in _DTYPES:
-        name = {_SIGNED: "signed integer", _FLOAT: "floating-point"}.get(sample_format, "integer")
+        name = _NUMBERS.get(sample_format, "integer")
         raise refuse(path, f"a {depth}-bit {name} TIFF", "convert it to 8- or 16-bit unsigned integers")
     dtype = _DTYPES[sample_format, depth]
     predictor = int(page.predictor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,21 @@ def test_every_value_survives(dtype: str, num_bands: int) -> None:
     assert rgb.min() == 0.0
     assert rgb.max() == 1.0
     np.testing.assert_array_equal(rgb_to_samples(rgb, samples, header), samples)
+
+
+@pytest.mark.parametrize("num_bands", [2, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_light_that_is_multiplied_by_alpha_is_never_more_than_that(dtype: str, num_bands: int) -> None:
+    header = replace(header_for(dtype, num_bands), is_premultiplied=True)
+    white = np.iinfo(dtype).max
+    samples = np.zeros((1, 3, num_bands), dtype)
+    samples[0, :, -1] = (white, white // 5, 0)
+    samples[0, :, :-1] = (white // 5 * 2,), (white // 25,), (0,)
+    rgb = samples_to_rgb(samples, header)
+    np.testing.assert_allclose(rgb[0, :, 0], (0.4, 0.2, 0), atol=0.01)
+    np.testing.assert_array_equal(rgb_to_samples(rgb, samples, header), samples)
+    bright = rgb_to_samples(np.ones((1, 3, 3), np.float32), samples, header)
+    np.testing.assert_array_equal(bright, np.repeat(samples[..., -1:], num_bands, axis=2))
 
 
 @given(

@@ -229,6 +229,7 @@ REFUSED = {
     "64-bit floating-point": _tiff(np.zeros((9, 9), np.float64)),
     "16-bit floating-point": _tiff(np.zeros((9, 9), np.float16)),
     "signed integer": _tiff(np.zeros((9, 9), np.int16)),
+    "64-bit complex": _tiff(np.zeros((9, 9), np.complex64)),
     "64-bit integer": _tiff(np.zeros((9, 9), np.uint64)),
     "CCITT fax 3": lambda path: Image.fromarray(cases.picture("grey") > 99).save(path, "TIFF", compression="group3"),
     "palette TIFF of 16": _tiff(

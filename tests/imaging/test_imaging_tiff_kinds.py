@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 
 import imaging_cases as cases
@@ -305,6 +306,50 @@ def test_a_page_with_a_thumbnail_of_it_is_refused(tmp_path: Path) -> None:
         file.write(np.ascontiguousarray(cases.picture("rgb")[::4, ::4]), photometric="rgb", subfiletype=1)
     with pytest.raises(RowError, match="reduced copies"):
         open_image(path, max_bytes=cases.NO_LIMIT, page=1)
+
+
+def _block(key: bytes, body: bytes, order: str, *, is_wide: bool = False) -> bytes:
+    """One of those that Photoshop's data in a TIFF consist of."""
+    head = b"8BIM" + key if order == ">" else b"MIB8" + key[::-1]
+    return head + struct.pack(order + ("Q" if is_wide else "I"), len(body)) + body + bytes(-len(body) % 4)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("key", [b"Layr", b"Lr16"])
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_layers_of_photoshop_are_refused(tmp_path: Path, order: str, key: bytes, is_wide: bool) -> None:
+    """It opens them, and not the picture beside them that all others see."""
+    path = tmp_path / "a.tif"
+    name = b"Adobe Photoshop Document Data " + (b"V0002" if is_wide else b"Block") + b"\x00"
+    others = _block(b"Mt16", b"", order, is_wide=is_wide) + _block(b"Patt", b"some bytes", order)
+    for num_layers in (0, 1, -2):
+        layers = _block(key, struct.pack(order + "h", num_layers) + bytes(9), order, is_wide=is_wide)
+        data = name + others + layers + _block(b"FMsk", bytes(12), order, is_wide=is_wide)
+        extra = [(37724, 7, len(data), data, True)]
+        tifffile.imwrite(path, cases.picture("rgb"), photometric="rgb", byteorder=order, extratags=extra)
+        if num_layers:
+            with pytest.raises(RowError, match="layers of Photoshop"):
+                open_image(path, max_bytes=cases.NO_LIMIT)
+        else:
+            restore(path, tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("tail", [b"", b"8BIM", b"8BIMLayr\xff\xff\xff\xff", bytes(99)])
+def test_what_photoshop_left_without_layers_is_kept(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "a.tif"
+    data = b"Adobe Photoshop Document Data Block\x00" + tail
+    extra = [(37724, 7, len(data), data, True)]
+    tifffile.imwrite(path, cases.picture("rgb"), photometric="rgb", extratags=extra)
+    restore(path, tmp_path / "b.tif")
+
+
+def test_samples_of_an_undefined_kind_are_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, cases.picture("grey").view(np.int8), photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[339].overwrite(4)
+    source, _ = restore(path, tmp_path / "b.tif")
+    assert source.header.dtype == "uint8"
 
 
 def test_a_lost_nan_is_caught(tmp_path: Path) -> None:

@@ -68,6 +68,43 @@ def test_sixteen_bits(gallery: Gallery, tmp_path: Path, planar: bool) -> None:
     assert (after[HOLE][..., 3] == 65535).all()
 
 
+@pytest.mark.parametrize("is_palette", [False, True])
+def test_four_bits(gallery: Gallery, tmp_path: Path, is_palette: bool) -> None:
+    before = transparent()[..., [0, 3]] >> 4
+    path, packed = gallery.folder / "a.tif", before[..., 0] << 4 | before[..., 1]
+    colours = np.repeat(np.arange(16) * 4369, 3).reshape(16, 3).T
+    extra = [(338, 3, 1, 2, True), *([(320, 3, 48, colours.ravel().tolist(), True)] if is_palette else [])]
+    tifffile.imwrite(path, packed, photometric="minisblack", metadata=None, extratags=extra, rowsperstrip=10)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for code, value in {258: 4, 277: 2, 262: 3 if is_palette else 1}.items():
+            file.pages.first.tags[code].overwrite(value)
+    gallery.add_row("a.tif", "alpha")
+    assert run(gallery.manifest(), tmp_path / "out")["rows"]["done"] == 1
+    with tifffile.TiffFile(tmp_path / "out" / "a.tif") as file:
+        places = zip(file.pages.first.dataoffsets, file.pages.first.databytecounts, strict=True)
+    data = (tmp_path / "out" / "a.tif").read_bytes()
+    stored = np.frombuffer(b"".join(data[at : at + length] for at, length in places), np.uint8).reshape(72, 72)
+    np.testing.assert_array_equal(stored[outside(HOLE)], packed[outside(HOLE)])
+    assert (stored[HOLE] == 0x0F).all()  # the identity engine leaves holes black
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_light_that_is_stored_multiplied_by_alpha(gallery: Gallery, tmp_path: Path, depth: type[np.integer]) -> None:
+    """What is half transparent beside the hole is stored at half its light, and is no reason for a dark fill."""
+    white = np.iinfo(depth).max
+    alpha = np.full((72, 72, 1), white, np.float64)
+    alpha[16:36, 20:44] = white * 0.6
+    alpha[HOLE] = 0
+    before = np.concatenate([np.rint(alpha * (0.9, 0.8, 0.7)), alpha], axis=2).astype(depth)
+    tifffile.imwrite(gallery.folder / "a.tif", before, photometric="rgb", extrasamples=["assocalpha"])
+    gallery.add_row("a.tif", "alpha")
+    assert run(gallery.manifest(), tmp_path / "out", engine="onnxruntime")["rows"]["done"] == 1
+    after = tifffile.imread(tmp_path / "out" / "a.tif")
+    np.testing.assert_array_equal(after[outside(HOLE)], before[outside(HOLE)])
+    assert (after[HOLE][..., 3] == white).all()
+    np.testing.assert_allclose(after[HOLE][..., :3] / white, np.broadcast_to((0.9, 0.8, 0.7), (12, 16, 3)), atol=0.05)
+
+
 @pytest.mark.parametrize("turned", [1, 6])
 def test_a_colour_is_filled_also_nearly_that_colour(gallery: Gallery, tmp_path: Path, turned: int) -> None:
     before = (noise(4, 72, "RGB") // 2).astype(np.uint8)
