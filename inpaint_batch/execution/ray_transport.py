@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from inpaint_batch.errors import InpaintBatchError
 from inpaint_batch.execution.ray_cluster import ray_cluster
@@ -17,6 +17,27 @@ from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 
 _GROUPS = {"do": "rows", "pulse": "control", "leave": "control"}
 """Which threads of an actor answer a call: whether it lives must be told while it works."""
+
+
+class _Machine(NamedTuple):
+    """A node of the cluster."""
+
+    num_cpus: int
+    num_gpus: int = 0
+    """0 also where none is of use."""
+
+    def num_places(self, share: int) -> int:
+        """How many actors of so many CPUs it has room for."""
+        return min(self.num_cpus // share, self.num_gpus or self.num_cpus)
+
+
+def _share(machines: list[_Machine], number: int) -> int:
+    """CPUs of one actor: the most with which so many have room, and every machine for one; 1 where nothing gives it."""
+    number = min(number, sum(machine.num_gpus for machine in machines) or number)  # the others wait for a GPU
+    for share in range(min((machine.num_cpus for machine in machines), default=1), 1, -1):
+        if sum(machine.num_places(share) for machine in machines) >= number:
+            return share
+    return 1
 
 
 class RayTransport:
@@ -39,30 +60,31 @@ class RayTransport:
             ray_cluster("ray.exceptions", extra="ray", num_cpus=num_actors, instead="use --executor local")
         )
 
-    def _resources(self) -> tuple[int, list[int]]:
-        """GPUs of the cluster that are of use, and CPUs of each of its nodes that has any."""
+    def _machines(self) -> list[_Machine]:
+        """Those of the cluster that could have an actor: where GPUs are of use and there are any, those with one."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        num_gpus = 0 if self._for_cpus else sum(int(node.get("GPU", 0)) for node in nodes)
-        return num_gpus, [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+        machines = [_Machine(int(node["CPU"]), int(node.get("GPU", 0))) for node in nodes if node.get("CPU", 0) >= 1]
+        with_gpus = [] if self._for_cpus else [machine for machine in machines if machine.num_gpus]
+        return with_gpus or [_Machine(machine.num_cpus) for machine in machines]
 
     def num_wanted(self) -> int:
         """See `transport.Transport`; none while the cluster has no machine that could do rows."""
-        if self._num_actors:
-            return self._num_actors
-        num_gpus, cpus = self._resources()
-        return num_gpus or len(cpus)
+        machines = self._machines()
+        return self._num_actors or sum(machine.num_gpus for machine in machines) or len(machines)
 
     def hire(self) -> Any:
         """See `transport.Transport`. Where the cluster has no room yet the actor waits for it.
 
         What an actor gets is settled by the machines that are there now: a cluster may have begun with its head alone.
         """
-        num_gpus, cpus = self._resources()
+        machines = self._machines()
+        num_gpus = sum(machine.num_gpus for machine in machines)
         if not self._actors:
             self._for_cpus = not num_gpus  # for good, since all must run the same engine
-        number = self._num_actors or num_gpus or len(cpus)
-        share = max(1, min(sum(cpus) // number, min(cpus))) if cpus and number else 1
-        settings = self._open_settings.on(share, min(number, max(cpus, default=1) // share) or 1)
+        number = self._num_actors or num_gpus or len(machines)
+        share = _share(machines, number)
+        most = max((machine.num_places(share) for machine in machines), default=1)
+        settings = self._open_settings.on(share, min(number, most) or 1)
         self.rows_at_once = settings.workers
         worker = self._ray.remote(concurrency_groups={"control": 1, "rows": CHUNKS_IN_FLIGHT})(RowWorker).options(
             num_cpus=share,

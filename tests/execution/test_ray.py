@@ -239,6 +239,29 @@ def test_actors_are_as_large_as_the_machines_that_join(monkeypatch, engine):
     transport.close()
 
 
+@pytest.mark.parametrize(
+    ("machines", "actors", "share"),
+    [
+        ([(8, 0), (8, 0)], 3, 4),  # a third of all, 5, would leave no room for the third
+        ([(3, 0), (3, 0), (3, 0)], 4, 1),
+        ([(32, 0), (4, 0)], 8, 4),
+        ([(32, 0), (4, 0)], 0, 4),  # one for each
+        ([(4, 0)], 9, 1),
+        ([(2, 0), (64, 8)], 0, 8),  # what has no GPU does not count
+        ([(64, 0), (16, 8)], 0, 2),
+        ([(16, 2)], 4, 8),  # two of them wait for a GPU
+    ],
+)
+def test_there_is_room_for_as_many_actors_as_are_asked_for(monkeypatch, machines, actors, share):
+    cluster = Machines()
+    cluster.resources = [{"CPU": float(num_cpus), "GPU": float(num_gpus)} for num_cpus, num_gpus in machines]
+    monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(cluster))
+    transport = RayTransport(settings(engine="auto", threads=0), num_actors=actors)
+    while len(cluster.placed) < transport.num_wanted():
+        transport.hire()
+    assert {(options["num_cpus"], told.threads) for options, told in cluster.placed} == {(share, share)}
+
+
 def test_a_run_that_began_on_cpus_stays_there(monkeypatch):
     machines = Machines()
     monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
