@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections import Counter
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from inpaint_batch.errors import RowError, StorageError, UsageError
+from inpaint_batch.config import Shard
+from inpaint_batch.errors import RowError, RowsFailedError, StorageError, UsageError
 from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
 from inpaint_batch.execution.packed_map import PackedMap
 from inpaint_batch.imaging.read import open_image
@@ -19,11 +21,12 @@ from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.comparison import Comparison, compare
 from inpaint_batch.report.page import Failed, Head, Shown, is_page, page
+from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.uris import joined
-from inpaint_batch.words import counted
+from inpaint_batch.words import counted, writable
 
 PAGE = "report.html"
 """Name of the page in the state folder, where no other is wanted."""
@@ -69,6 +72,8 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
         shards = folder_status(root, shown=str(output))
         _check_place(target)
         done, failed, num_failed = _chosen(root / STATE_FOLDER, num_rows)
+        if (stand := _that_stand(root / STATE_FOLDER, shards)) is not None:
+            failed, num_failed = stand, sum(shard.num_failed for shard in shards)
         head = Head(str(output), _sentence(shards), _choice(len(done), num_rows))
         shown = (_shown(each, output, target, max_image_bytes) for each in done)
         with atomic_write(target) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
@@ -128,6 +133,32 @@ def _listed(state: Path, outcomes: PackedMap) -> list[Failed]:
         if line.id in listed or len(listed) < MAX_FAILED:
             listed[line.id] = Failed(line.id, line.code, line.message)
     return list(listed.values())
+
+
+def _that_stand(state: Path, shards: list[ShardStatus]) -> list[Failed] | None:
+    """The first failures that stand in the lists of runs that came to their end; None where the ledger knows better.
+
+    The ledger also has failures of rows that no manifest names any more. It is asked where runs did not get through
+    all rows, or where somebody has changed a list.
+    """
+    if any(shard.exit_code not in (0, RowsFailedError.exit_code) for shard in shards):
+        return None
+    listed: list[Failed] = []
+    num_rows = 0
+    try:
+        for shard in shards:
+            part = Shard.parse(shard.shard)
+            path = state / f"failures{state_ending(part if part.count > 1 else None)}.csv"
+            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                for cells in csv.DictReader(file):
+                    num_rows += 1
+                    if len(listed) < MAX_FAILED:
+                        name = cells["id"] or cells["output"] or cells["image"]  # a row that cannot be may have no id
+                        words = (name, cells["code"], cells["message"])
+                        listed.append(Failed(*(writable(each or "") for each in words)))
+    except (OSError, KeyError, csv.Error):
+        return None
+    return listed if num_rows == sum(shard.num_failed for shard in shards) else None
 
 
 def _by_width(result: LedgerEntry) -> tuple[bool, float, str]:

@@ -70,6 +70,25 @@ def test_failures_and_warnings_are_listed(gallery: Gallery, tmp_path: Path) -> N
     assert "<td>gone.png</td><td>read</td>" in page
 
 
+def test_a_failure_that_no_manifest_names_any_more_is_not_listed(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.add("plain.png")
+    gallery.add_row("gone.png", "gone-mask.png")
+    gallery.add_row("away.png", "away-mask.png")
+    output = tmp_path / "out"
+    run(gallery.manifest(), output)
+    del gallery.rows[1]  # its owner gave it up
+    gallery.rows.append({**gallery.rows[0], "id": ""})
+    run(gallery.manifest(), output)
+    page = written(output)
+    assert "1 of 3 rows done, 2 failed (1 read, 1 write); exit code 8." in page
+    assert "<h2>Failed: 2</h2>" in page
+    assert "<td>away.png</td><td>read</td>" in page
+    assert "<td>plain.png</td><td>write</td>" in page
+    assert "gone.png" not in page
+    (output / ".inpaint-batch" / "failures.csv").write_text("somebody edited it\n")
+    assert "<h2>Failed: 3</h2>" in written(output)  # as far as the ledger knows
+
+
 def test_the_widest_holes_come_first_and_the_rest_by_chance(gallery: Gallery, tmp_path: Path) -> None:
     for number in range(24):
         gallery.add(f"{number:02}.png", hole=(5, 5, 2 + number, 10))
