@@ -36,7 +36,8 @@ def build_onnx(
     """
     output.mkdir(parents=True, exist_ok=True)
     log.info("exporting %s", weights)
-    fp32, int8 = output / f"{name}.fp32.onnx", output / f"{name}.int8.onnx"
+    fp32, int8, card = (output / f"{name}.{ending}" for ending in ("fp32.onnx", "int8.onnx", "gate.json"))
+    before = sha256(fp32) if fp32.is_file() else ""
     record: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -49,6 +50,10 @@ def build_onnx(
         "fp32_parity": export_onnx(load_generator(weights), fp32),
         "fp32_sha256": sha256(fp32),
     }
+    if record["fp32_sha256"] != before:
+        for stale in (each for each in (int8, card) if each.exists()):
+            log.info("removing %s, which was made of other weights", stale)
+            stale.unlink()
     report = f"{fp32}: {fp32.stat().st_size / 1e6:.1f} MB, largest difference to torch {record['fp32_parity']:.1e}"
     if calibrate is not None:
         reference = OnnxEngine(fp32, precision="fp32")
@@ -71,7 +76,7 @@ def build_onnx(
                 int8.unlink()
                 raise
         report += f"\n{int8}: {int8.stat().st_size / 1e6:.1f} MB\n{table(rows)}"
-    (output / f"{name}.gate.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    card.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return report
 
 

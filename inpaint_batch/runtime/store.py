@@ -79,6 +79,11 @@ def hash_file(path: Path) -> str:
 
 def _user_model(name: str) -> StoredModel:
     path = Path(name).expanduser()
+    if path.suffix.lower() == ".safetensors":
+        raise EngineError(
+            f"--model {name} is weights: make an .onnx file of them with inpaint-batch compile {name} --output DIR, or "
+            "say --engine torch"
+        )
     if path.suffix.lower() != ".onnx":
         raise EngineError(f"--model must be `default` or the path of an .onnx file, not {name!r}")
     if not path.is_file():

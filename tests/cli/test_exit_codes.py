@@ -205,6 +205,7 @@ def test_a_folder_in_the_place_of_a_list_is_no_bug(broken_run, capsys):
         (("--row-timeout", 5, "--executor", "local"), 2, "--row-timeout needs workers"),
         (("--metrics", "run.txt"), 3, "only names that end in .prom; call it run.prom"),
         (("--metrics", ""), 3, "only names that end in .prom; call it inpaint_batch.prom"),
+        (("--model", "w.safetensors"), 6, "inpaint-batch compile w.safetensors --output DIR, or say --engine torch"),
         (("--model", ""), 6, "or the path of an .onnx file, not ''"),
     ],
 )

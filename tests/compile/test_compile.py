@@ -8,6 +8,7 @@ import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -180,6 +181,20 @@ def test_build_quantises_judges_and_records(generator: DcfGenerator, manifest: P
     assert len([t for t in int8 if len(t.dims) == 4]) == len(kept)
     names = {t.name for t in quantised.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4}
     assert all(any(name.startswith(layer) for name in names) for layer in FLOAT_LAYERS)
+
+
+def test_what_other_weights_left_is_not_taken_for_a_twin(generator: DcfGenerator, tmp_path: Path) -> None:
+    weights, int8 = tmp_path / "model.safetensors", tmp_path / "x.int8.onnx"
+    save_generator(weights, generator, generator.state_dict())
+    common: dict[str, Any] = {"name": "x", "calibrate": None, "max_tiles": 6, "accept_loss": False}
+    build_onnx(weights, tmp_path, **common)
+    int8.write_bytes(b"made of the same")
+    build_onnx(weights, tmp_path, **common)
+    assert int8.exists()
+    others = {name: value + 0.01 for name, value in generator.state_dict().items()}
+    save_generator(weights, generator, others)
+    build_onnx(weights, tmp_path, **common)
+    assert not int8.exists()
 
 
 def test_quantising_without_tiles_is_refused(fp32: Path, tmp_path: Path) -> None:
