@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.holes.synthesise import DamageLibrary, box_hole, stroke_hole
 from inpaint_batch.imaging.opencv import read_picture
+from inpaint_batch.storage.paths import files_below
 from inpaint_batch.types import IMAGE_SUFFIXES, BoolArray, FloatArray
 
 MID_GREY = 127
@@ -59,7 +60,7 @@ def find_photos(folder: Path, limit: int | None = None) -> list[Path]:
 
     Raises ValueError where there are none.
     """
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    photos = sorted(path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     if not photos:
         raise ValueError(f"no photograph ({', '.join(sorted(IMAGE_SUFFIXES))}) under {folder}")
     if limit is None or limit >= len(photos):

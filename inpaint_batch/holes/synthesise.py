@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.errors import ConfigError
 from inpaint_batch.imaging.opencv import read_picture
+from inpaint_batch.storage.paths import files_below
 from inpaint_batch.types import BoolArray
 
 MAX_DRAWS = 200
@@ -84,7 +85,7 @@ class DamageLibrary:
 
     def __init__(self, folder: Path) -> None:
         """Raise ConfigError where the folder holds no PNG file. Elements are read when they are first used."""
-        self.paths = sorted(folder.rglob("*.png"))
+        self.paths = sorted(path for path in files_below(folder) if path.suffix == ".png")
         if not self.paths:
             raise ConfigError(f"no PNG files with damage elements under {folder}")
         self._elements: dict[int, BoolArray] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,6 +90,16 @@ def safe_join(root: Path, relative: str) -> Path:
             f"output {relative!r} leaves the output folder through a symbolic link; remove it or name another path",
         )
     return destination
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and its subfolders, in any order; hidden ones and what lies in hidden folders left out.
+
+    A Mac keeps a `._a.jpg` beside each `a.jpg` on disks of others, which is no image.
+    """
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file():
+            yield path
 
 
 def composed(name: str) -> str:

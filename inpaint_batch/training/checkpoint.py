@@ -32,6 +32,8 @@ class Checkpoint:
     """Discriminator and its optimiser; empty in a run without."""
     loss_scale: tuple[float, int] | None = None
     """Scale and number of good steps since it changed, of half precision."""
+    damage: bool = False
+    """Whether the run has learned from elements of damage; older checkpoints do not tell."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -40,7 +42,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     for prefix in GROUPS:
         values: dict[str, Tensor] = getattr(checkpoint, prefix)
         tensors.update({f"{prefix}/{name}": value.detach().contiguous() for name, value in values.items()})
-    progress = {name: getattr(checkpoint, name) for name in ("step", "config", "best_psnr", "loss_scale")}
+    progress = {name: getattr(checkpoint, name) for name in ("step", "config", "best_psnr", "loss_scale", "damage")}
     write_tensors(path, tensors, {"format": FORMAT, "kind": "training", "progress": json.dumps(progress)})
 
 
@@ -60,6 +62,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         progress["config"],
         best_psnr=progress["best_psnr"],
         loss_scale=tuple(scale) if scale else None,
+        damage=progress.get("damage", False),
         **parts,
     )
 

@@ -103,8 +103,8 @@ class Crops:
             if crop is not None:
                 return crop
         raise ConfigError(
-            f"{MAX_REPLACEMENTS} photographs in a row could not be decoded, or are damaged everywhere; "
-            f"the last was {photograph.path}"
+            f"{MAX_REPLACEMENTS} photographs in a row could not be decoded, or have no {side} × {side} px without "
+            f"damage; the last was {photograph.path}. Smaller sides_px in --config fit between damage"
         )
 
     def prefetch(self, first_step: int, last_step: int, num_threads: int = 2) -> Iterator[Batch]:

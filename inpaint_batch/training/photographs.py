@@ -15,6 +15,7 @@ from inpaint_batch.imaging.opencv import read_picture
 from inpaint_batch.imaging.source import reading
 from inpaint_batch.manifest.read import read_examples
 from inpaint_batch.manifest.schema import RowProblem
+from inpaint_batch.storage.paths import files_below
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.types import IMAGE_SUFFIXES, FloatArray, Row
@@ -36,8 +37,8 @@ def list_photographs(data: Path) -> list[Photograph]:
     taken, or else the image without what its mask covers; of several rows with one such file, without what any covers.
     """
     if data.is_dir():
-        paths = (p for p in data.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        found = {p.relative_to(data).as_posix(): Photograph(p) for p in paths}
+        paths = (path for path in files_below(data) if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = {path.relative_to(data).as_posix(): Photograph(path) for path in paths}
     elif data.is_file():
         found = _in_manifest(data)
     else:

@@ -27,6 +27,7 @@ from inpaint_batch.training.checkpoint import (
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.data import Batch
 from inpaint_batch.training.device import Device
+from inpaint_batch.training.holes import DAMAGE
 from inpaint_batch.training.loss_scale import LossScale
 from inpaint_batch.training.losses.total import TotalLoss
 from inpaint_batch.training.muon import Muon
@@ -43,9 +44,13 @@ log = logging.getLogger(__name__)
 class TrainingState:
     """Weights, their average, the optimisers, the discriminator if there is one, the step itself."""
 
-    def __init__(self, config: TrainConfig, device: Device | None = None, team: Team | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, device: Device | None = None, team: Team | None = None, *, damage: bool = False
+    ) -> None:
+        """`damage`: whether there are elements of damage to learn from."""
         torch.manual_seed(config.seed)
         self.config = config
+        self.damage = damage
         self.device = device or Device("cpu", config.precision)
         self.team = team or Team(self.device.torch)
         self.generator = self._new_generator()
@@ -176,6 +181,7 @@ class TrainingState:
             self.best_psnr,
             self.adversary.tensors() if self.adversary else {},
             (self.scale.value, self.scale.num_good) if self.scale.enabled else None,
+            self.damage,
         )
         save_checkpoint(path, checkpoint)
 
@@ -193,6 +199,11 @@ class TrainingState:
         for name in same:
             if (was := getattr(config, name)) != (wanted := getattr(self.config, name)):
                 raise ConfigError(f"{path} is a run with {name} {was}, not {wanted}; start a new run with --init")
+        if checkpoint.damage and not self.damage and any(self.config.hole_shares[DAMAGE : DAMAGE + 1]):
+            raise ConfigError(
+                f"{path} is a run with --damage: name its folder again; or, to go on without, give damage elements no "
+                "share in the hole_shares of a --config"
+            )
         self.generator.load_state_dict(checkpoint.weights)
         self.average = {name: value.to(self.device.torch) for name, value in checkpoint.average.items()}
         restore_optimizers(self.optimizers, checkpoint.optimizer)

@@ -70,7 +70,7 @@ def train(
         learned, held_out = split_photographs(data, config)
         crops = Crops(learned, config, damage, team.share)
         validation = ValidationSet(held_out, config, damage)
-        state = TrainingState(config, place, team)
+        state = TrainingState(config, place, team, damage=damage is not None)
         if resume:
             state.restore(run / LAST)
             state.best_psnr = _best_so_far(run, state, validation)
@@ -156,9 +156,10 @@ def _validate(state: TrainingState, validation: ValidationSet, run: Path, monito
         before, state.best_psnr = state.best_psnr, psnr
         with _survive_full_disk(f"the best weights, of step {state.step},") as failed:
             save_generator(run / EXPORT, state.generator, state.average)
-            state.save(run / LAST)
-            with atomic_write(run / BEST) as temporary:
-                shutil.copyfile(run / LAST, temporary)
+            state.save(run / BEST)
+            # Last: a run that is killed before it goes on from an earlier step, and comes by here again.
+            with atomic_write(run / LAST) as temporary:
+                shutil.copyfile(run / BEST, temporary)
         if failed:
             state.best_psnr = before
 

@@ -44,7 +44,7 @@ class ValidationSet:
             for _ in range(config.validation_crops):
                 crop = undamaged_crop(rng, pixels, SIDE_PX, config)
                 if crop is None:
-                    log.warning("skipping %s: it is damaged everywhere", photograph.path)
+                    log.warning("skipping %s: no crop of %d px is without damage", photograph.path, SIDE_PX)
                     break
                 images.append(crop.transpose(2, 0, 1))
                 masks.append(holes.draw(rng, SIDE_PX)[None].astype(np.float32))

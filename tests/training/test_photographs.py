@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from PIL import Image
 from small_training import CONFIG
 
 from inpaint_batch.errors import ConfigError, RowError
+from inpaint_batch.holes.synthesise import DamageLibrary
 from inpaint_batch.training.data import Crops, undamaged_crop
 from inpaint_batch.training.photographs import Photograph, list_photographs, read_rgb
 from inpaint_batch.training.undamaged import DAMAGE_RIM_PX
@@ -91,7 +93,7 @@ def test_a_photograph_that_is_damaged_everywhere_is_given_up(tmp_path: Path) -> 
     photograph = one_scan(tmp_path, "one.mask.png")
     pixels = read_rgb(photograph)
     assert undamaged_crop(np.random.default_rng(0), pixels, 64, CONFIG) is None
-    with pytest.raises(ConfigError, match=r"damaged everywhere; the last was .*one\.png"):
+    with pytest.raises(ConfigError, match=r"without damage; the last was .*one\.png\. Smaller sides_px"):
         Crops([photograph], CONFIG, None).batch(0)
 
 
@@ -178,6 +180,15 @@ def test_rows_that_cannot_be_used_are_told(manifest: Path, tmp_path: Path) -> No
         list_photographs(manifest)
     with pytest.raises(ConfigError, match="neither a folder of photographs nor a manifest"):
         list_photographs(tmp_path / "nowhere")
+
+
+def test_hidden_files_are_neither_learned_from_nor_damage(photographs: Path, tmp_path: Path) -> None:
+    shutil.copyfile(photographs / "00.png", tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"what a Mac keeps of a.png")
+    (tmp_path / ".trash").mkdir()
+    shutil.copyfile(photographs / "01.png", tmp_path / ".trash" / "b.png")
+    assert list_photographs(tmp_path) == [Photograph(tmp_path / "a.png")]
+    assert DamageLibrary(tmp_path).paths == [tmp_path / "a.png"]
 
 
 def test_a_name_that_is_not_utf8_is_learned_from(tmp_path: Path) -> None:

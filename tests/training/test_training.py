@@ -21,6 +21,7 @@ from small_training import CONFIG, check_resuming
 
 from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.models.checkpoint import load_generator
+from inpaint_batch.training import trainer
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
 from inpaint_batch.training.data import Crops
@@ -45,6 +46,34 @@ def test_the_best_is_measured_again_where_validation_has_become_harder(photograp
     assert best_of_hard < best_of_easy
     validation = ValidationSet(split_photographs(photographs, hard)[1], hard, None)
     assert best_of_hard == mean_hole_psnr(load_generator(tmp_path / EXPORT), validation)
+
+
+def test_a_kill_while_the_best_is_kept_loses_it_not(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    harmful = replace(CONFIG, steps=4, validate_every=2, checkpoint_every=1, learning_rate=1.0, warmup_steps=3)
+    best = train(harmful, photographs, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.shutil, "copyfile", killed)
+        with pytest.raises(KilledError):
+            train(harmful, photographs, tmp_path / "killed")
+    assert train(harmful, photographs, tmp_path / "killed", resume=True) == best
+    exported, expected = (load_generator(tmp_path / name / EXPORT).state_dict() for name in ("killed", "whole"))
+    assert all(torch.equal(exported[name], value) for name, value in expected.items())
+
+
+def test_a_run_with_damage_does_not_go_on_without(photographs: Path, tmp_path: Path) -> None:
+    train(replace(CONFIG, steps=2), photographs, tmp_path, damage=photographs)
+    with pytest.raises(ConfigError, match="is a run with --damage: name its folder again"):
+        train(CONFIG, photographs, tmp_path, resume=True)
+    train(replace(CONFIG, steps=4), photographs, tmp_path, resume=True, damage=photographs)
+    train(replace(CONFIG, steps=6, hole_shares=(0.5, 0.5)), photographs, tmp_path, resume=True)
 
 
 def test_a_batch_depends_on_its_step_alone(photographs: Path) -> None:
