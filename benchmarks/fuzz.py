@@ -12,8 +12,8 @@ The rule. The process ends with 0 or 8, in time. Each row is refused or restored
 - Refused: its code is read, mask, size, memory or write, its message neither asks for a report nor promises that the
   same broken file might be read another time, and there is no output.
 - Restored: of Pillow, OpenCV, imagecodecs and (for TIFF) tifffile, at least one reads the broken source; and each that
-  does reads as many samples from the output, equal outside the hole, in a JPEG outside the blocks that a hole sample
-  touches. With a broken mask, what was filled is what one of them sees as white in it.
+  does reads as many samples from the output, equal outside the hole, where JPEG streams hold them outside the blocks
+  that a hole sample touches. With a broken mask, what was filled is what one of them sees as white in it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MAX_RESTARTS = 20
 SAFE_CODES = {"read", "mask", "size", "memory", "write"}
 SUSPECT_WORDS = ("report", "unexpected", "read back wrong")
 MASK_SHARE = 0.25
-NO_MASKS = ("cmyk", "float", "pages", "baseline", "lossless-alpha")
+NO_MASKS = ("cmyk", "float", "pages", "baseline", "lossless-alpha", "jpeg")
 """Kinds that cannot be masks, or whose orientation would have to be reckoned with."""
 NO_MASK_SUFFIXES = (".jp2",)
 JPEG_REACH_PX = 40
@@ -276,7 +276,7 @@ def _judge_samples(image: Path, mask: Path, result: Path) -> str:
         if hole.shape != before.shape[:2]:
             reasons.append(f"{name}: {before.shape}")
             continue
-        if image.suffix == ".jpg":
+        if image.suffix == ".jpg" or "jpeg" in image.name:
             hole = cv2.dilate(hole.astype(np.uint8), np.ones((2 * JPEG_REACH_PX + 1,) * 2, np.uint8)) > 0
         if before[~hole].tobytes() != after[~hole].tobytes():
             return f"{name} sees known samples changed"

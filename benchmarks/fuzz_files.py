@@ -61,6 +61,8 @@ def _tiffs() -> dict[str, bytes]:
         "cmyk.tif": _tiff(picture(4), photometric="separated", compression="lzw", rowsperstrip=16),
         "palette.tif": _tiff(grey, photometric="palette", colormap=colours, rowsperstrip=16),
         "pages.tif": two_pages.getvalue(),
+        "jpeg-strips.tif": _saved(Image.fromarray(rgb), "TIFF", compression="jpeg", quality=85),
+        "jpeg-tiles.tif": _tiff(rgb, photometric="rgb", compression="jpeg", tile=(32, 48)),
     }
 
 

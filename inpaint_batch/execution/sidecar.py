@@ -94,7 +94,8 @@ def xmp_mark(prepared: PreparedRow, facts: RunFacts) -> Mark:
 def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int], written: Path) -> dict[str, Any]:
     """All that is told of a result, as plain data: what the JSON file holds."""
     task, holes, header = prepared.task, prepared.holes, prepared.source.header
-    by_coefficient = header.format == "jpeg" and task.config.jpeg == "patch"
+    result_format = written_format(header.format, task.config.jpeg)
+    by_coefficient = header.has_coefficients and result_format == header.format
     samples = "every JPEG coefficient of every block without a hole sample" if by_coefficient else _SAMPLES
     added = " but for what --xmp added" if task.config.xmp and prepared.patches else ""
     boxes = prepared.hole_boxes
@@ -104,7 +105,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
         "result": {"name": task.output, **checksum(written)},
         "source": {"path": task.row.image, **prepared.checksum("source")},
         "mask": {"path": task.row.mask, **prepared.checksum("mask")},
-        "formats": {"source": header.format, "result": written_format(header.format, task.config.jpeg)},
+        "formats": {"source": header.format, "result": result_format},
         "software": {"name": "inpaint-batch", "version": __version__},
         "libraries": library_versions(),
         "engine": facts.engine,

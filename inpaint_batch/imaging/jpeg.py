@@ -95,5 +95,6 @@ def open_jpeg(path: Path, max_bytes: int) -> JpegSource:
         orientation=exif.orientation(stream.exif),
         model="ink" if is_ink else "light",
         ink_profile=as_ink_profile(profile),
+        has_coefficients=True,
     )
     return JpegSource(path, header, sum(map(stream.coefficient_bytes, range(len(stream.components)))))

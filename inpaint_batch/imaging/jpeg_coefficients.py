@@ -55,9 +55,12 @@ def opened_coefficients(data: bytes, stream: JpegStream) -> Iterator[list[Coeffi
         yield planes or _copied_coefficients(data, stream)
 
 
-def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coefficients]], None]) -> bytes:
-    """`data` with its coefficients as `edit` leaves them: same frame, tables and components; optimal Huffman tables.
-    Restart markers are kept where the system lets libjpeg be called directly.
+def edit_coefficients(
+    data: bytes, stream: JpegStream, edit: Callable[[list[Coefficients]], None], *, has_own_tables: bool = True
+) -> bytes:
+    """`data` with its coefficients as `edit` leaves them: same frame, tables and components; optimal Huffman tables,
+    or without `has_own_tables` (which is for baseline streams) those that annex K of the standard proposes. Restart
+    markers are kept where the system lets libjpeg be called directly.
 
     `edit` is given one array per component, and must leave what `LARGEST_AC` and `DC_RANGE` allow. What the result says
     in APPn and COM segments is libjpeg's, not the source's. Raises what `edit` raises, and `ValueError` if libjpeg
@@ -76,6 +79,7 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
                 is_progressive=stream.is_progressive,
                 restart_interval=stream.restart_interval,
                 restart_rows=stream.restart_rows,
+                has_own_tables=has_own_tables,
             )
         except ValueError:  # there is a simpler way, unless it is CMYK
             if num_components == _MAX_COMPONENTS:
@@ -105,7 +109,7 @@ def edit_coefficients(data: bytes, stream: JpegStream, edit: Callable[[list[Coef
             None,
             None,
             None,
-            ctypes.c_uint(_OPTIMISE_CODING),
+            ctypes.c_uint(_OPTIMISE_CODING if has_own_tables else 0),
             ctypes.c_uint(_ALL_FLAGS_ON),
         )
         if not done:

@@ -60,21 +60,7 @@ def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) 
     """
     data, stream = source.checked()
     advice = "run this row with jpeg=lossless, which writes a PNG"
-    if not stream.is_patchable:
-        raise RowError(
-            FailureCode.WRITE, f"{source.path} has unusual sampling or tables and cannot be patched; {advice}"
-        )
-
-    def edit(planes: list[Coefficients]) -> None:
-        if not all(_is_encodable(plane) for plane in planes):
-            raise RowError(
-                FailureCode.WRITE, f"{source.path} holds coefficients out of range and cannot be patched; {advice}"
-            )
-        for index, plane in enumerate(planes):
-            for patch in patches:
-                patch_plane(plane, stream, index, patch)
-
-    fresh = edit_coefficients(data[: stream.end], stream, edit)
+    fresh = patched(data[: stream.end], stream, patches, source.path, advice)
     pixels = jpeg_stream.split_pixels(fresh)
     end = len(SOI) + sum(map(len, stream.metadata)) + len(pixels)
     with destination.open("wb") as file:
@@ -82,6 +68,34 @@ def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) 
         file.writelines(relocate(stream.metadata, data, stream.end, end))
         file.write(pixels)
         file.write(data[stream.end :])
+
+
+def patched(
+    data: bytes,
+    stream: JpegStream,
+    patches: Sequence[Patch],
+    path: Path,
+    advice: str,
+    *,
+    has_own_tables: bool = True,
+) -> bytes:
+    """A sound JPEG with `patches` as new coefficients, as libjpeg writes it: without its metadata, and with Huffman
+    tables as in `edit_coefficients`.
+
+    Raises `RowError` (write) for the rare stream that libjpeg cannot write again; its message names `path` and gives
+    `advice`.
+    """
+    if not stream.is_patchable:
+        raise RowError(FailureCode.WRITE, f"{path} has unusual sampling or tables and cannot be patched; {advice}")
+
+    def edit(planes: list[Coefficients]) -> None:
+        if not all(_is_encodable(plane) for plane in planes):
+            raise RowError(FailureCode.WRITE, f"{path} holds coefficients out of range and cannot be patched; {advice}")
+        for index, plane in enumerate(planes):
+            for patch in patches:
+                patch_plane(plane, stream, index, patch)
+
+    return edit_coefficients(data, stream, edit, has_own_tables=has_own_tables)
 
 
 def _is_encodable(plane: Coefficients) -> bool:
@@ -192,7 +206,7 @@ def verify_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path)
     data, stream = source.checked()
     written_data = destination.read_bytes()
     written = jpeg_stream.parse(written_data)
-    problem = _structural_difference(stream, written)
+    problem = structural_difference(stream, written)
     if written.metadata != relocate(stream.metadata, data, stream.end, written.end):
         problem = "its metadata"
     if not problem and written_data[written.end :] != data[stream.end :]:
@@ -202,18 +216,18 @@ def verify_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path)
     with ExitStack() as held, ThreadPoolExecutor(1) as beside:  # libjpeg takes most of the time, and lets others run
         reading = beside.submit(held.enter_context, opened_coefficients(data[: stream.end], stream))
         after = held.enter_context(opened_coefficients(written_data[: written.end], written))
-        _verify_planes(reading.result(), after, stream, patches, destination)
+        check_planes(reading.result(), after, stream, patches, destination)
 
 
-def _verify_planes(
+def check_planes(
     before: Sequence[Coefficients],
     after: Sequence[Coefficients],
     stream: JpegStream,
     patches: Sequence[Patch],
     destination: Path,
 ) -> None:
-    """Compare first blocks without a hole sample with those of the source, then all with what was meant, which takes
-    the place of `before`.
+    """Raise `RowError` (write) unless blocks without a hole sample equal those of the source and the others hold the
+    fill, which takes the place of `before`.
     """
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         touched = touched_blocks(stream, index, patches)
@@ -228,7 +242,8 @@ def _verify_planes(
             raise spoiled(destination, "the fill is not the one that was meant")
 
 
-def _structural_difference(before: JpegStream, after: JpegStream) -> str:
+def structural_difference(before: JpegStream, after: JpegStream) -> str:
+    """The first thing, as in "its size", in which the frames and tables of two streams differ; empty for none."""
     if (before.width_px, before.height_px, before.depth) != (after.width_px, after.height_px, after.depth):
         return "its size"
     if before.is_progressive != after.is_progressive:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from inpaint_batch.imaging import exif
 
 SOI = b"\xff\xd8"
-_DQT, _DRI, _SOS, _EOI, _COM, _DHT, _DAC, _DNL = 0xDB, 0xDD, 0xDA, 0xD9, 0xFE, 0xC4, 0xCC, 0xDC
+DQT, DHT = 0xDB, 0xC4
+_DRI, _SOS, _EOI, _COM, _DAC, _DNL = 0xDD, 0xDA, 0xD9, 0xFE, 0xCC, 0xDC
 _APP0, _APP1, _APP2, _APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
 _JFIF = b"JFIF\x00"
 _JFIF_BYTES, _ADOBE_BYTES = 9, 7
@@ -25,7 +26,7 @@ _MAX_MCU_BLOCKS = 10
 _MAX_SIDE_PX = 65500
 """Of libjpeg; the format itself goes 35 farther."""
 _LATE_HEIGHT = "its height is only told behind the pixels, where decoders do not look"
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {DHT, 0xC8, _DAC}
 
 Colours = Literal["grey", "ycbcr", "rgb", "cmyk", "ycck"]
 
@@ -214,7 +215,7 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
             raise ValueError(_LATE_HEIGHT)
         elif _APP0 <= marker <= _APP15 or marker == _COM:
             metadata.append(data[position - 2 : position + 2 + len(body)])
-        elif marker == _DQT:
+        elif marker == DQT:
             fresh = _parse_tables(body)
             is_changing |= seen_scan and any(tables.get(number, table) != table for number, table in fresh.items())
             tables.update(fresh)
@@ -233,8 +234,28 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
     return JpegStream(*frame, tuple(metadata), tables, is_changing, position, restart_interval, by_row)
 
 
-def split_pixels(data: bytes) -> bytes:
-    """The segments of a finished JPEG from behind SOI to behind EOI, without any APPn and COM."""
+def huffman_tables(data: bytes) -> dict[int, bytes]:
+    """Class (16 for AC) and number of each Huffman table to its counts and symbols, as it was defined last.
+
+    `data` may be a stream of tables alone; what follows its first scan is not looked at. Raises as `parse` does.
+    """
+    tables: dict[int, bytes] = {}
+    position = 2
+    while True:
+        marker, position = _next_marker(data, position, in_scan=False)
+        if marker in (_SOS, _EOI):
+            return tables
+        body = _segment_body(data, position)
+        start = 0
+        while marker == DHT and start < len(body):
+            end = start + 17 + sum(body[start + 1 : start + 17])
+            tables[body[start]] = body[start + 1 : end]
+            start = end
+        position += 2 + len(body)
+
+
+def split_pixels(data: bytes, without: Collection[int] = ()) -> bytes:
+    """The segments of a finished JPEG from behind SOI to behind EOI, but for APPn, COM and the markers `without`."""
     kept = []
     position, start = 2, 2
     in_scan = False
@@ -244,7 +265,7 @@ def split_pixels(data: bytes) -> bytes:
             kept.append(data[start:behind])
             return b"".join(kept)
         end = behind + 2 + len(_segment_body(data, behind))
-        if _APP0 <= marker <= _APP15 or marker == _COM:
+        if _APP0 <= marker <= _APP15 or marker == _COM or marker in without:
             kept.append(data[start : behind - 2])
             start = end
         in_scan |= marker == _SOS

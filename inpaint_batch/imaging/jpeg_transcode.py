@@ -117,10 +117,11 @@ def write(
     is_progressive: bool,
     restart_interval: int,
     restart_rows: int = 0,
+    has_own_tables: bool = True,
 ) -> bytes:
     """`data` with its coefficients as `edit` leaves them: in libjpeg's standard progressive scans, or in one scan with
-    optimal Huffman tables; a restart marker every `restart_interval` MCUs, or every `restart_rows` rows of them,
-    unless that is 0.
+    optimal Huffman tables, or without `has_own_tables` with those of the standard's annex K; a restart marker every
+    `restart_interval` MCUs, or every `restart_rows` rows of them, unless that is 0.
 
     `edit` is given what `opened` gives. Frame, tables and components are those of `data`, a sound JPEG. Raises what
     `edit` raises, and before it is called `ValueError` where `opened` does or the library only writes progressive
@@ -135,7 +136,7 @@ def write(
         try:
             library.jpeg_copy_critical_parameters(ctypes.byref(reader), sink)
             if settings := _progression(library, writer):
-                settings.optimize_coding = _TRUE
+                settings.optimize_coding = int(has_own_tables)
                 settings.restart_interval = restart_interval
                 settings.restart_in_rows = restart_rows
                 if not is_progressive:

@@ -8,11 +8,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.imaging import tiff_jpeg
 from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged, reading
@@ -31,7 +32,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class TiffSource(ImageSource):
-    """One page of a losslessly compressed TIFF, in strips or tiles, of which only a few are held decoded at a time."""
+    """One page of a TIFF, in strips or tiles, of which only a few are held decoded at a time."""
 
     def __init__(self, path: Path, header: Header, layout: TiffLayout) -> None:
         super().__init__(path, header)
@@ -121,6 +122,7 @@ def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource
         levels=levels if kind.model == "light" else None,
         palette=kind.palette,
         ink_profile=kind.ink_profile,
+        has_coefficients=layout.is_jpeg,
     )
     if kind.has_free_range:
         header = replace(header, levels=_find_levels(path, layout, header.num_colours))
@@ -170,6 +172,8 @@ def read_run(file: BinaryIO, layout: TiffLayout, run: range, path: Path) -> Samp
 def unpack(packed: Sequence[bytes], layout: TiffLayout, run: range, path: Path, what: str = "image") -> SampleArray:
     """Like `read_run`, of bytes that are there already."""
     try:
+        if layout.is_jpeg:
+            return _unpack_jpeg(packed, layout, run)
         samples = unpack_segments(
             packed,
             layout.compression,
@@ -182,6 +186,17 @@ def unpack(packed: Sequence[bytes], layout: TiffLayout, run: range, path: Path, 
     except DamagedSegmentError as error:
         raise damaged(path, f"segment {run[error.position]} does not decode ({error})", what) from error
     return turn_white(samples, layout, run)
+
+
+def _unpack_jpeg(packed: Sequence[bytes], layout: TiffLayout, run: range) -> SampleArray:
+    parts = []
+    for position, (each, index) in enumerate(zip(packed, run, strict=True)):
+        shape = layout.stored_shape(range(index, index + 1))
+        try:
+            parts.append(tiff_jpeg.unpack(each, layout.jpeg_tables, is_ycbcr=layout.kind.is_ycbcr, shape=shape))
+        except (ValueError, RuntimeError) as error:
+            raise DamagedSegmentError(position, error) from error
+    return cast(SampleArray, np.concatenate(parts))
 
 
 def turn_white(samples: SampleArray, layout: TiffLayout, run: range) -> SampleArray:

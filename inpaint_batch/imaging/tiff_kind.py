@@ -9,19 +9,20 @@ import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import fax
+from inpaint_batch.imaging import fax, tiff_jpeg
 from inpaint_batch.imaging.colour import as_ink_profile
 from inpaint_batch.imaging.source import damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
 from inpaint_batch.imaging.tiff_layers import has_layers
 from inpaint_batch.types import ColourModel, SampleType
 
-_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED = 0, 1, 2, 3, 5
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _NUM_COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4}
+_NUM_JPEG_COLOURS = {_MIN_IS_BLACK: 1, _RGB: 3, _SEPARATED: 4, _YCBCR: 3}
 _MODELS: dict[int, ColourModel] = {_PALETTE: "palette", _SEPARATED: "ink"}
 _PHOTOMETRICS = {
     4: "a TIFF transparency mask",
-    6: "a YCbCr TIFF",
+    _YCBCR: "a YCbCr TIFF",
     8: "a CIELab TIFF",
     9: "an ICCLab TIFF",
     10: "an ITULab TIFF",
@@ -32,7 +33,6 @@ _PHOTOMETRICS = {
 }
 _LOSSY = {
     6: "old-style JPEG",
-    7: "JPEG",
     34892: "lossy JPEG",
     50001: "WebP",
     34712: "JPEG 2000",
@@ -83,6 +83,8 @@ class TiffKind:
     """As in `Header`."""
     is_reversed: bool = False
     """Whether the lowest bit of each byte comes first, as some fax machines want it."""
+    is_ycbcr: bool = False
+    """Whether the segments, which are JPEG streams then, hold YCbCr. It is decoded to RGB, and patched as it is."""
 
     @property
     def has_free_range(self) -> bool:
@@ -97,14 +99,16 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
     if not width_px or not height_px or not num_bands:
         raise damaged(path, "its directory makes no sense")
     _refuse_coding(path, page)
-    photometric = int(page.photometric)
-    if photometric not in _NUM_COLOURS:
+    photometric, is_jpeg = int(page.photometric), int(page.compression) == tiff_jpeg.COMPRESSION
+    if photometric not in (_NUM_JPEG_COLOURS if is_jpeg else _NUM_COLOURS):
         kind = _PHOTOMETRICS.get(photometric, f"a TIFF of photometric {photometric}")
-        raise refuse(path, kind, "convert it to RGB first")
+        raise refuse(path, f"{kind} with JPEG compression" if is_jpeg else kind, "convert it to RGB first")
     dtype = _sample_type(path, page, depth)
     model = _MODELS.get(photometric, "light")
     _refuse_combination(path, page, model, depth)
-    num_colours = _NUM_COLOURS[photometric]
+    num_colours = (_NUM_JPEG_COLOURS if is_jpeg else _NUM_COLOURS)[photometric]
+    if is_jpeg:
+        _refuse_jpeg(path, page, num_colours)
     if num_bands not in (num_colours, num_colours + 1):
         extra = tuple(int(kind) for kind in page.extrasamples)
         raise refuse(path, f"a TIFF of {num_bands} samples per pixel ({extra} extra)", "keep the colours and one alpha")
@@ -123,6 +127,7 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
         palette=_palette(path, page, depth) if model == "palette" else b"",
         ink_profile=as_ink_profile(bytes(profile)),
         is_reversed=int(page.fillorder) != 1,
+        is_ycbcr=photometric == _YCBCR,
     )
 
 
@@ -145,6 +150,8 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
         if (_depth(page), int(page.samplesperpixel)) != (1, 1):
             raise damaged(path, "it has fax compression and is not bilevel")
         return
+    if compression == tiff_jpeg.COMPRESSION:
+        return
     if compression not in CODECS:
         name = getattr(page.compression, "name", str(compression))
         raise refuse(path, f"a TIFF with {name} compression", lossless)
@@ -152,6 +159,17 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
     if not codec.is_available():
         message = f"the image {path} needs the {codec.name} codec; install it with `pip install 'imagecodecs[all]'`"
         raise RowError(FailureCode.READ, message)
+
+
+def _refuse_jpeg(path: Path, page: tifffile.TiffPage, num_colours: int) -> None:
+    """Raise `RowError` (read) for what JPEG segments hold that is not patched; the message tells what to do."""
+    advice = "save it with lossless compression (LZW, Deflate or ZSTD)"
+    if _depth(page) != 8:
+        raise refuse(path, f"a {_depth(page)}-bit TIFF with JPEG compression", advice)
+    if int(page.samplesperpixel) != num_colours:
+        raise refuse(path, "a TIFF with alpha and JPEG compression, which blurs both", advice)
+    if int(page.photometric) == _YCBCR and int(page.planarconfig) != 1:
+        raise refuse(path, "a YCbCr TIFF whose bands lie apart", advice)
 
 
 def _sample_type(path: Path, page: tifffile.TiffPage, depth: int) -> SampleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff_kind
+from inpaint_batch.imaging import tiff_jpeg, tiff_kind
 from inpaint_batch.imaging.source import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_kind import TiffKind
@@ -68,6 +69,13 @@ class TiffLayout:
     """None where the file leaves the lengths out, which only uncompressed ones may."""
     shared: frozenset[int]
     """Indices of segments whose bytes somebody else uses too: other segments, other pages, or the directory."""
+    jpeg_tables: bytes = b""
+    """What JPEG segments have in common, as a stream without a picture."""
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether each segment is a JPEG stream."""
+        return self.compression == tiff_jpeg.COMPRESSION
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -179,7 +187,9 @@ def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> T
         if is_tiled:
             segment_px = int(page.tilelength), int(page.tilewidth)
         else:
-            segment_px = min(int(page.rowsperstrip) or height_px, height_px), width_px
+            segment_px = min(int(page.rowsperstrip), height_px), width_px
+            if not segment_px[0]:
+                raise damaged(path, "its strips have no rows")
         if num_bands > 1 and int(page.planarconfig) not in (_INTERLEAVED, _PLANES):
             raise damaged(path, "it does not say how its bands lie")
         check_budget(path, segment_px[1], segment_px[0], num_bands * max(1, kind.depth // 8), max_bytes)
@@ -205,6 +215,7 @@ def read_layout(path: Path, max_bytes: int, page_number: int | None = None) -> T
             offsets_tag=_require(path, offsets_tag),
             lengths_tag=lengths_tag,
             shared=_shared_segments(path, file, page),
+            jpeg_tables=bytes(page.tags.valueof(347, default=b"")),
         )
     _check_segments(path, layout, path.stat().st_size)
     return layout
@@ -234,6 +245,7 @@ def _shared_segments(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPag
         for index, (start, length) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False))
     )
     spans.extend((start, start + length, -1) for start, length in _directory_spans(page))
+    spans.append(_beyond_the_last(path, file))
     own = {tag.values for tag in (_tag(page, _OFFSET_TAGS), _tag(page, _LENGTH_TAGS)) if tag}
     for other in file.pages:
         if other.offset == page.offset or not isinstance(other, tifffile.TiffPage):
@@ -265,6 +277,21 @@ def _directory_spans(page: tifffile.TiffPage) -> list[tuple[int, int]]:
     length = order.tagnosize + len(page.tags) * order.tagsize + order.offsetsize
     values = [(int(tag.valueoffset), int(tag.valuebytecount)) for tag in page.tags]
     return [(int(page.offset), length), *values]
+
+
+def _beyond_the_last(path: Path, file: tifffile.TiffFile) -> tuple[int, int, int]:
+    """What follows the last page, as in `_shared_segments`: nothing, or what no reader takes for a page now; it must
+    stay as it is, or somebody might. Raises `RowError` (read) where more pages should follow beyond the end.
+    """
+    order, handle, last = file.tiff, file.filehandle, file.pages[-1]
+    handle.seek(last.offset)
+    (num_tags,) = struct.unpack(order.tagnoformat, handle.read(order.tagnosize))
+    handle.seek(last.offset + order.tagnosize + num_tags * order.tagsize)
+    packed = handle.read(order.offsetsize)
+    start = struct.unpack(order.offsetformat, packed)[0] if len(packed) == order.offsetsize else 0
+    if start + order.tagnosize > handle.size:
+        raise damaged(path, "it is truncated: its next page lies beyond its end")
+    return (start, start + order.tagnosize, -1) if start else (0, 0, -1)
 
 
 def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:

@@ -8,7 +8,7 @@ behind are zeros.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import tiff_jpeg
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.side_by_side import in_order
 from inpaint_batch.imaging.source import opened, reading, same_samples, spoiled
@@ -93,11 +94,30 @@ def _filled(source: TiffSource, patches: Sequence[Patch], job: _Job) -> SampleAr
 def _patched(source: TiffSource, patches: Sequence[Patch], job: _Job) -> list[bytes]:
     """The same, each segment as it shall stand in the file."""
     layout = source.layout
+    if layout.is_jpeg:
+        return [
+            tiff_jpeg.patch(packed, layout.jpeg_tables, is_ycbcr=layout.kind.is_ycbcr, patches=own, path=source.path)
+            for packed, own in _own_patches(source, patches, job)
+        ]
     samples = turn_white(_filled(source, patches, job), layout, job.run)
     packed = pack_segments(
         samples, layout.compression, layout.predictor, file_dtype(layout), layout.segment_px[0], layout.kind.depth
     )
     return [reverse_bits(each) for each in packed] if layout.kind.is_reversed else packed
+
+
+def _own_patches(source: TiffSource, patches: Sequence[Patch], job: _Job) -> Iterator[tuple[bytes, list[Patch]]]:
+    """Each segment of a run as it stands in the source, and what of the patches lies in it, counted from its corner."""
+    layout, num_colours = source.layout, source.header.num_colours
+    for packed, index in zip(job.packed, job.run, strict=True):
+        own, box, bands = [], layout.box(index), layout.bands(index)
+        for patch in (patches[number] for number in job.numbers):
+            common = box.intersect(patch.box)
+            if common.area_px:
+                inside = common.shift(-patch.box.top, -patch.box.left).slices
+                samples = patch.samples[inside][..., bands.start : min(bands.stop, num_colours)]
+                own.append(Patch(common.shift(-box.top, -box.left), samples, patch.hole[inside]))
+        yield packed, own
 
 
 def _touched(layout: TiffLayout, patches: Sequence[Patch]) -> dict[int, list[int]]:
@@ -200,6 +220,8 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
 
         def first_wrong(pair: tuple[_Job, list[bytes]]) -> int | None:
             job, packed = pair
+            if before.is_jpeg:
+                return _first_wrong_jpeg(source, patches, job, packed, destination)
             meant, found = _filled(source, patches, job), unpack(packed, after, job.run, destination)
             if same_samples(meant, found):
                 return None
@@ -211,6 +233,17 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
             if segment is not None:
                 raise spoiled(destination, f"segment {segment} read back different from what was meant")
         _verify_rest(old, new, before, touched, destination)
+
+
+def _first_wrong_jpeg(
+    source: TiffSource, patches: Sequence[Patch], job: _Job, packed: Sequence[bytes], destination: Path
+) -> int | None:
+    """The first segment whose tables or size changed; raises `RowError` (write) where coefficients are wrong."""
+    tables, is_ycbcr = source.layout.jpeg_tables, source.layout.kind.is_ycbcr
+    for index, after, (before, own) in zip(job.run, packed, _own_patches(source, patches, job), strict=True):
+        if tiff_jpeg.difference(before, after, tables, is_ycbcr=is_ycbcr, patches=own, path=destination):
+            return index
+    return None
 
 
 def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Collection[int], destination: Path) -> None:

@@ -323,7 +323,7 @@ def test_a_bomb_does_not_get_further_than_its_header(tmp_path: Path) -> None:
     assert caught.value.code == FailureCode.MEMORY
 
 
-@pytest.mark.parametrize("kind", ["png grey", "tiff tiled", "tiff tiled deflate", "tiff grey", "tiff jpeg", "webp"])
+@pytest.mark.parametrize("kind", ["png grey", "tiff tiled", "tiff tiled deflate", "tiff grey", "webp"])
 def test_masks_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(mask_pictures, "_PIECE_PX", 200)
     path = tmp_path / "mask"
@@ -333,6 +333,6 @@ def test_masks_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     assert len(sizes) > 3
     assert max(sizes) <= (512 if "tiled" in kind else 200)
     assert sum(sizes) == GREY.size
-    assert (mask.whole_bytes > 0) == (kind in ("webp", "tiff jpeg"))
+    assert (mask.whole_bytes > 0) == (kind == "webp")
     grey, _ = cases.read_mask_samples(path)
-    np.testing.assert_allclose(grey.astype(int), GREY.astype(int), atol=4 if "jpeg" in kind else 0)
+    np.testing.assert_array_equal(grey, GREY)

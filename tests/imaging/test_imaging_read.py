@@ -241,7 +241,8 @@ REFUSED = {
     ),
     "CIELab": _tiff(np.zeros((9, 9, 3), np.uint8), photometric="cielab"),
     "LogLuv": _tiff(np.zeros((9, 9, 3), np.uint16), photometric=32845),
-    "JPEG compression": _tiff(cases.picture("rgb"), photometric="rgb", compression="jpeg"),
+    "WebP compression": _tiff(cases.picture("rgb"), photometric="rgb", compression="webp"),
+    "a YCbCr TIFF": _tiff(cases.picture("rgb"), photometric="ycbcr", compression="zlib"),
     "sub-images": _pyramid,
     "5 samples": _tiff(np.zeros((9, 9, 5), np.uint8), photometric="rgb", planarconfig="contig"),
 }

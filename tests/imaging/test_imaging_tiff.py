@@ -376,3 +376,47 @@ def test_touched_segments_are_those_with_hole_pixels(data: st.DataObject) -> Non
     found, first_row, first_column = tiff_patch._segments_of(hole, Box(top, left, *hole.shape), (height_px, width_px))
     touched = {((y + top) // height_px, (x + left) // width_px) for y, x in np.argwhere(hole).tolist()}
     assert {(first_row + row, first_column + column) for row, column in np.argwhere(found).tolist()} == touched
+
+
+def patched_word(path: Path, offset: int, value: int, num_bytes: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset : offset + num_bytes] = value.to_bytes(num_bytes, "little")
+    path.write_bytes(data)
+
+
+def test_strips_without_rows_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    save_tiff(path, cases.picture("rgb"), "rgb", compression="lzw", rowsperstrip=16)
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages.first.tags[278].valueoffset
+    patched_word(path, offset, 0, 2)
+    with pytest.raises(RowError, match="its strips have no rows") as caught:
+        open_image(path, max_bytes=cases.NO_LIMIT)
+    assert caught.value.code == FailureCode.READ
+
+
+def test_what_the_chain_of_pages_leads_to_stays(tmp_path: Path) -> None:
+    # Into a segment, which no reader takes for a page; cleared because the new one is longer, it would be one.
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    save_tiff(path, np.full((97, 131, 3), 7, np.uint8), "rgb", compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        place, segment = page.offset + 2 + 12 * len(page.tags), page.dataoffsets[0]
+    patched_word(path, place, segment, 4)
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    patches = [Patch(Box(30, 30, 20, 20), noise, np.ones((20, 20), np.bool_))]
+    write_filled(source, patches, out, jpeg="patch")
+    verify_written(source, patches, out, jpeg="patch")
+    with tifffile.TiffFile(out) as file:
+        assert len(file.pages) == 1
+
+
+def test_pages_beyond_the_end_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for _ in range(2):
+        tifffile.imwrite(path, cases.picture("rgb"), photometric="rgb", append=path.exists(), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        path.write_bytes(path.read_bytes()[: file.pages[1].offset])
+    with pytest.raises(RowError, match="its next page lies beyond its end"):
+        open_image(path, max_bytes=cases.NO_LIMIT)

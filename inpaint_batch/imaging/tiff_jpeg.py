@@ -1,0 +1,96 @@
+"""Segments of a TIFF that are JPEG streams: decoded like any other, patched through their coefficients.
+
+The tables of all segments may stand in one tag (JPEGTables, TIFF Technical Note 2). A segment that is written anew goes
+on using them: the note would allow it tables of its own, but libtiff would then read the next segment with those. What
+the components mean the TIFF says, not the markers of the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import imagecodecs
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging.jpeg_coefficients import opened_coefficients
+from inpaint_batch.imaging.jpeg_patch import check_planes, patched, structural_difference
+from inpaint_batch.imaging.jpeg_stream import DHT, DQT, SOI, JpegStream
+from inpaint_batch.types import Patch, SampleArray
+
+COMPRESSION = 7
+"""In the Compression tag."""
+_EOI = b"\xff\xd9"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""An APP14 segment but for its last byte: 0 for components as they are, 1 for YCbCr."""
+
+
+def unpack(packed: bytes, tables: bytes, *, is_ycbcr: bool, shape: tuple[int, int, int]) -> SampleArray:
+    """Samples (h, w, bands) uint8 of one segment; `shape` is what is needed of it.
+
+    Raises ValueError or RuntimeError where it is damaged, and where it is of another kind than baseline Huffman coding
+    of 8 bits.
+    """
+    data, stream = _whole(packed, tables, is_ycbcr=is_ycbcr)
+    height_px, width_px, num_bands = shape
+    if stream.depth != 8 or not stream.is_huffman_dct:
+        raise ValueError("its coding is not that of baseline JPEG")
+    if (stream.width_px, len(stream.components)) != (width_px, num_bands) or stream.height_px < height_px:
+        size = f"{stream.width_px} x {stream.height_px} px of {len(stream.components)}"
+        raise ValueError(f"it holds {size} components, not {width_px} x {height_px} of {num_bands}")
+    samples: SampleArray = imagecodecs.jpeg8_decode(data)
+    return samples.reshape(*samples.shape[:2], -1)[:height_px]
+
+
+def patch(packed: bytes, tables: bytes, *, is_ycbcr: bool, patches: Sequence[Patch], path: Path) -> bytes:
+    """A segment that `unpack` takes with `patches`, which lie inside it, as new coefficients.
+
+    Raises RowError (write) for the rare stream that libjpeg cannot write again, and where the common Huffman tables are
+    not the usual ones (annex K of the standard); `path` is for the message.
+    """
+    data, stream = _whole(packed, tables, is_ycbcr=is_ycbcr)
+    advice = "save it with lossless compression (LZW, Deflate or ZSTD)"
+    own = jpeg_stream.parse(packed)
+    has_own_tables = bool(jpeg_stream.huffman_tables(packed))
+    fresh = patched(data, stream, patches, path, advice, has_own_tables=has_own_tables)
+    left_out = [] if own.quant_tables else [DQT]
+    if not has_own_tables:
+        left_out.append(DHT)
+        common = jpeg_stream.huffman_tables(data)
+        if any(common.get(name) != table for name, table in jpeg_stream.huffman_tables(fresh).items()):
+            message = f"{path} has Huffman tables of its own for all segments, and cannot be patched; {advice}"
+            raise RowError(FailureCode.WRITE, message)
+    return SOI + b"".join(own.metadata) + jpeg_stream.split_pixels(fresh, left_out)
+
+
+def difference(
+    before: bytes, after: bytes, tables: bytes, *, is_ycbcr: bool, patches: Sequence[Patch], path: Path
+) -> str:
+    """What `after` has changed of a segment beyond `patches`; empty where that is nothing.
+
+    Raises RowError (write) where a coefficient of a known block changed or the fill is another; `path` is for it.
+    """
+    old, stream = _whole(before, tables, is_ycbcr=is_ycbcr)
+    new, written = _whole(after, tables, is_ycbcr=is_ycbcr)
+    if jpeg_stream.parse(before).metadata != jpeg_stream.parse(after).metadata:
+        return "its metadata"
+    if problem := structural_difference(stream, written):
+        return problem
+    with opened_coefficients(old, stream) as planes, opened_coefficients(new, written) as others:
+        check_planes(planes, others, stream, patches, path)
+    return ""
+
+
+def _whole(packed: bytes, tables: bytes, *, is_ycbcr: bool) -> tuple[bytes, JpegStream]:
+    """A stream with its tables, and with a marker that says what the TIFF says of its colours."""
+    if not packed.startswith(SOI):
+        raise ValueError("it does not begin as a JPEG does")
+    end = tables.rfind(_EOI)
+    data = b"".join([SOI, tables[2 : end if end > 0 else len(tables)], jpeg_stream.split_pixels(packed)])
+    stream = jpeg_stream.parse(data)
+    if len(stream.components) != 3:  # of one and of four nothing needs to be said
+        return data, stream
+    adobe = _ADOBE + bytes([is_ycbcr])
+    return SOI + adobe + data[2:], replace(stream, metadata=(adobe,), end=stream.end + len(adobe))
