@@ -21,6 +21,7 @@ from inpaint_batch.errors import FailureCode, InpaintBatchError, RowError
 from inpaint_batch.storage.atomic import final_path
 from inpaint_batch.storage.byte_ranges import UnreadableError
 from inpaint_batch.types import BoolMap, Box, Header, Patch, SampleArray
+from inpaint_batch.words import counted
 
 BAND_OF_ROWS_PIXELS = 1 << 20
 """Pixels that comparisons look at in one go, so that they cost a few megabytes whatever the image."""
@@ -280,19 +281,21 @@ def same_samples(one: SampleArray, other: SampleArray) -> bool:
     return np.array_equal(np.ascontiguousarray(one).view(unsigned), np.ascontiguousarray(other).view(unsigned))
 
 
+def _outline(header: Header) -> str:
+    """What a result has in common with its source, in words."""
+    alpha = " with alpha" if header.has_alpha else ""
+    bands = f"{counted(header.num_bands, 'band')}{alpha} of {header.dtype}"
+    return f"{header.width_px} x {header.height_px} px, {bands}, orientation {header.orientation}"
+
+
 def verify_samples(source: ImageSource, patches: Sequence[Patch], written: ImageSource) -> None:
     """Raise `RowError` (write) unless `written` holds the samples of `source` with `patches` in place, and nothing
     else.
     """
-    want, got = source.header, written.header
-    same_shape = (want.width_px, want.height_px, want.num_bands) == (got.width_px, got.height_px, got.num_bands)
-    if (
-        not same_shape
-        or want.dtype != got.dtype
-        or want.has_alpha != got.has_alpha
-        or want.orientation != got.orientation
-    ):
-        raise spoiled(written.path, f"it is {got}, not {want}")
+    want = source.header
+    meant, has = _outline(want), _outline(written.header)
+    if meant != has:
+        raise spoiled(written.path, f"it has {has}, not {meant}")
     for box in bands_of_rows(want):
         expected = source.read(box).copy()
         apply_patches(source, expected, box, patches)

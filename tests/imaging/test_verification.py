@@ -67,7 +67,7 @@ def told(path: Path, other: Path, *, jpeg: JpegMode = "patch", fill: bool = True
         (".png", "sample", r": 1 pixels in rows 0 to 97 are wrong"),
         (".png", "fill", r"\d+ pixels in rows 0 to 97 are wrong"),
         (".png", "note", "its metadata changed"),
-        (".png", "size", "not Header"),
+        (".png", "size", r"it has 131 x 102 px, 3 bands of uint8, orientation 1, not 131 x 97 px"),
         (".webp", "sample", r": 1 pixels in rows 0 to 97 are wrong"),
         (".webp", "fill", r"\d+ pixels in rows 0 to 97 are wrong"),
         (".webp", "note", "its metadata changed"),
