@@ -50,18 +50,34 @@ def _metadata_chunks(stream: JpegStream) -> list[bytes]:
     chunks = []
     if stream.icc_profile:
         chunks.append(png.make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(stream.icc_profile)))
-    if stream.density and stream.density[0] in _PER_METRE:
-        unit, across, down = stream.density
-        per_metre = (round(value * _PER_METRE[unit]) for value in (across, down))
-        chunks.append(png.make_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if stream.density and (density := _density(*stream.density)):
+        chunks.append(png.make_chunk(b"pHYs", density))
     if stream.exif:
         chunks.append(png.make_chunk(b"eXIf", stream.exif))
     if stream.xmp:
         chunks.append(png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + stream.xmp))
     if stream.photoshop:
         chunks.append(png.make_chunk(b"zTXt", b"Raw profile type iptc\x00\x00" + zlib.compress(_raw_profile(stream))))
-    chunks.extend(png.make_chunk(b"tEXt", b"Comment\x00" + text.replace(b"\x00", b" ")) for text in stream.comments)
+    chunks.extend(_comment(text.replace(b"\x00", b" ")) for text in stream.comments)
     return chunks
+
+
+def _density(unit: int, across: int, down: int) -> bytes:
+    """Body of a pHYs chunk; empty where there is nothing to tell."""
+    if unit in _PER_METRE:
+        return struct.pack(">IIB", round(across * _PER_METRE[unit]), round(down * _PER_METRE[unit]), 1)
+    return struct.pack(">IIB", across, down, 0) if unit == 0 and across != down else b""  # the shape of pixels alone
+
+
+def _comment(text: bytes) -> bytes:
+    """A chunk; other letters than those of English have one of their own."""
+    try:
+        is_plain = text.decode().isascii()
+    except UnicodeDecodeError:
+        is_plain = True  # in Latin-1, for all that is known
+    if is_plain:
+        return png.make_chunk(b"tEXt", b"Comment\x00" + text)
+    return png.make_chunk(b"iTXt", b"Comment\x00\x00\x00\x00\x00" + text)
 
 
 def _raw_profile(stream: JpegStream) -> bytes:

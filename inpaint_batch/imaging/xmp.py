@@ -113,6 +113,8 @@ def marked(packet: bytes, mark: Mark) -> bytes:
                 before.append(resource or child.text.strip())
                 edits.append(_Edit(child.start, child.behind, b""))
             if child.is_named(*_HISTORY):
+                if history is not None:
+                    raise XmpError("XMP of several histories")
                 history = child
     line = _history_line(mark, [value for value in before if value and value != MADE_WITH_A_MODEL])
     if history is not None:

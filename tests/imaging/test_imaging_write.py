@@ -255,6 +255,29 @@ def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
         assert (name, int(length), bytes.fromhex("".join(digits))) == ("iptc", len(resources), resources)
 
 
+@pytest.mark.parametrize("comment", [b"a note", "Größe, Ökonomie, 図".encode(), "Größe".encode("latin-1")])
+def test_comments_of_a_jpeg_can_be_read_in_its_png(tmp_path: Path, comment: bytes) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.png"
+    Image.fromarray(cases.picture("rgb")).save(path, comment=comment)
+    restore(path, out, "lossless")
+    with Image.open(out) as image:
+        assert image.info["Comment"] in (comment.decode(errors="replace"), comment.decode("latin-1"))
+        assert ("ö" in image.info["Comment"]) == (comment != b"a note")
+
+
+@pytest.mark.parametrize(("across", "down"), [(16, 11), (1, 1)])
+def test_the_shape_of_pixels_stays_in_a_png(tmp_path: Path, across: int, down: int) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "b.png"
+    Image.fromarray(cases.picture("rgb")).save(path)
+    data = bytearray(path.read_bytes())
+    assert data[6:11] == b"JFIF\x00"
+    data[13:18] = struct.pack(">BHH", 0, across, down)
+    path.write_bytes(data)
+    restore(path, out, "lossless")
+    with Image.open(out) as image:
+        assert image.info.get("aspect") == ((across, down) if across != down else None)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 def test_a_wrong_output_is_caught(tmp_path: Path, suffix: str) -> None:
     path, out = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"

@@ -116,6 +116,13 @@ def test_packets_of_many_shapes(inner: str | None) -> None:
         (FULL.replace("Ä".encode(), b"\xc4"), "not UTF-8"),
         (b'<!DOCTYPE x [<!ENTITY a "aaaa">]><x>&a;</x>', "document type"),
         (FULL.replace(b"r:Seq>", b"r:Bag>"), "no list"),
+        (
+            (
+                f'<rdf:RDF {XMLNS} xmlns:m="http://ns.adobe.com/xap/1.0/mm/"><rdf:Description><m:History><rdf:Seq/>'
+                "</m:History><m:History><rdf:Seq><rdf:li/></rdf:Seq></m:History></rdf:Description></rdf:RDF>"
+            ).encode(),
+            "several histories",
+        ),
         (b" " * (1 << 24) + FULL, "16 MiB"),
     ],
 )
