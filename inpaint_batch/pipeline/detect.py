@@ -29,7 +29,7 @@ from inpaint_batch.pipeline.detect_items import Item, items_of, told_apart
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
-from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.threads import in_turn
@@ -102,6 +102,7 @@ def find_damage(
     items = items_of(images)
     check_output_root(output, [images] if isinstance(images, Path) and images.is_dir() else [])
     output.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(output)
     known = {} if fresh else read_state(output, None if relist else config, has_lists=(output / MANIFEST).exists())
     kept: list[tuple[Item, Seen]] = []
     clean: list[Item] = []

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from inpaint_batch.errors import ConfigError, RowError, StopRequestedError, StorageError
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.signals import told_of_signals
-from inpaint_batch.storage.atomic import atomic_write
+from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
 from inpaint_batch.training.activity import Activity
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
@@ -81,6 +81,8 @@ def train(
             if config.revive:
                 state.revive(validation)
         run.mkdir(parents=True, exist_ok=True)  # not before all else has been found good
+        if team.leads:
+            remove_stale_temporaries(run)  # each is as large as a checkpoint
         team.wait()  # nobody may look for checkpoints when the first has begun to write them
         log.info(
             "%d photographs to learn from, %d held out, %d parameters, step %d of %d, %d process(es) on %s",

@@ -19,7 +19,7 @@ from PIL import Image
 from inpaint_batch.cli.main import main
 from inpaint_batch.holes.orientation import turn
 from inpaint_batch.pipeline import detect as pipeline
-from inpaint_batch.storage import nearby, outputs
+from inpaint_batch.storage import atomic, nearby, outputs
 
 SIDE_PX = 160
 
@@ -136,10 +136,13 @@ def test_a_second_call_goes_on_after_the_first(monkeypatch, photos, tmp_path, ca
     (masks / "found.jsonl").write_text("".join(lines[:2]) + lines[2][:20])  # as if it had been killed
     (masks / "box" / "a.jpg.png").unlink()
     (masks / "manifest.csv").unlink()
+    cut_short = masks / "box" / f".c.png.inpaint-batch-{os.getpid()}-{atomic._HOST}01234567.tmp"
+    cut_short.touch()
     (photos / "new.png").write_bytes((photos / "b.png").read_bytes())
     capsys.readouterr()
     assert call(monkeypatch, "mask", photos, "--output", masks) == 0
     told = capsys.readouterr().out
+    assert not cut_short.exists()
     assert "(1 of all looked at before)" in told
     assert "box/a.jpg" in told
     assert [row["output"] for row in rows(masks / "manifest.csv")] == ["b.png", "new.png", "box/a.jpg"]

@@ -21,6 +21,7 @@ from small_training import CONFIG, check_resuming
 
 from inpaint_batch.errors import ConfigError, EngineError
 from inpaint_batch.models.checkpoint import load_generator
+from inpaint_batch.storage import atomic
 from inpaint_batch.training import trainer
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
@@ -63,7 +64,10 @@ def test_a_kill_while_the_best_is_kept_loses_it_not(
         patch.setattr(trainer.shutil, "copyfile", killed)
         with pytest.raises(KilledError):
             train(harmful, photographs, tmp_path / "killed")
+    cut_short = tmp_path / "killed" / f".{BEST}.inpaint-batch-{os.getpid()}-{atomic._HOST}01234567.tmp"
+    cut_short.touch()
     assert train(harmful, photographs, tmp_path / "killed", resume=True) == best
+    assert not cut_short.exists()
     exported, expected = (load_generator(tmp_path / name / EXPORT).state_dict() for name in ("killed", "whole"))
     assert all(torch.equal(exported[name], value) for name, value in expected.items())
 
