@@ -158,13 +158,15 @@ class Pool:
             else:
                 member.went()
             return
+        except Exception as error:  # such as a model that is not on its machine
+            if self.facts is None or self.members == [member]:
+                raise
+            self._strike_off(member, " ".join(str(error).split())[:300])
+            return
         if self.facts is None:
             self.facts = facts
         elif facts.identity != self.facts.identity:
-            raise EngineError(
-                f"workers do not run the same engine: {facts.identity} here, {self.facts.identity} there; install the "
-                "same package and model on all nodes"
-            )
+            raise EngineError(_not_the_same(facts, self.facts))
         member.came()
 
     def _strike_off(self, member: Member, reason: str) -> None:
@@ -239,3 +241,16 @@ class Pool:
         self.num_lost += self.busy
         self.members = []
         self.transport.close()
+
+
+def _not_the_same(one: EngineFacts, other: EngineFacts) -> str:
+    chosen = [f"{facts.name} {facts.precision}" for facts in (one, other)]
+    if chosen[0] != chosen[1]:  # left to each machine
+        return (
+            f"workers chose different engines, since their machines differ: {chosen[0]} here, {chosen[1]} there; say "
+            "which with --engine and --precision"
+        )
+    return (
+        f"workers do not run the same engine: {one.identity} here, {other.identity} there; install the same package "
+        "and model on all nodes"
+    )

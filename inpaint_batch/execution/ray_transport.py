@@ -6,6 +6,7 @@ never runs a row twice by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ class RayTransport:
         except errors.RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, InpaintBatchError):
-                raise cause from None
+                raise type(cause)(f"{cause}{_where(error)}") from None
             raise
         except errors.OutOfMemoryError as error:
             raise WorkerGoneError(_in_one_line(error), of_memory=True) from error
@@ -146,6 +147,12 @@ class RayTransport:
 
 def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def _where(error: Exception) -> str:
+    """On which node a call failed, as Ray's own text says it; empty where it does not."""
+    found = re.search(r"\bip=([0-9a-fA-F.:]*[0-9a-fA-F])", str(error))
+    return f" (on node {found[1]})" if found else ""
 
 
 def _why_not_made(error: Exception) -> str:

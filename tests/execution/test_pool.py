@@ -207,6 +207,30 @@ def test_workers_of_another_engine_end_the_run():
         ends(PoolExecutor(Transport(Worker("a", works), other)), 9)
 
 
+def test_workers_that_chose_for_themselves_are_told_to_be_given_a_choice():
+    other = Worker("b", works)
+    other.starts = itertools.repeat(EngineFacts("onnxruntime", "default", "fp32", "another", (64,), ()))
+    with pytest.raises(EngineError, match="onnxruntime fp32 here, identity none there; say which with --engine"):
+        ends(PoolExecutor(Transport(Worker("a", works), other)), 9)
+
+
+def test_a_worker_that_cannot_load_the_engine_is_done_without_once_another_could(caplog):
+    """A node that joins without the model does not end a run of hours; where nobody can load it, that is the reason."""
+    broken = Worker("broken", works, delay=2)
+    broken.starts = itertools.repeat(EngineError("there is no model at /models/ours.onnx (on node 10.0.0.7)"))
+    transport = Transport(Worker("a", works), broken)
+    assert Counter(ends(PoolExecutor(transport), 200).values()) == {"done": 200}
+    assert "goes on with 1 others: there is no model at /models/ours.onnx (on node 10.0.0.7)" in caplog.text
+    assert len(transport.hired) == 2
+    with pytest.raises(EngineError, match="there is no model"):
+        PoolExecutor(Transport(broken))
+    once = Worker("once", works)
+    once.starts = itertools.chain([FACTS], itertools.repeat(EngineError("there is no model any more")))
+    once.does = lambda _, __: (_ for _ in ()).throw(WorkerGoneError("killed"))
+    with pytest.raises(EngineError, match="there is no model any more"):
+        ends(PoolExecutor(Transport(once)), 9)
+
+
 def test_a_stop_is_heard_while_nobody_is_there(monkeypatch):
     silent = Transport(Worker("a", works, delay=10**9))
     answers = iter([False, False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_rows_that_kill_and_hang_among_good_ones(every_format, tmp_path, ray_env
     assert set(done.values()) == {1}
     log = (output / ".inpaint-batch" / "run.log").read_text()
     assert log.count("a worker died while it had") == 3
+
+
+@needs_ray
+def test_a_model_that_is_missing_there_is_told_with_the_node(gallery, tmp_path, ray_environment):
+    gallery.add("a.png")
+    flags = ("--model", str(tmp_path / "no.onnx"))
+    with start(gallery.manifest(), tmp_path / "out", ray_environment, *flags, engine="onnxruntime") as process:
+        summary, _, stderr = finish(process, tmp_path / "out")
+    assert process.returncode == summary["exit_code"] == 6
+    assert re.search(
+        r"there is no model \S+/no\.onnx: check the path given with --model \(on node [\d.]+\)$", stderr, re.M
+    )
 
 
 @needs_ray
