@@ -26,7 +26,8 @@ _MAX_MCU_BLOCKS = 10
 _MAX_SIDE_PX = 65500
 """Of libjpeg; the format itself goes 35 farther."""
 _LATE_HEIGHT = "its height is only told behind the pixels, where decoders do not look"
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {DHT, 0xC8, _DAC}
+_SOF_JPEG_LS = 0xF7
+_FRAMES = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {DHT, 0xC8, _DAC}
 
 Colours = Literal["grey", "ycbcr", "rgb", "cmyk", "ycck"]
 

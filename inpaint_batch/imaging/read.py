@@ -37,6 +37,10 @@ _OTHERS = {
 }
 _AVIF = ("an AVIF", "avifdec (package libavif-bin) makes a PNG of it")
 _HEIC = ("a HEIC", "heif-convert (package libheif-examples) makes a PNG of it")
+_FILM = ("a film or another file of the MP4 family", "ffmpeg makes a PNG of each of its frames")
+_RAW = ("a raw file of a camera", "develop it, and save it as a TIFF")
+_FAMILY_OF_MP4 = {b"av": _AVIF, b"he": _HEIC, b"mi": _HEIC, b"ms": _HEIC, b"cr": _RAW}
+"""By the first two letters of the brand: avif, avis; heic, heix, hevc, mif1, msf1 and their kin; crx."""
 _OPENERS: dict[ImageFormat, Callable[[Path, int], ImageSource]] = {
     "jpeg": open_jpeg,
     "png": open_png,
@@ -87,7 +91,7 @@ def sniff(path: Path, what: str = "image") -> ImageFormat:
         raise RowError(FailureCode.READ, f"the {what} {path} is empty (0 bytes); replace it with a sound copy")
     kind, advice = next((found for magic, found in _OTHERS.items() if head.startswith(magic)), ("", ""))
     if head[4:8] == b"ftyp":
-        kind, advice = _AVIF if head[8:12] in (b"avif", b"avis") else _HEIC
+        kind, advice = _FAMILY_OF_MP4.get(head[8:10], _FILM)
     found = f"is {kind}" if kind else "is not an image"
     others = " and JPEG 2000 (JP2)" if what == "image" else ", GeoJSON, COCO and run lengths"
     told = f"the {what} {path} {found}; only JPEG, PNG, TIFF, WebP{others} can be read"

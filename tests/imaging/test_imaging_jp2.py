@@ -177,6 +177,8 @@ OTHERS = {
     "a DPX.*TIFF of 16 bits": b"SDPX" + bytes(30),
     "an OpenEXR.*TIFF of 16 bits": b"\x76\x2f\x31\x01" + bytes(30),
     "a HEIC.*libheif-examples": b"\x00\x00\x00\x20ftypheic" + bytes(30),
+    "a film.*ffmpeg": b"\x00\x00\x00\x20ftypisom" + bytes(30),
+    "a raw file of a camera.*TIFF": b"\x00\x00\x00\x18ftypcrx " + bytes(30),
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import imagecodecs
 import imaging_cases as cases
 import numpy as np
 import pytest
@@ -220,6 +221,7 @@ def _jpeg_of_late_height(path: Path) -> None:
 
 
 REFUSED = {
+    "lossless or arithmetic": lambda path: path.write_bytes(imagecodecs.jpegls_encode(cases.picture("rgb"))),
     "sampled 2 for 3": _jpeg_sampled(b"\x31\x21\x11"),
     "height is only told behind the pixels": _jpeg_of_late_height,
     "animated PNG": _animation("PNG"),
