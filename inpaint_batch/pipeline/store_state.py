@@ -106,8 +106,10 @@ class StoreState:
     def _bring(self, names: list[str], *, fresh: bool) -> None:
         """Make the ledger here of the one in the store, whose state has these names, in order."""
         parts = [name for name in names if name.startswith(LEDGER)]
-        numbers = [int(name[len(LEDGER) :][:6]) for name in parts if name[len(LEDGER) :][:6].isdigit()]
         archived = [name for name in names if name.startswith(ARCHIVE)]
+        # Archived ones count: a part that is called as one of them would replace it once it is archived itself.
+        numbered = [name.rpartition("/")[2][:6] for name in (*parts, *archived)]
+        numbers = [int(number) for number in numbered if number.isdigit()]
         if fresh:
             for name, content in zip(parts, contents(self._uri, parts), strict=True):
                 write_bytes(joined(self._uri, ARCHIVE + name[len(LEDGER) :]), content)

@@ -13,7 +13,7 @@ from gallery import Gallery
 
 from inpaint_batch import processes
 from inpaint_batch.config import RunConfig, Shard
-from inpaint_batch.errors import RowError, StorageError
+from inpaint_batch.errors import RowError, StopRequestedError, StorageError
 from inpaint_batch.execution.ledger import Ledger, LedgerEntry
 from inpaint_batch.pipeline import store_copy, store_lock, store_state
 from inpaint_batch.pipeline.report import write_report
@@ -244,6 +244,28 @@ def test_runs_resume_and_shards_are_merged(store, gallery):
     }  # fmt: skip
     assert restore(gallery, store, fresh=True)["done"] == 7
     assert restore(gallery, store)["skipped"] == 7
+
+
+def test_runs_that_begin_afresh_and_do_nothing_lose_no_name_of_an_earlier_one(store, gallery):
+    """Where no part is left, a new one must not be called as one in the archive is."""
+
+    def stopped(**changes: object) -> None:
+        stop = Stop()
+        stop.request("SIGTERM")
+        with make_progress("text") as progress, pytest.raises(StopRequestedError):
+            run_manifest(config(store, **changes), gallery.manifest(), masks=None, progress=progress, stop=stop)
+
+    for number in range(3):
+        gallery.add(f"{number}.png")
+    lines = gallery.manifest().read_text().splitlines()
+    assert restore(gallery, store)["done"] == 3
+    stopped(fresh=True)
+    first = gallery.manifest().with_name("first.csv")
+    first.write_text("\n".join(lines[:2]) + "\n")
+    with make_progress("text") as progress:
+        run_manifest(config(store), first, masks=None, progress=progress, stop=Stop())
+    stopped(fresh=True)
+    assert restore(gallery, store)["done"] == 3  # results of ours are done anew, not taken for those of others
 
 
 def test_names_are_kept_inside_and_apart(store, tmp_path):
