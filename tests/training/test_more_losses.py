@@ -179,6 +179,12 @@ def test_the_boundary_weight_may_grow_over_the_run() -> None:
     assert set(total(LossWeights(boundary=0.0, boundary_last=1.0))[1]) == {"charbonnier", "boundary"}
 
 
+def test_nothing_is_learned_by_losses_that_are_all_off() -> None:
+    losses = LossWeights(charbonnier=0.0, boundary=0.0, style=30.0)
+    with pytest.raises(ConfigError, match="without vgg_weights there is no loss to learn by"):
+        TotalLoss(TrainConfig(losses=losses), Device("cpu"))
+
+
 def test_without_vgg_weights_those_losses_are_off_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         _, parts = total(LossWeights(perceptual=0.05, style=30.0, contextual=0.1))

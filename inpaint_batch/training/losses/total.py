@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inpaint_batch.errors import ConfigError
 from inpaint_batch.models.vgg import VggFeatures, load_vgg
 from inpaint_batch.training.adversary import Adversary
 from inpaint_batch.training.config import TrainConfig
@@ -32,7 +33,10 @@ class TotalLoss:
     """The weighted sum that the generator descends."""
 
     def __init__(self, config: TrainConfig, device: Device) -> None:
-        """Reads the VGG weights where a loss needs them; without a file those losses are left out, once logged."""
+        """Reads the VGG weights where a loss needs them; without a file those losses are left out, once logged.
+
+        Raises ConfigError where that leaves none.
+        """
         self.weights = config.losses
         self.epsilon = config.charbonnier_epsilon
         self.device = device
@@ -47,6 +51,10 @@ class TotalLoss:
         values = asdict(self.weights) | {"boundary": self.weights.boundary + self.weights.boundary_at(1.0)}
         self.names = [name for name, weight in values.items() if weight and name not in off]
         """Names of the parts that are computed."""
+        if not self.names:
+            raise ConfigError(
+                "without vgg_weights there is no loss to learn by; name a file of them, or give another loss a weight"
+            )
 
     def __call__(
         self, filled: Tensor, truth: Tensor, hole: Tensor, progress: float, adversary: Adversary | None = None
