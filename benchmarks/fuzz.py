@@ -59,7 +59,7 @@ MAX_RESTARTS = 20
 SAFE_CODES = {"read", "mask", "size", "memory", "write"}
 SUSPECT_WORDS = ("report", "unexpected", "read back wrong")
 MASK_SHARE = 0.25
-NO_MASKS = ("cmyk", "float", "pages", "baseline", "lossless-alpha", "jpeg")
+NO_MASKS = ("cmyk", "float", "pages", "baseline", "lossless-alpha", "jpeg", "pyramid")
 """Kinds that cannot be masks, or whose orientation would have to be reckoned with."""
 NO_MASK_SUFFIXES = (".jp2",)
 JPEG_REACH_PX = 40

@@ -46,6 +46,10 @@ def _tiffs() -> dict[str, bytes]:
     with tifffile.TiffWriter(two_pages) as file:
         for _ in range(2):
             file.write(rgb, photometric="rgb", compression="lzw", rowsperstrip=17, metadata=None)
+    pyramid = io.BytesIO()
+    with tifffile.TiffWriter(pyramid) as file:
+        for step in (1, 2, 4):
+            file.write(rgb[::step, ::step], photometric="rgb", tile=(32, 32), compression="zlib", subfiletype=step > 1)
     return {
         "strips.tif": _tiff(rgb, photometric="rgb", rowsperstrip=13),
         "lzw-predictor.tif": _tiff(rgb, photometric="rgb", compression="lzw", predictor=2, rowsperstrip=13),
@@ -61,6 +65,7 @@ def _tiffs() -> dict[str, bytes]:
         "cmyk.tif": _tiff(picture(4), photometric="separated", compression="lzw", rowsperstrip=16),
         "palette.tif": _tiff(grey, photometric="palette", colormap=colours, rowsperstrip=16),
         "pages.tif": two_pages.getvalue(),
+        "pyramid.tif": pyramid.getvalue(),
         "jpeg-strips.tif": _saved(Image.fromarray(rgb), "TIFF", compression="jpeg", quality=85),
         "jpeg-tiles.tif": _tiff(rgb, photometric="rgb", compression="jpeg", tile=(32, 48)),
     }

@@ -118,7 +118,7 @@ def check_plan(holes: HoleMap, windows: Iterable[Window], source: ImageSource, l
 
 def _segment_bytes(source: TiffSource) -> int:
     """Segments that are packed at a time: several small ones, or a single large one."""
-    one_bytes = source.layout.segment_bytes
+    one_bytes = max(each.layout.segment_bytes for each in (source, *source.reduced))
     return _SEGMENT_COPIES * max(one_bytes, min(AT_ONCE_BYTES, source.header.decoded_bytes))
 
 

@@ -18,7 +18,8 @@ from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.read import sniff
 from inpaint_batch.imaging.source import ImageSource, check_budget, check_file_size, damaged, reading, refuse
 from inpaint_batch.imaging.tiff import read_packed, unpack
-from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
+from inpaint_batch.imaging.tiff_directory import read_layouts
+from inpaint_batch.imaging.tiff_layout import TiffLayout
 from inpaint_batch.types import Box, Header, SampleArray
 from inpaint_batch.words import counted
 
@@ -188,7 +189,7 @@ def _grey_of_segment(samples: SampleArray, depth: int) -> Grey:
 def _plain_layout(path: Path) -> TiffLayout | None:
     """Where the segments of a TIFF of grey or colour lie that is read without libvips; None for any other."""
     try:
-        layout = read_layout(path, _MAX_SEGMENT_BYTES)
+        layout = read_layouts(path, _MAX_SEGMENT_BYTES)[0]
     except RowError:
         return None  # for a mask it may do all the same; and if it does not, others say so in terms of a mask
     kind = layout.kind

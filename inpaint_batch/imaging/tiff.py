@@ -18,7 +18,8 @@ from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.few_bits import reverse_bits
 from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged, reading
 from inpaint_batch.imaging.tiff_codec import DamagedSegmentError, FileType, unpack_segments
-from inpaint_batch.imaging.tiff_layout import TiffLayout, read_layout
+from inpaint_batch.imaging.tiff_directory import read_layouts
+from inpaint_batch.imaging.tiff_layout import TiffLayout
 from inpaint_batch.types import BoolMap, Box, Header, SampleArray
 
 DEFAULT_CACHE_BYTES = 64 << 20
@@ -39,6 +40,8 @@ class TiffSource(ImageSource):
         self.layout = layout
         self.cache_bytes = DEFAULT_CACHE_BYTES
         """How many bytes of decoded segments are kept; the last one that was read is kept in any case."""
+        self.reduced: list[TiffSource] = []
+        """Smaller versions of the same page, which are written with it; the largest first."""
         self._kept: OrderedDict[range, SampleArray] = OrderedDict()  # by run; the least recently read first
         self._kept_bytes = 0
         self._decoding = [threading.Lock() for _ in range(_NUM_LOCKS)]
@@ -106,7 +109,12 @@ def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource
     `page` counts from 1; None stands for the only page. Of a page of 32-bit samples, a few segments are decoded to
     find its levels.
     """
-    layout = read_layout(path, max_bytes, page)
+    source, *copies = (_source(path, layout) for layout in read_layouts(path, max_bytes, page))
+    source.reduced = sorted(copies, key=lambda copy: -copy.header.num_pixels)
+    return source
+
+
+def _source(path: Path, layout: TiffLayout) -> TiffSource:
     kind = layout.kind
     levels = (0.0, float((1 << kind.depth) - 1)) if kind.depth < 8 else None
     header = Header(

@@ -132,8 +132,6 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
 
 
 def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
-    if 330 in page.tags:
-        raise refuse(path, "a TIFF with sub-images (a pyramid or previews that would go stale)", "save it without them")
     if has_layers(page):
         kind = "a TIFF with layers of Photoshop, which would open them and not the filled picture"
         raise refuse(path, kind, "save a copy without layers")

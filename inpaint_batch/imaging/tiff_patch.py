@@ -8,7 +8,7 @@ behind are zeros.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -25,6 +25,7 @@ from inpaint_batch.imaging.source import opened, reading, same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.imaging.tiff_levels import with_copies
 from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
 from inpaint_batch.types import BoolArray, Box, Patch, SampleArray
 
@@ -34,17 +35,24 @@ _CLASSIC_LIMIT_BYTES = 1 << 32
 
 
 def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, *, is_copy: bool = False) -> None:
-    """Write `source` with `patches` in place; with `is_copy` the file at `destination` is one of the source already.
+    """Write `source` with `patches` in place, its reduced copies likewise; with `is_copy` the file at `destination` is
+    one of the source already.
 
     Raises `RowError` (write) if a classic TIFF would outgrow 4 GB.
     """
+    for page, own in with_copies(source, patches):
+        _write_page(page, own, destination, is_copy=is_copy or page is not source)
+
+
+def _write_page(source: TiffSource, patches: Sequence[Patch], destination: Path, *, is_copy: bool) -> None:
     layout = source.layout
     offsets, lengths = list(layout.offsets), list(layout.lengths)
     touched = _touched(layout, patches)
     order = sorted(touched, key=layout.offsets.__getitem__)
     with opened(source.path) as original, destination.open("r+b" if is_copy else "w+b") as file:
         size, copied = original.seek(0, 2), 0
-        file.truncate(size)
+        if not is_copy:
+            file.truncate(size)
         jobs = (_job(source, original, run, touched) for run in layout.in_runs(order))
         packed_runs = in_order(partial(_patched, source, patches), jobs, layout.run_bytes)
         # Front to back: what stays is copied while the next segments are packed.
@@ -199,10 +207,24 @@ def _store(file: BinaryIO, layout: TiffLayout, tag: ArrayTag, values: Sequence[i
 
 def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, max_bytes: int) -> None:
     """Raise `RowError` (write) unless untouched segments equal byte for byte, touched ones decode to what was meant,
-    and the bytes in front of and between them changed only in the address arrays.
+    and the bytes in front of and between them changed only in the address arrays; so in the reduced copies.
     """
     written = open_tiff(destination, max_bytes, source.layout.page_number)
-    before, after = source.layout, written.layout
+    if len(written.reduced) != len(source.reduced):
+        raise spoiled(destination, "its reduced copies changed on the way")
+    with source.path.open("rb") as old, destination.open("rb") as new:
+        gaps: list[tuple[int, int]] = []
+        pages = with_copies(source, patches)
+        for (page, own), written_page in zip(pages, [written, *written.reduced], strict=True):
+            gaps += _verified_page(page, own, written_page, old, new)
+        _verify_rest(old, new, gaps, destination)
+
+
+def _verified_page(
+    source: TiffSource, patches: Sequence[Patch], written: TiffSource, old: BinaryIO, new: BinaryIO
+) -> list[tuple[int, int]]:
+    """Compare the segments of one page; returns which bytes (start, length) of the old file it may have changed."""
+    before, after, destination = source.layout, written.layout, written.path
     # The fill may move the levels that the output would be given if it were opened as a source.
     if (
         replace(source.header, levels=None) != replace(written.header, levels=None)
@@ -214,25 +236,29 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
     for index, (offset, length, new_offset, new_length) in enumerate(places):
         if index not in touched and (offset, length) != (new_offset, new_length):
             raise spoiled(destination, f"segment {index} moved although it holds no hole")
-    with source.path.open("rb") as old, destination.open("rb") as new:
-        runs = before.in_runs(sorted(touched))
-        jobs = ((_job(source, old, run, touched), read_packed(new, after, run)) for run in runs)
+    runs = before.in_runs(sorted(touched))
+    jobs = ((_job(source, old, run, touched), read_packed(new, after, run)) for run in runs)
 
-        def first_wrong(pair: tuple[_Job, list[bytes]]) -> int | None:
-            job, packed = pair
-            if before.is_jpeg:
-                return _first_wrong_jpeg(source, patches, job, packed, destination)
-            meant, found = _filled(source, patches, job), unpack(packed, after, job.run, destination)
-            if same_samples(meant, found):
-                return None
-            rows = (slice(start, start + before.segment_px[0]) for start in range(0, len(meant), before.segment_px[0]))
-            parts = zip(job.run, rows, strict=True)
-            return next(index for index, part in parts if not same_samples(meant[part], found[part]))
+    def first_wrong(pair: tuple[_Job, list[bytes]]) -> int | None:
+        job, packed = pair
+        if before.is_jpeg:
+            return _first_wrong_jpeg(source, patches, job, packed, destination)
+        meant, found = _filled(source, patches, job), unpack(packed, after, job.run, destination)
+        if same_samples(meant, found):
+            return None
+        rows = (slice(start, start + before.segment_px[0]) for start in range(0, len(meant), before.segment_px[0]))
+        parts = zip(job.run, rows, strict=True)
+        return next(index for index, part in parts if not same_samples(meant[part], found[part]))
 
-        for segment in in_order(first_wrong, jobs, before.run_bytes):
-            if segment is not None:
-                raise spoiled(destination, f"segment {segment} read back different from what was meant")
-        _verify_rest(old, new, before, touched, destination)
+    for segment in in_order(first_wrong, jobs, before.run_bytes):
+        if segment is not None:
+            raise spoiled(destination, f"segment {segment} read back different from what was meant")
+    gaps = [(before.offsets[index], before.lengths[index]) for index in touched if index not in before.shared]
+    for tag in (before.offsets_tag, before.lengths_tag):
+        if tag is not None:
+            gaps.append((tag.entry, 20 if before.is_big else 12))
+            gaps.append((tag.values, tag.count * struct.calcsize(_FORMATS[tag.kind])))
+    return gaps
 
 
 def _first_wrong_jpeg(
@@ -246,13 +272,8 @@ def _first_wrong_jpeg(
     return None
 
 
-def _verify_rest(old: BinaryIO, new: BinaryIO, layout: TiffLayout, touched: Collection[int], destination: Path) -> None:
-    """Compare all bytes of the old file but touched segments and address arrays; so, untouched segments too."""
-    gaps = [(layout.offsets[index], layout.lengths[index]) for index in touched if index not in layout.shared]
-    for tag in (layout.offsets_tag, layout.lengths_tag):
-        if tag is not None:
-            gaps.append((tag.entry, 20 if layout.is_big else 12))
-            gaps.append((tag.values, tag.count * struct.calcsize(_FORMATS[tag.kind])))
+def _verify_rest(old: BinaryIO, new: BinaryIO, gaps: Iterable[tuple[int, int]], destination: Path) -> None:
+    """Compare all bytes of the old file but those of `gaps` (start, length); so, untouched segments too."""
     position, end = 0, old.seek(0, 2)
     for start, length in sorted([*gaps, (end, 0)]):
         if not is_same_range(old, new, position, start):

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff, tiff_layout, tiff_patch
+from inpaint_batch.imaging import tiff, tiff_directory, tiff_layout, tiff_patch
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.tiff_codec import CODECS, pack_segments, unpack_segments
 from inpaint_batch.imaging.tiff_layout import TiffLayout
@@ -361,11 +361,11 @@ def test_all_segments_within_a_long_one_are_shared_with_it(tmp_path: Path) -> No
     tifffile.imwrite(path, np.zeros((10, 8), np.uint8), rowsperstrip=2, metadata=None)
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        assert tiff_layout._shared_segments(path, file, page) == frozenset()
+        assert tiff_directory._shared_segments(path, file, [page]) == [frozenset()]
         first = page.dataoffsets[0]
         assert page.dataoffsets == tuple(first + 16 * index for index in range(5))
         page.databytecounts = (64, 16, 16, 16, 16)
-        assert tiff_layout._shared_segments(path, file, page) == {0, 1, 2, 3}
+        assert tiff_directory._shared_segments(path, file, [page]) == [{0, 1, 2, 3}]
 
 
 @given(data=st.data())

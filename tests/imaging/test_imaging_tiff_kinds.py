@@ -299,15 +299,6 @@ def test_pages_that_share_pixels_part_before_one_is_filled(tmp_path: Path) -> No
     np.testing.assert_array_equal(stored(path, 0), stored(out, 0))
 
 
-def test_a_page_with_a_thumbnail_of_it_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    with tifffile.TiffWriter(path) as file:
-        file.write(cases.picture("rgb"), photometric="rgb")
-        file.write(np.ascontiguousarray(cases.picture("rgb")[::4, ::4]), photometric="rgb", subfiletype=1)
-    with pytest.raises(RowError, match="reduced copies"):
-        open_image(path, max_bytes=cases.NO_LIMIT, page=1)
-
-
 def _block(key: bytes, body: bytes, order: str, *, is_wide: bool = False) -> bytes:
     """One of those that Photoshop's data in a TIFF consist of."""
     head = b"8BIM" + key if order == ">" else b"MIB8" + key[::-1]

@@ -1,0 +1,246 @@
+"""The directories of a TIFF: which pages it has, which are reduced copies of others, and where their segments lie."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import tifffile
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import tiff_kind
+from inpaint_batch.imaging.source import check_budget, damaged, refuse
+from inpaint_batch.imaging.tiff_codec import has_predictor
+from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+
+_OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
+_ARRAY_TYPES = (3, 4, 16)
+"""SHORT, LONG, LONG8."""
+_INTERLEAVED, _PLANES = 1, 2
+"""Values of PlanarConfiguration."""
+_REDUCED = 1
+"""Bit of NewSubfileType: a smaller version of another page."""
+_SAVE_WITHOUT = "save it without them"
+
+
+def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> list[TiffLayout]:
+    """Layouts of page `page_number` (from 1) of a TIFF, or of its only page, and of its reduced copies, in file order.
+
+    Pages that are a smaller version of another do not count as pages of their own. Raises `RowError`: read, naming what
+    cannot be kept exactly; memory where one segment takes more than `max_bytes` decoded. How large the image is as a
+    whole does not matter.
+    """
+    with tifffile.TiffFile(path) as file:
+        page = _choose_page(path, file, page_number)
+        pages = [page, *_reduced_copies(path, file, page)]
+        shared = _shared_segments(path, file, pages)
+        layouts = [
+            _layout(path, file, each, number, max_bytes, shared=indices)
+            for each, number, indices in zip(pages, [page_number] + [None] * len(pages), shared, strict=False)
+        ]
+    for layout in layouts:
+        _check_segments(path, layout, path.stat().st_size)
+        _check_copy(path, layouts[0], layout)
+    return layouts
+
+
+def _layout(
+    path: Path,
+    file: tifffile.TiffFile,
+    page: tifffile.TiffPage,
+    page_number: int | None,
+    max_bytes: int,
+    *,
+    shared: frozenset[int],
+) -> TiffLayout:
+    kind = tiff_kind.recognise(path, page)
+    width_px, height_px, num_bands = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
+    is_tiled = bool(page.is_tiled)
+    if is_tiled:
+        segment_px = int(page.tilelength), int(page.tilewidth)
+    else:
+        segment_px = min(int(page.rowsperstrip), height_px), width_px
+        if not segment_px[0]:
+            raise damaged(path, "its strips have no rows")
+    if num_bands > 1 and int(page.planarconfig) not in (_INTERLEAVED, _PLANES):
+        raise damaged(path, "it does not say how its bands lie")
+    check_budget(path, segment_px[1], segment_px[0], num_bands * max(1, kind.depth // 8), max_bytes)
+    offsets_tag, lengths_tag = (_tag(page, codes) for codes in (_OFFSET_TAGS, _LENGTH_TAGS))
+    orientation = int(page.tags.valueof(274, default=1))
+    return TiffLayout(
+        kind=kind,
+        page_number=page_number,
+        byte_order=file.byteorder,
+        is_big=file.is_bigtiff,
+        width_px=width_px,
+        height_px=height_px,
+        num_bands=num_bands,
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        compression=int(page.compression),
+        # Without one of the codecs that know predictors, readers ignore the tag.
+        predictor=int(page.predictor) if has_predictor(int(page.compression)) else 1,
+        is_planar=num_bands > 1 and int(page.planarconfig) == _PLANES,
+        segment_px=segment_px,
+        is_tiled=is_tiled,
+        offsets=tuple(int(offset) for offset in page.dataoffsets),
+        lengths=tuple(int(length) for length in page.databytecounts),
+        offsets_tag=_require(path, offsets_tag),
+        lengths_tag=lengths_tag,
+        shared=shared,
+        jpeg_tables=bytes(page.tags.valueof(347, default=b"")),
+    )
+
+
+def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -> tifffile.TiffPage:
+    num_pages = len(file.pages)
+    if not num_pages:
+        raise damaged(path, "it holds no page")
+    if page_number is None and any(not _is_reduced(page) for page in file.pages[1:]):
+        advice = f"say which one in the column `page` (1 to {num_pages}; the others then stay as they are) or split it"
+        raise refuse(path, f"a TIFF of {num_pages} pages", advice)
+    if page_number is not None and not 1 <= page_number <= num_pages:
+        message = f"the image {path} has no page {page_number}; its pages are 1 to {num_pages}"
+        raise RowError(FailureCode.READ, message)
+    page = file.pages[(page_number or 1) - 1]
+    if not isinstance(page, tifffile.TiffPage):
+        raise damaged(path, "its directories do not hold together")
+    return page
+
+
+def _is_reduced(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
+    return isinstance(page, tifffile.TiffPage) and bool(int(page.subfiletype) & _REDUCED)
+
+
+def _sub_images(page: tifffile.TiffPage | tifffile.TiffFrame) -> list[tifffile.TiffPage]:
+    pages = page.pages if isinstance(page, tifffile.TiffPage) and page.subifds else None
+    return [each for each in pages or () if isinstance(each, tifffile.TiffPage)]
+
+
+def _reduced_copies(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
+    """The smaller versions of `page`, which are made anew with it: its sub-images, and what follows it in the file."""
+    subs = _sub_images(page)
+    if len(subs) != len(page.subifds or ()) or not all(map(_is_reduced, subs)):
+        raise refuse(path, "a TIFF with sub-images that are no reduced copies", _SAVE_WITHOUT)
+    number = next(number for number, each in enumerate(file.pages) if each.offset == page.offset)
+    followers: list[tifffile.TiffPage] = []
+    for other in file.pages[number + 1 :]:
+        if not isinstance(other, tifffile.TiffPage) or not _is_reduced(other):
+            break
+        followers.append(other)
+    if _is_reduced(page) and len(file.pages) > 1:
+        raise refuse(path, f"page {number + 1} of a TIFF, a reduced copy of another", "name the page that it is one of")
+    if len(file.pages) > 1 and _is_reduced(file.pages[0]):
+        raise refuse(path, "a TIFF that begins with a reduced copy of a later page", _SAVE_WITHOUT)
+    if any(map(_sub_images, followers)):
+        raise refuse(path, "a TIFF whose reduced copies have sub-images", _SAVE_WITHOUT)
+    return subs + followers
+
+
+def _check_copy(path: Path, page: TiffLayout, copy: TiffLayout) -> None:
+    """Raise `RowError` (read) for what is no smaller version of a page that can be made anew from its samples."""
+    if copy is page:
+        return
+    before, after = page.kind, copy.kind
+    is_alike = (before.dtype, before.depth, before.model, before.has_alpha, page.num_bands) == (
+        after.dtype,
+        after.depth,
+        after.model,
+        after.has_alpha,
+        copy.num_bands,
+    )
+    if not is_alike or before.depth < 8 or before.model == "palette":
+        raise refuse(path, "a TIFF with reduced copies of another kind, which would go stale", _SAVE_WITHOUT)
+    # Sides are rounded one way or the other.
+    skew = abs(page.height_px * copy.width_px - page.width_px * copy.height_px)
+    if copy.width_px > page.width_px or copy.height_px > page.height_px or skew > max(page.width_px, page.height_px):
+        raise refuse(path, "a TIFF with reduced copies of another shape, which would go stale", _SAVE_WITHOUT)
+
+
+def _shared_segments(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]) -> list[frozenset[int]]:
+    """Which segments of each of `pages` lie, in part or as a whole, on bytes that something else lies on."""
+    nobody = (-1, -1)
+    spans = [(0, 16 if file.is_bigtiff else 8, nobody)]  # start, end, and the number of a page and of its segment
+    spans.append((*_beyond_the_last(path, file), nobody))
+    ours = {page.offset: number for number, page in enumerate(pages)}
+    lists: Counter[int] = Counter()
+    everybody = [each for page in file.pages for each in (page, *_sub_images(page))]
+    for page in everybody:
+        if not isinstance(page, tifffile.TiffPage):
+            continue
+        lists.update(_address_lists(page))
+        number = ours.get(page.offset, -1)
+        spans.extend((start, start + length, nobody) for start, length in _directory_spans(page))
+        spans.extend(
+            (int(start), int(start) + int(length), nobody if number < 0 else (number, index))
+            for index, (start, length) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False))
+        )
+    if any(lists[place] > 1 for page in pages for place in _address_lists(page)):
+        raise refuse(path, "a TIFF whose pages share their address lists", "save it again with any current program")
+    shared: set[tuple[int, int]] = set()
+    farthest_end, holder = 0, nobody
+    for start, end, who in sorted(spans):
+        if start < farthest_end and start < end:
+            shared |= {who, holder}
+        if end > farthest_end:
+            farthest_end, holder = end, who
+    return [frozenset(index for number, index in shared if number == own) for own in range(len(pages))]
+
+
+def _address_lists(page: tifffile.TiffPage) -> set[int]:
+    """Where the lists of offsets and lengths of its segments stand."""
+    return {tag.values for tag in (_tag(page, _OFFSET_TAGS), _tag(page, _LENGTH_TAGS)) if tag}
+
+
+def _directory_spans(page: tifffile.TiffPage) -> list[tuple[int, int]]:
+    """(start, length) of a page's directory and of all values that stand outside it."""
+    order = page.parent.tiff
+    length = order.tagnosize + len(page.tags) * order.tagsize + order.offsetsize
+    values = [(int(tag.valueoffset), int(tag.valuebytecount)) for tag in page.tags]
+    return [(int(page.offset), length), *values]
+
+
+def _beyond_the_last(path: Path, file: tifffile.TiffFile) -> tuple[int, int]:
+    """Where what follows the last page begins and ends: nothing, or what no reader takes for a page now; it must
+    stay as it is, or somebody might. Raises `RowError` (read) where more pages should follow beyond the end.
+    """
+    order, handle, last = file.tiff, file.filehandle, file.pages[-1]
+    handle.seek(last.offset)
+    (num_tags,) = struct.unpack(order.tagnoformat, handle.read(order.tagnosize))
+    handle.seek(last.offset + order.tagnosize + num_tags * order.tagsize)
+    packed = handle.read(order.offsetsize)
+    start = struct.unpack(order.offsetformat, packed)[0] if len(packed) == order.offsetsize else 0
+    if start + order.tagnosize > handle.size:
+        raise damaged(path, "it is truncated: its next page lies beyond its end")
+    return (start, start + order.tagnosize) if start else (0, 0)
+
+
+def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:
+    for code in codes:
+        tag = page.tags.get(code)
+        if tag is not None:
+            if int(tag.dtype) not in _ARRAY_TYPES:
+                raise ValueError(f"tag {code} is of type {int(tag.dtype)}")
+            return ArrayTag(int(tag.offset), int(tag.valueoffset), int(tag.dtype), int(tag.count))
+    return None
+
+
+def _require(path: Path, tag: ArrayTag | None) -> ArrayTag:
+    if tag is None:
+        raise damaged(path, "it does not say where its pixels are")
+    return tag
+
+
+def _check_segments(path: Path, layout: TiffLayout, file_bytes: int) -> None:
+    rows, columns = layout.grid
+    expected = rows * columns * (layout.num_bands if layout.is_planar else 1)
+    if len(layout.offsets) != expected or len(layout.lengths) != expected or layout.offsets_tag.count != expected:
+        raise damaged(path, f"it lists {len(layout.offsets)} segments where its size asks for {expected}")
+    if layout.lengths_tag is None and layout.compression != 1:
+        raise damaged(path, "it does not say how long its compressed segments are")
+    if not all(layout.offsets):
+        raise refuse(path, "a sparse TIFF (segments that were never written)", "save it again in full")
+    ends = (offset + length for offset, length in zip(layout.offsets, layout.lengths, strict=True))
+    if max(ends) > file_bytes:
+        raise damaged(path, "it is truncated: pixels lie beyond its end")

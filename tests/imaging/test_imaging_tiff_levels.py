@@ -1,0 +1,186 @@
+"""Pyramids and thumbnails in TIFFs: filled along with their page, and nothing else of them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import imaging_cases as cases
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.read import open_image
+from inpaint_batch.imaging.tiff_levels import _Cells
+from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.types import Box, Patch
+
+SIZE = (501, 630)
+
+
+def pyramid(path: Path, kind: str = "rgb", dtype: str = "uint8", **options: object) -> None:
+    image = pyvips.Image.new_from_array(cases.picture(kind, *SIZE, dtype=dtype))
+    image.tiffsave(str(path), pyramid=True, tile=True, tile_width=64, tile_height=64, **options)
+
+
+def levels(path: Path, page: int = 0) -> list[np.ndarray]:
+    """The page and its copies, the largest first, (h, w, bands)."""
+    with tifffile.TiffFile(path) as file:
+        chosen = file.pages[page]
+        followers = [each for each in file.pages[page + 1 :] if int(each.subfiletype) & 1]
+        found = [each.asarray() for each in (chosen, *(chosen.pages or ()), *followers)]
+    return [each.reshape(*each.shape[:2], -1) for each in found]
+
+
+def restore(path: Path, out: Path, patches: list[Patch] | None = None, page: int | None = None):
+    source = open_image(path, max_bytes=cases.NO_LIMIT, page=page)
+    patches = cases.patches_for(source) if patches is None else patches
+    write_filled(source, patches, out, jpeg="patch")
+    verify_written(source, patches, out, jpeg="patch")
+    return source, patches
+
+
+PYRAMIDS: dict[str, Callable[[Path], None]] = {
+    "pages, Deflate": lambda path: pyramid(path, compression="deflate"),
+    "sub-images, LZW, BigTIFF": lambda path: pyramid(path, compression="lzw", subifd=True, bigtiff=True),
+    "16 bits, grey, predictor": lambda path: pyramid(
+        path, "grey", "uint16", compression="deflate", predictor="horizontal"
+    ),
+    "alpha": lambda path: pyramid(path, "rgba", compression="deflate"),
+}
+
+
+@pytest.mark.parametrize("kind", PYRAMIDS)
+def test_every_level_shows_the_fill_and_nothing_else_changes(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    PYRAMIDS[kind](path)
+    source, patches = restore(path, out)
+    before, after = levels(path), levels(out)
+    assert [each.shape for each in before] == [each.shape for each in after]
+    assert len(before) == 1 + len(source.reduced) > 3
+    np.testing.assert_array_equal(after[0], cases.filled(before[0], source, patches))
+    hole, colours = cases.hole_map(source, patches), source.header.num_colours
+    for halvings, (old, new) in enumerate(zip(before[1:], after[1:], strict=True), start=1):
+        side = 1 << halvings
+        height_px, width_px = (length * side for length in old.shape[:2])
+        cells = hole[:height_px, :width_px].reshape(old.shape[0], side, old.shape[1], side)
+        # The last cell takes in what a program that halves has left out.
+        is_whole = np.ones(old.shape[:2], np.bool_)
+        is_whole[-1], is_whole[:, -1] = False, False
+        touched = cells.any(axis=(1, 3))
+        np.testing.assert_array_equal(old[~touched & is_whole], new[~touched & is_whole])
+        np.testing.assert_array_equal(old[..., colours:], new[..., colours:])
+        covered = cells.all(axis=(1, 3)) & is_whole
+        if covered.any():
+            means = after[0][:height_px, :width_px].astype(float).reshape(*cells.shape, -1).mean(axis=(1, 3))
+            difference = np.abs(new.astype(float) - means)[covered][:, :colours]
+            assert difference.max() <= halvings  # a rounding at each level
+            assert (old != new)[covered].any()
+
+
+def test_levels_compressed_with_jpeg(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    pyramid(path, compression="jpeg", Q=85)
+    source, patches = restore(path, out)
+    hole = cases.hole_map(source, patches)
+    for before, after in zip(levels(path), levels(out), strict=True):
+        size = before.shape[1::-1]
+        covered = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        near = cv2.dilate((covered > 0).astype(np.uint8), np.ones((35, 35), np.uint8)) > 0
+        np.testing.assert_array_equal(before[~near], after[~near])
+        inside = cv2.erode((covered == 1).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        if inside.any():
+            meant = cv2.resize(cases.filled(levels(path)[0], source, patches), size, interpolation=cv2.INTER_AREA)
+            assert np.abs(after[inside].astype(int) - meant[inside]).mean() < 8
+            assert np.abs(before[inside].astype(int) - meant[inside]).mean() > 20
+
+
+def test_a_thumbnail_of_any_size(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    full = cases.picture("rgb", 300, 420)
+    with tifffile.TiffWriter(path) as file:
+        file.write(full, photometric="rgb", compression="zlib", metadata=None)
+        small = cv2.resize(full, (128, 91), interpolation=cv2.INTER_AREA)
+        file.write(small, photometric="rgb", subfiletype=1, metadata=None)
+    box = Box(100, 200, 50, 60)
+    patch = Patch(box, np.full((50, 60, 3), 9, np.uint8), np.ones((50, 60), np.bool_))
+    for page in (None, 1):
+        restore(path, out, [patch], page)
+        before, after = levels(path)[1], levels(out)[1]
+        changed = (before != after).any(axis=2)
+        rows, columns = np.nonzero(changed)
+        # A pixel of the thumbnail stands for 300 / 91 rows and 420 / 128 columns; where they begin is rounded down.
+        assert (rows.min(), rows.max()) == (30, 45)
+        assert (columns.min(), columns.max()) == (61, 79)
+        assert (after[31:45, 62:78] == 9).all()
+
+
+def test_only_the_copies_of_the_chosen_page_change(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    with tifffile.TiffWriter(path) as file:
+        for seed in (0, 1):
+            page = cases.picture("rgb", 200, 240, seed=seed)
+            file.write(page, photometric="rgb", compression="lzw", metadata=None)
+            file.write(page[::2, ::2], photometric="rgb", subfiletype=1, compression="lzw", metadata=None)
+    with pytest.raises(RowError, match="4 pages"):
+        open_image(path, max_bytes=cases.NO_LIMIT)
+    with pytest.raises(RowError, match="page 4 of a TIFF, a reduced copy of another"):
+        open_image(path, max_bytes=cases.NO_LIMIT, page=4)
+    restore(path, out, page=3)
+    with tifffile.TiffFile(path) as one, tifffile.TiffFile(out) as two:
+        same = [np.array_equal(a.asarray(), b.asarray()) for a, b in zip(one.pages, two.pages, strict=True)]
+    assert same == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("copy", "message"),
+    [
+        (cases.picture("grey", 50, 60), "another kind"),
+        (cases.picture("rgb", 50, 90), "another shape"),
+        (cases.picture("rgb", 50, 60, dtype="uint16"), "another kind"),
+    ],
+)
+def test_copies_that_cannot_be_made_anew_are_refused(tmp_path: Path, copy: np.ndarray, message: str) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(cases.picture("rgb", 100, 120), photometric="rgb")
+        photometric = "rgb" if copy.ndim == 3 else "minisblack"
+        file.write(copy, photometric=photometric, subfiletype=1)
+    with pytest.raises(RowError, match=message) as caught:
+        open_image(path, max_bytes=cases.NO_LIMIT)
+    assert caught.value.code == FailureCode.READ
+
+
+def test_verification_looks_at_the_copies(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    pyramid(path, compression="none")
+    source, patches = restore(path, out)
+    with tifffile.TiffFile(out) as file:
+        segments = [page.dataoffsets[5] for page in file.pages[1:2]]
+    sound = out.read_bytes()
+    for offset in segments:
+        data = bytearray(sound)
+        data[offset + 100] ^= 1
+        out.write_bytes(data)
+        with pytest.raises(RowError, match="read back wrong"):
+            verify_written(source, patches, out, jpeg="patch")
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.data())
+def test_cells_share_a_side_out(one: int, other: int, data: st.DataObject) -> None:
+    length_px, copy_px = max(one, other), min(one, other)
+    cells = _Cells(length_px, copy_px)
+    starts = [*cells.starts(range(copy_px)), length_px]
+    assert starts[0] == 0
+    assert all(before < after for before, after in pairwise(starts))
+    start = data.draw(st.integers(0, length_px - 1))
+    stop = data.draw(st.integers(start + 1, length_px))
+    found = cells.touching(start, stop)
+    assert starts[found.start] <= start < starts[found.start + 1]
+    assert starts[found.stop - 1] <= stop - 1 < starts[found.stop]
