@@ -157,7 +157,11 @@ def _find_levels(path: Path, layout: TiffLayout, num_colours: int, hole: BoolMap
                 if hole is not None:
                     part = part[~hole[inside.slices][::every, ::every]]
                 chosen.append(part.reshape(-1))
-    black, white = robust_levels(np.concatenate(chosen))
+    samples = np.concatenate(chosen)
+    if layout.no_data is not None:
+        with np.errstate(over="ignore"):  # it may be beyond what the type can hold
+            samples = samples[samples != layout.no_data]
+    black, white = robust_levels(samples)
     return (white, black) if layout.kind.is_min_white else (black, white)
 
 

@@ -16,6 +16,7 @@ from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
 
 _OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
+_GDAL_NO_DATA_TAG = 42113
 _ARRAY_TYPES = (3, 4, 16)
 """SHORT, LONG, LONG8."""
 _INTERLEAVED, _PLANES = 1, 2
@@ -90,7 +91,15 @@ def _layout(
         lengths_tag=lengths_tag,
         shared=shared,
         jpeg_tables=bytes(page.tags.valueof(347, default=b"")),
+        no_data=_no_data(page),
     )
+
+
+def _no_data(page: tifffile.TiffPage) -> float | None:
+    try:
+        return float(str(page.tags.valueof(_GDAL_NO_DATA_TAG, default="")))
+    except ValueError:
+        return None
 
 
 def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -> tifffile.TiffPage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import warnings
 from pathlib import Path
 
 import imaging_cases as cases
@@ -297,6 +298,30 @@ def test_pages_that_share_pixels_part_before_one_is_filled(tmp_path: Path) -> No
     path.write_bytes(data)
     restore(path, out, page=2)
     np.testing.assert_array_equal(stored(path, 0), stored(out, 0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "no_data", "value"),
+    [
+        ("float32", "-9999", -9999),
+        ("float32", "-3.4e+38", -3.4e38),
+        ("float32", "-3.4028234663852886e+38", np.finfo(np.float32).min),
+        ("float32", "1e300", 7),
+        ("float32", "nan", np.nan),
+        ("int32", "-2147483648", -(1 << 31)),
+        ("uint32", "-9999", 7),
+        ("float32", "none", 7),
+    ],
+)
+def test_levels_leave_out_what_stands_for_no_data(tmp_path: Path, dtype: str, no_data: str, value: float) -> None:
+    path = tmp_path / "a.tif"
+    samples = np.random.default_rng(0).integers(5, 101, (90, 80)).astype(dtype)
+    samples[:, :10] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tifffile.imwrite(path, samples, extratags=[(42113, 2, len(no_data) + 1, no_data, True)])
+    source, _ = restore(path, tmp_path / "b.tif")
+    assert source.header.levels == (5, 100)
 
 
 def _block(key: bytes, body: bytes, order: str, *, is_wide: bool = False) -> bytes:
