@@ -203,9 +203,15 @@ def unpack(packed: Sequence[bytes], layout: TiffLayout, run: range, path: Path, 
 def _unpack_jpeg(packed: Sequence[bytes], layout: TiffLayout, run: range) -> SampleArray:
     parts = []
     for position, (each, index) in enumerate(zip(packed, run, strict=True)):
-        shape = layout.stored_shape(range(index, index + 1))
         try:
-            parts.append(tiff_jpeg.unpack(each, layout.jpeg_tables, is_ycbcr=layout.kind.is_ycbcr, shape=shape))
+            samples = tiff_jpeg.unpack(
+                each,
+                layout.jpeg_tables,
+                is_ycbcr=layout.kind.is_ycbcr,
+                shape=layout.stored_shape(range(index, index + 1)),
+                full_height_px=layout.segment_px[0],
+            )
+            parts.append(samples)
         except (ValueError, RuntimeError) as error:
             raise DamagedSegmentError(position, error) from error
     return cast(SampleArray, np.concatenate(parts))

@@ -27,8 +27,11 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """An APP14 segment but for its last byte: 0 for components as they are, 1 for YCbCr."""
 
 
-def unpack(packed: bytes, tables: bytes, *, is_ycbcr: bool, shape: tuple[int, int, int]) -> SampleArray:
-    """Samples (h, w, bands) uint8 of one segment; `shape` is what is needed of it.
+def unpack(
+    packed: bytes, tables: bytes, *, is_ycbcr: bool, shape: tuple[int, int, int], full_height_px: int
+) -> SampleArray:
+    """Samples (h, w, bands) uint8 of one segment; `shape` is what is needed of it. Of the last strip there may be as
+    many rows as of the others.
 
     Raises ValueError or RuntimeError where it is damaged, and where it is of another kind than baseline Huffman coding
     of 8 bits.
@@ -37,7 +40,8 @@ def unpack(packed: bytes, tables: bytes, *, is_ycbcr: bool, shape: tuple[int, in
     height_px, width_px, num_bands = shape
     if stream.depth != 8 or not stream.is_huffman_dct:
         raise ValueError("its coding is not that of baseline JPEG")
-    if (stream.width_px, len(stream.components)) != (width_px, num_bands) or stream.height_px < height_px:
+    is_as_tall = stream.height_px in (height_px, full_height_px)
+    if (stream.width_px, len(stream.components)) != (width_px, num_bands) or not is_as_tall:
         size = f"{stream.width_px} x {stream.height_px} px of {len(stream.components)}"
         raise ValueError(f"it holds {size} components, not {width_px} x {height_px} of {num_bands}")
     samples: SampleArray = imagecodecs.jpeg8_decode(data)
