@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import logging
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ class Monitor:
         return time.monotonic() - self._last_line > QUIET_S
 
     def line(self, step: int, **values: float) -> None:
-        """One line to the log on screen, to `log.jsonl`, and to TensorBoard."""
+        """One line to the log on screen, to `log.jsonl` (null for what is not finite), and to TensorBoard."""
         if self.silent:
             return
         self._last_line = time.monotonic()
@@ -69,7 +70,7 @@ class Monitor:
         log.info(" ".join(f"{k}={clock(v) if k == 'left_s' else v}" for k, v in rounded.items()))
         try:
             with (self.run / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rounded) + "\n")
+                file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in rounded.items()}) + "\n")
             if self.board is not None:
                 for name, value in values.items():
                     self.board.add_scalar(name, value, step)

@@ -126,7 +126,10 @@ class TrainingState:
         self.num_bad_steps += 1
         log.warning("step %d left out: its loss or gradient is not finite", self.step)
         if self.num_bad_steps >= MAX_BAD_STEPS:
-            raise ConfigError(f"{MAX_BAD_STEPS} steps in a row were not finite; lower learning_rate and --resume")
+            raise ConfigError(
+                f"{MAX_BAD_STEPS} steps in a row were not finite; lower learning_rate and go on with --resume, or begin "
+                "anew where nothing has been saved yet"
+            )
 
     def _apply(self) -> None:
         for optimizer in self.optimizers:

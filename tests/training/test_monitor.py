@@ -49,6 +49,17 @@ def test_lines_go_to_the_log_and_to_tensorboard(
     assert "left_s=1:02:03" in caplog.text
 
 
+def test_what_is_no_number_is_null_to_programs(tmp_path: Path) -> None:
+    with Monitor(tmp_path, 0, 100) as monitor:
+        monitor.line(7, loss=float("nan"), hinge=float("inf"))
+        monitor.plot()
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    assert json.loads((tmp_path / LOG).read_text(), parse_constant=refuse) == {"step": 7, "loss": None, "hinge": None}
+
+
 def test_the_pace_counts_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(monitor_module.time, "monotonic", lambda: now[0])
