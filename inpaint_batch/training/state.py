@@ -127,8 +127,8 @@ class TrainingState:
         log.warning("step %d left out: its loss or gradient is not finite", self.step)
         if self.num_bad_steps >= MAX_BAD_STEPS:
             raise ConfigError(
-                f"{MAX_BAD_STEPS} steps in a row were not finite; lower learning_rate and go on with --resume, or begin "
-                "anew where nothing has been saved yet"
+                f"{MAX_BAD_STEPS} steps in a row were not finite; lower learning_rate and go on with --resume, or "
+                "begin anew where nothing has been saved yet"
             )
 
     def _apply(self) -> None:
