@@ -147,6 +147,17 @@ def _tiff(samples: NDArray[Any], *, big: bool = False, order: str = "<", orienta
     return buffer.getvalue()
 
 
+def _pyramid() -> bytes:
+    """Of two levels, the smaller ones as sub-images."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        for step in (1, 2, 4):
+            level = {"subifds": 2, "description": "kept"} if step == 1 else {"subfiletype": 1}
+            samples = np.ascontiguousarray(picture("RGB")[::step, ::step])
+            file.write(samples, photometric="rgb", compression="zlib", tile=(32, 32), metadata=None, **level)
+    return buffer.getvalue()
+
+
 def _tiffs() -> Iterator[tuple[str, bytes]]:
     colour = {"photometric": "rgb", "iccprofile": SRGB}
     rgb = picture("RGB")
@@ -179,6 +190,14 @@ def _tiffs() -> Iterator[tuple[str, bytes]]:
         white_first = {"tiffinfo": {262: int(photometric == "minisblack")}}
         yield f"bilevel-fax-4-{photometric}.tif", _saved(Image.fromarray(bits), "TIFF", **fax, **white_first)
     colours = np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
+    for chroma, sampling in (("full", (1, 1)), ("halved", (2, 2))):
+        options = {"compression": "jpeg", "compressionargs": {"level": 88}, "subsampling": sampling}
+        yield f"jpeg-tiles-{chroma}.tif", _tiff(rgb, tile=(32, 48), **options, **colour)
+    yield "jpeg-grey.tif", _tiff(picture("L"), compression="jpeg", rowsperstrip=16)
+    for mode in ("RGB", "CMYK"):  # with tables that all strips share
+        image = Image.frombytes(mode, (WIDTH_PX, HEIGHT_PX), picture(mode).tobytes())
+        yield f"jpeg-strips-{mode.lower()}.tif", _saved(image, "TIFF", compression="jpeg", quality=88)
+    yield "pyramid.tif", _pyramid()
     yield "palette.tif", _tiff(picture("L"), photometric="palette", colormap=colours, compression="lzw")
     for orientation in range(2, 9):
         yield f"orientation-{orientation}.tif", _tiff(rgb, orientation=orientation, compression="lzw", **colour)
