@@ -137,7 +137,7 @@ def test_known_samples_metadata_and_size_stay(restored: Path, kind: str, option:
 
 
 def touched_bytes(path: Path, hole: NDArray[np.bool_]) -> int:
-    """Of a TIFF: how much segments with a hole sample take, and its pyramid; what they leave behind stays in the file."""
+    """Of a TIFF: what segments with a hole sample take, and its pyramid; what they leave behind stays in the file."""
     if path.suffix != ".tif":
         return 0
     with tifffile.TiffFile(path) as file:
