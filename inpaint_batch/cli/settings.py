@@ -226,11 +226,12 @@ def _variable(name: str) -> str:
 
 
 def _tiling_of_model(model: str) -> dict[str, Any]:
-    if model == "default":
+    if not model.lower().endswith(".onnx"):  # beside weights may lie the recipe that they were trained by
         return {}
     from inpaint_batch.runtime.adapter import find_adapter
+    from inpaint_batch.runtime.store import without_tilde
 
-    adapter = find_adapter(Path(model).expanduser())
+    adapter = find_adapter(without_tilde(model))
     if adapter is None:
         return {}
     # To such a network a prior is already the fill: no pass could go on from it.

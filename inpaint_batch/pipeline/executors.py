@@ -17,6 +17,7 @@ from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.execution.worker import WorkerSettings, automatic_workers
 from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.select import check_choice, select_engine
+from inpaint_batch.runtime.store import without_tilde
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def open_executor(
         return
     from inpaint_batch.execution.pool_executor import PoolExecutor
 
-    model = config.model if config.model == "default" else str(Path(config.model).expanduser().absolute())
+    model = config.model if config.model == "default" else str(without_tilde(config.model).absolute())
     settings = WorkerSettings(
         engine=config.engine,
         model=model,

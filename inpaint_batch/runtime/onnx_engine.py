@@ -145,8 +145,10 @@ def _open(path: Path, content: bytes, providers: Sequence[Any]) -> onnxruntime.I
     options.enable_mem_pattern = False  # a pattern is kept for every shape of batch
     if not adds_bytes_exactly():  # then by slower kernels, which are: a fill does not depend on the processor
         options.add_session_config_entry("session.x64quantprecision", "1")
+    # From the bytes that were hashed, so that the hash is of what runs. Weights in a file of their own would be taken
+    # from the folder that we happen to be in, unhashed: they are looked for where there can be none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", f"{path}/none")
     try:
-        # From the bytes that were hashed, so that the hash is of what runs; a graph in several files cannot be opened.
         return ort.InferenceSession(content, options, providers=list(providers))
     except Exception as error:
         raise EngineError(

@@ -81,12 +81,18 @@ class StoredPlan:
 
 
 def plan_folder() -> Path:
-    """Where plans are kept; it need not exist yet."""
+    """Where plans are kept; it need not exist yet. Raises EngineError where nobody knows the home."""
     named = os.environ.get("INPAINT_BATCH_ENGINES")
-    if named:
-        return Path(named).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "inpaint-batch" / "engines"
+    try:
+        if named:
+            return Path(named).expanduser()
+        return (Path(cache) if cache else Path.home() / ".cache") / "inpaint-batch" / "engines"
+    except RuntimeError as error:  # a user by number only, without HOME, as in some containers
+        raise EngineError(
+            "where plans of TensorRT are kept depends on a home folder, and the system knows none: set "
+            "INPAINT_BATCH_ENGINES to a folder"
+        ) from error
 
 
 def list_plans(folder: Path) -> list[StoredPlan]:

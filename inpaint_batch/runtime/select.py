@@ -62,13 +62,18 @@ def _select_real(engine: str, model: str, precision: str, threads: int) -> Engin
     if engine.startswith("torch"):
         return _select_torch(engine, model, precision, threads)
     stored = find_model(model)
+    # `default` is ours; a file of the user's may have an adapter, which only the CPU engine follows.
+    adapter = find_adapter(next(iter(stored.files.values()))) if stored.name != "default" else None
     if engine in ("tensorrt", "onnxruntime-cuda"):
+        if adapter is not None:
+            raise EngineError(
+                f"the .toml beside {model} says how it is asked, and such a network runs on the CPU only: use --engine "
+                "onnxruntime"
+            )
         from inpaint_batch.runtime.gpu import select_on_gpu
 
         return select_on_gpu(engine, stored, precision)
     assert engine in ("auto", "onnxruntime"), f"{engine} is among ENGINES, but nothing loads it"
-    # `default` is ours; a file of the user's may have an adapter, which only the CPU engine follows.
-    adapter = find_adapter(next(iter(stored.files.values()))) if stored.name != "default" else None
     notes: tuple[str, ...] = ()
     if engine == "auto" and adapter is None:
         from inpaint_batch.runtime.gpu import fastest_on_gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ def find_model(name: str) -> StoredModel:
     return StoredModel(name, files, _read_card(folder / "card.toml"))
 
 
+def without_tilde(name: str) -> Path:
+    """A path as a shell would take it; that of a user who is not known stays as it is, and nothing is there."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111  (the other one raises RuntimeError)
+
+
 def find_weights(name: str) -> Path:
     """The FP32 weights of the model called `default`, or a `.safetensors` file. Raises EngineError."""
     if name == "default":
@@ -61,7 +67,7 @@ def find_weights(name: str) -> Path:
                 "name a file with --model path/to/model.safetensors"
             )
         return path
-    path = Path(name).expanduser()
+    path = without_tilde(name)
     if path.suffix.lower() != ".safetensors":
         raise EngineError(f"torch runs `default` or a .safetensors file, not {name!r}")
     if not path.is_file():
@@ -78,7 +84,7 @@ def hash_file(path: Path) -> str:
 
 
 def _user_model(name: str) -> StoredModel:
-    path = Path(name).expanduser()
+    path = without_tilde(name)
     if path.suffix.lower() == ".safetensors":
         raise EngineError(
             f"--model {name} is weights: make an .onnx file of them with inpaint-batch compile {name} --output DIR, or "

@@ -175,6 +175,19 @@ def test_the_run_takes_the_tiles_that_the_network_wants(tmp_path: Path) -> None:
     assert gather({"model": str(model)}, settings, {}).values["tiling.margin_px"] == 32
 
 
+def test_what_lies_beside_weights_is_no_adapter(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("steps = 20000\n")  # the recipe that they were trained by
+    weights = str(tmp_path / "mine.safetensors")
+    assert gather({"model": weights}, None, {}).values == {"model": weights}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-cuda", "tensorrt"])
+def test_on_a_gpu_it_is_refused_as_what_it_is(tmp_path: Path, engine: str) -> None:
+    model = beside(channels_last(tmp_path / "last.onnx"), BGR_LAST)
+    with pytest.raises(EngineError, match=r"last\.onnx says how it is asked.* CPU only: use --engine onnxruntime$"):
+        select_engine(engine, model=str(model))
+
+
 def test_without_an_adapter_the_error_says_where_it_goes(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"input `hole` is missing.*last\.toml beside it"):
         select_engine(model=str(channels_last(tmp_path / "last.onnx")))

@@ -2,6 +2,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from small_graphs import inputs, network, pass_through, value, write_graph
@@ -134,6 +135,16 @@ def test_a_damaged_file_is_refused(tmp_path: Path, graph: Path, kind: str) -> No
     path.write_bytes(content[kind])
     with pytest.raises(EngineError, match="not a model that ONNX Runtime can run"):
         OnnxEngine(path, precision="fp32")
+
+
+def test_weights_in_a_file_of_their_own_are_refused_also_in_their_folder(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where ONNX Runtime would look for them
+    onnx.save(onnx.load(graph), "two.onnx", save_as_external_data=True, location="weights.bin", size_threshold=100)
+    for path in (Path("two.onnx"), tmp_path / "two.onnx"):
+        with pytest.raises(EngineError, match="kept in several files"):
+            OnnxEngine(path, precision="fp32")
 
 
 def test_a_foreign_model_is_refused_and_all_differences_are_named(tmp_path: Path) -> None:

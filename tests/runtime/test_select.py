@@ -11,8 +11,10 @@ from small_graphs import pass_through, write_graph
 
 import inpaint_batch
 from inpaint_batch.cli import options
+from inpaint_batch.cli.settings import gather
 from inpaint_batch.errors import EngineError, UsageError
 from inpaint_batch.runtime import processor, select, store
+from inpaint_batch.runtime.plans import plan_folder
 from inpaint_batch.runtime.select import select_engine
 
 
@@ -29,6 +31,17 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_engine_is_named_in_the_help() -> None:
     (option,) = get_args(options.Engine)[1:]
     assert set(select.ENGINES) <= set(re.findall(r"[\w-]+", option.help))
+
+
+def test_a_home_that_nobody_knows_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"there is no model ~no such user/my\.onnx"):
+        select_engine(model="~no such user/my.onnx")
+    with pytest.raises(EngineError, match="there are no weights ~no such user"):
+        select_engine("torch", model="~no such user/my.safetensors")
+    monkeypatch.setenv("INPAINT_BATCH_ENGINES", "~no such user/plans")
+    with pytest.raises(EngineError, match="set INPAINT_BATCH_ENGINES to a folder"):
+        plan_folder()
+    assert gather({"model": "~no such user/my.onnx"}, None, {}).values == {"model": "~no such user/my.onnx"}
 
 
 def test_int8_is_preferred(installed: Path) -> None:
