@@ -187,12 +187,15 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def verifying(path: Path) -> Iterator[None]:
-    """Like `writing`, for reading `path` back: whatever cannot be read there was not written well."""
+    """Like `writing`, for reading `path` back: what cannot be read there was not written well.
+
+    Where it is the source that cannot be read any more, its error (read) passes.
+    """
     with writing(path):
         try:
             yield
         except RowError as error:
-            if error.code == FailureCode.READ:
+            if error.code == FailureCode.READ and str(path) in error.message:
                 raise spoiled(path, error.message) from error
             raise
 

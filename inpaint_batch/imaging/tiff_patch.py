@@ -212,7 +212,7 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
     written = open_tiff(destination, max_bytes, source.layout.page_number)
     if len(written.reduced) != len(source.reduced):
         raise spoiled(destination, "its reduced copies changed on the way")
-    with source.path.open("rb") as old, destination.open("rb") as new:
+    with opened(source.path) as old, destination.open("rb") as new:
         gaps: list[tuple[int, int]] = []
         pages = with_copies(source, patches)
         for (page, own), written_page in zip(pages, [written, *written.reduced], strict=True):

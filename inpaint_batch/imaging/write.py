@@ -12,7 +12,7 @@ from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
 from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
 from inpaint_batch.imaging.png import PngSource, verify_png, write_png
-from inpaint_batch.imaging.source import ImageSource, opened, spoiled, verifying, writing
+from inpaint_batch.imaging.source import ImageSource, opened, reading, spoiled, verifying, writing
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
 from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp
@@ -96,8 +96,9 @@ def _copy(source: Path, destination: Path) -> None:
 
 
 def _verify_copy(source: Path, destination: Path) -> None:
-    with source.open("rb") as old, destination.open("rb") as new:
-        size = old.seek(0, SEEK_END)
+    with opened(source) as old, destination.open("rb") as new:
+        with reading(source):
+            size = old.seek(0, SEEK_END)
         if new.seek(0, SEEK_END) != size or not is_same_range(old, new, 0, size):
             raise spoiled(destination, "it is no copy of the image")
 

@@ -10,7 +10,7 @@ _PIECE_BYTES = 1 << 17
 
 
 class UnreadableError(OSError):
-    """The file that is copied cannot be read; of the copy it says nothing."""
+    """The file that is copied, or compared with, cannot be read; of the copy it says nothing."""
 
 
 def copy_range(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
@@ -30,23 +30,27 @@ def copy_range(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None
     source.seek(start)
     target.seek(start)
     while start < end:
-        try:
-            piece = source.read(min(_PIECE_BYTES, end - start))
-        except OSError as error:
-            raise UnreadableError(error.errno, error.strerror, source.name) from error
+        piece = _read(source, min(_PIECE_BYTES, end - start))
         if not piece:
             raise EOFError(f"{source.name} ends before {end} bytes")
         target.write(piece)
         start += len(piece)
 
 
-def is_same_range(first: BinaryIO, second: BinaryIO, start: int, end: int) -> bool:
-    """Whether both files hold the same bytes from `start` to `end`."""
-    first.seek(start)
-    second.seek(start)
+def is_same_range(source: BinaryIO, copy: BinaryIO, start: int, end: int) -> bool:
+    """Whether both files hold the same bytes from `start` to `end`. Raises as `copy_range` does."""
+    source.seek(start)
+    copy.seek(start)
     while start < end:
         step = min(_PIECE_BYTES, end - start)
-        if first.read(step) != second.read(step):
+        if _read(source, step) != copy.read(step):
             return False
         start += step
     return True
+
+
+def _read(source: BinaryIO, num_bytes: int) -> bytes:
+    try:
+        return source.read(num_bytes)
+    except OSError as error:
+        raise UnreadableError(error.errno, error.strerror, source.name) from error

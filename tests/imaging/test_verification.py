@@ -157,3 +157,20 @@ def test_coefficients_that_cannot_be_written_are_known_before_libjpeg_ends_the_p
     monkeypatch.setattr(jpeg_patch, "_is_encodable", lambda plane: False)
     with pytest.raises(RowError, match=r"coefficients out of range .*jpeg=lossless"):
         write_filled(source, cases.patches_for(source), tmp_path / "b.jpg", jpeg="patch")
+
+
+@pytest.mark.parametrize("gone", [Path("/proc/self/mem"), Path("gone.tif")])
+@pytest.mark.parametrize("fill", [True, False])
+def test_a_source_that_cannot_be_read_any_more_is_not_blamed_on_the_result(
+    tmp_path: Path, gone: Path, fill: bool
+) -> None:
+    if gone.is_absolute() and not gone.exists():
+        pytest.skip("there is no file here that cannot be read")
+    path, out = save(tmp_path / "a.tif", cases.picture("rgb", *SIZE)), tmp_path / "b.tif"
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    patches = cases.patches_for(source) if fill else []
+    write_filled(source, patches, out, jpeg="patch")
+    source.path = gone
+    with pytest.raises(RowError, match=str(gone)) as caught:
+        verify_written(source, patches, out, jpeg="patch")
+    assert caught.value.code is FailureCode.READ

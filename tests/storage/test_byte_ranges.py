@@ -70,6 +70,12 @@ def test_it_is_told_which_of_the_two_files_is_at_fault(tmp_path: Path) -> None:
     ):
         copy_range(unreadable, target, 0, 9)
     with (
+        Path("/proc/self/mem").open("rb") as unreadable,
+        (tmp_path / "a").open("rb") as copy,
+        pytest.raises(byte_ranges.UnreadableError, match="/proc/self/mem"),
+    ):
+        is_same_range(unreadable, copy, 0, 9)
+    with (
         (tmp_path / "a").open("rb") as source,
         Path("/dev/full").open("wb", buffering=0) as full,
         pytest.raises(OSError, match="No space left") as caught,
