@@ -37,8 +37,10 @@ TENSORRT_OPTIONS = {
     "WeightSymmetric": True,
     "QuantizeBias": False,
     "OpTypesToExcludeOutputQuantization": ["Conv"],
+    "MinimumRealRange": 255 * 2.0**-20,
 }
-"""What its parser takes: zero points of 0, no int32 biases; outputs are quantised by whoever reads them."""
+"""What its parser takes: zero points of 0, no int32 biases, scales that are more than 0 in FP16 as well, which those of
+channels that training left next to dead were not. Outputs are quantised by whoever reads them."""
 
 Feed = dict[str, NDArray[np.float32]]
 """One batch for the graph, by input name."""

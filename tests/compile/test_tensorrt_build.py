@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from inpaint_batch.cli.compile import app
 from inpaint_batch.compile.export import example_inputs
 from inpaint_batch.compile.quantise import quantisable_convolutions
-from inpaint_batch.compile.tensorrt_build import build_plan, build_tensorrt
+from inpaint_batch.compile.tensorrt_build import build_plan, build_tensorrt, typed_graph
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
 from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 from inpaint_batch.runtime import tensorrt_api
@@ -84,6 +84,20 @@ def test_a_plan_is_built_once(trt: object, cache: Path, fp32: Path, tiles: list[
     assert "already built" in report
     assert (again.key, again.path.stat().st_mtime_ns) == (plan.key, written)
     assert len(list_plans(cache)) == 1
+
+
+def test_a_channel_that_is_next_to_dead_keeps_a_scale(
+    trt: object, cache: Path, fp32: Path, tiles: list[RealTile], tmp_path: Path
+) -> None:
+    model = onnx.load(fp32)
+    name = next(node.input[1] for node in model.graph.node if node.name in quantisable_convolutions(model))
+    tensor = next(each for each in model.graph.initializer if each.name == name)
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[0] *= 1e-7  # its scale would be 0 in FP16, and TensorRT takes none such
+    tensor.CopyFrom(numpy_helper.from_array(weights, name))
+    onnx.save(model, tmp_path / "dead.onnx")
+    graph = typed_graph(tmp_path / "dead.onnx", tmp_path, "int8", tiles)
+    assert build_plan(graph.read_bytes(), cache, KEY).content
 
 
 @pytest.mark.gpu
