@@ -9,8 +9,10 @@ import json
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from inpaint_batch.types import FORMAT_SUFFIXES
 from inpaint_batch.words import counted
 
 NAMESPACE = "http://www.loc.gov/premis/v3"
@@ -42,7 +44,7 @@ def premis_event(told: Mapping[str, Any]) -> str:
     formats = told["formats"]
     _object(root, source["path"], source, _MIME[formats["source"]])
     if mask["sha256"] != source["sha256"]:
-        _object(root, mask["path"], mask, "application/octet-stream")
+        _object(root, mask["path"], mask, _mime_by_name(mask["path"]))
     derivative = _object(root, result["name"], result, _MIME[formats["result"]])
     relationship = _below(derivative, "relationship")
     _below(relationship, "relationshipType", "derivation", "relationshipType/der")
@@ -54,6 +56,14 @@ def premis_event(told: Mapping[str, Any]) -> str:
         _agent(root, agent)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _mime_by_name(path: str) -> str:
+    """Of a mask, whose kind is not written down: it may serve many rows, and be a list of polygons."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in (".json", ".geojson"):
+        return "application/json"
+    return _MIME[FORMAT_SUFFIXES[suffix]] if suffix in FORMAT_SUFFIXES else "application/octet-stream"
 
 
 def _object(root: ET.Element, name: str, checksum: Mapping[str, Any], mime: str) -> ET.Element:

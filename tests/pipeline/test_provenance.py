@@ -106,6 +106,14 @@ def test_terms_are_those_of_the_vocabularies() -> None:
     }
     assert len(root.findall("p:object", NAMES)) == 2  # the image is its own mask
     assert texts(root, ".//p:formatName") == ["image/jpeg", "image/png"]
+    for name, mime in (
+        ("a/m.TIFF", "image/tiff"),
+        ("s3://b/holes.json", "application/json"),
+        ("rle", "application/octet-stream"),
+    ):
+        told["mask"] = {"path": name, "bytes": 1, "sha256": "m"}
+        root = ET.fromstring(premis_event(told).encode())
+        assert texts(root, ".//p:formatName") == ["image/jpeg", mime, "image/png"]
 
 
 def test_names_that_xml_does_not_know_are_told_nevertheless(
