@@ -81,8 +81,8 @@ class RowReader:
         if "#" in mask and (entry := MASK_ENTRY.fullmatch(mask)):
             mask, options = entry[1], {**options, "mask_image": entry[2]}
         together = f"{image}\n{mask}\n{truth}"
-        if "\0" in together or "://" in together or not image.strip() or not mask.strip():
-            _check_locations(image, mask, truth, self.required)
+        if "\0" in together or "://" in together or self._in_store or not image.strip() or not mask.strip():
+            self._check_locations(image, mask, truth)
         is_named = bool(output)
         output = output.removeprefix("./") if output else self._mirrored(image, options)
         if (problem := output_problem(output)) is not None:
@@ -114,6 +114,23 @@ class RowReader:
             options,
         )
 
+    def _check_locations(self, image: str, mask: str, truth: str) -> None:
+        for column, cell in (("image", image), ("mask", mask), ("truth", truth)):
+            if column in self.required and not cell.strip():
+                raise RowError(FailureCode.READ, f"the {column} cell is empty; name the file of the {column}")
+            if "\0" in cell:
+                raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
+            if not cell.strip() or (column == "mask" and _NEARLY_COLOUR.fullmatch(cell)):
+                continue
+            where = self._resolved(cell)
+            if is_uri(where) and (problem := uri_problem(where)) is not None:
+                raise RowError(FailureCode.READ, f"the {column} {_shown(where, cell)} {problem}")
+            if _DRIVE.match(cell) and not _WINDOWS:
+                raise RowError(
+                    FailureCode.READ,
+                    f"the {column} {cell} is on a Windows drive; write the path as it is on this machine",
+                )
+
     def _resolved(self, cell: str) -> str:
         if cell.startswith("/") or is_uri(cell) or (_WINDOWS and os.path.isabs(cell)):  # noqa: PTH117
             return cell
@@ -133,7 +150,7 @@ class RowReader:
         """The cells of a row that could not be read, as far as they can be told, locations resolved where possible."""
         known = dict(zip(self._names, cells, strict=False))
         return {
-            name: redacted(self._resolved(cell)) if name in LOCATION_COLUMNS and not _is_drawn(name, cell) else cell
+            name: _shown(self._resolved(cell), cell) if name in LOCATION_COLUMNS and not _is_drawn(name, cell) else cell
             for name, cell in known.items()
             if cell and name in COLUMNS
         }
@@ -167,18 +184,9 @@ def _is_drawn(column: str, cell: str) -> bool:
     return column == "mask" and MASK_IN_IMAGE.fullmatch(cell) is not None
 
 
-def _check_locations(image: str, mask: str, truth: str, required: Sequence[str]) -> None:
-    for column, cell in (("image", image), ("mask", mask), ("truth", truth)):
-        if column in required and not cell.strip():
-            raise RowError(FailureCode.READ, f"the {column} cell is empty; name the file of the {column}")
-        if "\0" in cell:
-            raise RowError(FailureCode.READ, f"the {column} cell contains a NUL character; correct the manifest")
-        if is_uri(cell) and (problem := uri_problem(cell)) is not None:
-            raise RowError(FailureCode.READ, f"the {column} {redacted(cell)} {problem}")
-        if _DRIVE.match(cell) and not _WINDOWS:
-            raise RowError(
-                FailureCode.READ, f"the {column} {cell} is on a Windows drive; write the path as it is on this machine"
-            )
+def _shown(where: str, cell: str) -> str:
+    """`where`, which a cell names, without secrets; what is relative holds none."""
+    return redacted(where) if is_uri(cell) else where
 
 
 def _key_below(base: str, cell: str) -> str:

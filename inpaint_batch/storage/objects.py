@@ -148,11 +148,14 @@ def send(path: Path, uri: str) -> None:
 
 
 def names_below(prefix: str) -> list[str]:
-    """Names of all objects below a prefix, relative to it, in any order; maybe none. Raises ObjectError."""
+    """Names of all objects below a prefix, relative to it, in any order; maybe none. Raises ObjectError.
+
+    Empty objects whose keys end in a slash, with which consoles and other programs mark folders, are none.
+    """
 
     def find(client: Any, key: str) -> list[str]:
         root = f"{key.rstrip('/')}/"
-        return [found[len(root) :] for found in client.find(root) if found.startswith(root) and found != root]
+        return [found[len(root) :] for found in client.find(root) if found.startswith(root) and not found.endswith("/")]
 
     try:
         found: list[str] = _ask(prefix, f"list {prefix}", find)

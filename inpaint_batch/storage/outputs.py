@@ -9,7 +9,7 @@ from typing import Protocol
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.storage.objects import ObjectError, names_below
 from inpaint_batch.storage.paths import composed, folds_names, output_problem, refuse_input, safe_join
-from inpaint_batch.storage.uris import joined
+from inpaint_batch.storage.uris import joined, uri_problem
 from inpaint_batch.types import Row
 
 FOLDERS_KEPT = 4096
@@ -118,6 +118,12 @@ class StoreOutputs:
         if (problem := output_problem(name)) is not None:
             raise RowError(FailureCode.WRITE, f"output {name!r} {problem}")
         uri = joined(self._store, name)
+        if uri_problem(uri) is not None:
+            raise RowError(
+                FailureCode.WRITE,
+                f"output {name!r} has a '?' or '#', which no name in a store may have here; give it another one in the "
+                "output column of a manifest",
+            )
         for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
             if location == uri:
                 raise RowError(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from inpaint_batch.errors import FailureCode, ManifestError, UsageError
 from inpaint_batch.manifest.read import count_rows, read_manifest
+from inpaint_batch.manifest.row_reader import RowReader
 from inpaint_batch.manifest.schema import COLUMNS, RowProblem, to_cells
 from inpaint_batch.types import Row
 
@@ -232,6 +233,18 @@ def test_a_bad_row_is_a_problem_and_the_others_go_on(tmp_path: Path, row: str, c
     assert (found.line, found.error.code) == (3, FailureCode(code))
     assert said in found.error.message
     assert len({first.id, found.id, last.id}) == 3
+
+
+def test_cells_that_name_no_object_of_the_store_fail_alone() -> None:
+    reader = RowReader("s3://bucket/in/", ["image", "mask"])
+    images = [("a.png", "#ff00ff"), ("b.png", "all.json#17"), ("c #1.png", "m.png"), ("d.png", "m?.png")]
+    first, second, third, fourth = (reader.read(line, list(cells)) for line, cells in enumerate(images, start=2))
+    assert isinstance(first, Row)
+    assert isinstance(second, Row)
+    assert isinstance(third, RowProblem)
+    assert isinstance(fourth, RowProblem)
+    assert "the image s3://bucket/in/c #1.png has a query or fragment" in third.error.message
+    assert fourth.cells["mask"] == "s3://bucket/in/m?.png"
 
 
 def test_a_colon_and_slashes_make_no_uri_of_a_path(tmp_path: Path) -> None:

@@ -109,6 +109,34 @@ def test_missing_and_damaged_objects_fail_their_rows_alone(server, prefix, galle
     assert set(server.results(BUCKET, f"{prefix}out/")) == {"a/00.png", "a/01.jpg", "a/02.tif", "absent.png"}
 
 
+def test_names_that_no_object_may_have_fail_their_rows_alone(server, prefix, gallery):
+    filled(gallery, 2)
+    gallery.add("a/c #1.png")
+    gallery.add("a/what?.png")
+    gallery.manifest()
+    server.upload(gallery.folder, BUCKET, f"{prefix}in/")
+    output = f"s3://{BUCKET}/{prefix}out"
+    for source in (str(gallery.folder / "manifest.csv"), f"s3://{BUCKET}/{prefix}in/manifest.csv"):
+        assert call(command("check", source, "--output", output)).returncode == 8
+        done = call(restore(source, output))
+        assert done.returncode == 8, done.stderr
+        assert "a/c #1.png" in done.stderr
+        assert "a/what?.png" in done.stderr
+        assert set(server.results(BUCKET, f"{prefix}out/")) == {"a/00.png", "a/01.jpg"}
+
+
+def test_objects_that_mark_folders_are_no_part_of_the_state(server, prefix, gallery):
+    filled(gallery, 2)
+    source, output = str(gallery.manifest()), f"s3://{BUCKET}/{prefix}out"
+    for name in ("", ".inpaint-batch/", ".inpaint-batch/ledger/", ".inpaint-batch/ledger-archive/", "a/"):
+        server.client().put_object(Bucket=BUCKET, Key=f"{prefix}out/{name}", Body=b"")
+    assert call(restore(source, output)).returncode == 0
+    assert call(restore(source, output)).returncode == 0
+    assert summary(server, prefix)["rows"]["skipped"] == 2
+    assert call(restore(source, output, "--fresh")).returncode == 0
+    assert call(command("status", output)).returncode == 0
+
+
 def test_kill_9_and_resume(server, prefix, gallery, tmp_path):
     filled(gallery, 14, side=260, hole=(60, 50, 18, 110))  # one large tile each: a batch takes four of them
     gallery.manifest()
