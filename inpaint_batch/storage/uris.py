@@ -33,7 +33,7 @@ def uri_problem(uri: str) -> str | None:
             "environment or a profile"
         )
     if "?" in rest or "#" in rest:
-        return "has a query or fragment (? or #); name an object without these, and leave credentials to the environment"
+        return "has a query or fragment (? or #); name an object without, and leave credentials to the environment"
     if not bucket:
         return "names no bucket"
     parts = key.split("/")
