@@ -110,8 +110,11 @@ def find_damage(
     report.begins(len(items))
     with ExitStack() as stack:
         state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
+        items = told_apart(items, output)
+        if fresh and state is not None:
+            _give_up_masks(items, output, state)
         look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state, stop)
-        for item, seen, is_new in _in_order(told_apart(items, output), look, num_workers):
+        for item, seen, is_new in _in_order(items, look, num_workers):
             if stop():
                 break
             if isinstance(seen, RowError):
@@ -237,6 +240,15 @@ class _Look:
             write_preview(source, found.hole, self.output, item.output)
         shares = {kind: count / found.hole.size for kind, count in found.num_px.items() if count}
         return Seen(version, found.coverage, shares, version_of(str(mask)))
+
+
+def _give_up_masks(items: Sequence[Item], output: Path, state: StateFile) -> None:
+    """Note the masks that are there as ours, of images not looked at: a later call than one with `--fresh` that was
+    stopped would take those of other settings for a person's.
+    """
+    for item in items:
+        if item.error is None and (mask := version_of(str(output / item.mask))):
+            state.add(item.output, replace(UNSEEN, mask=mask))
 
 
 def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, Seen | RowError, bool]]:

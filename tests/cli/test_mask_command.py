@@ -175,6 +175,27 @@ def test_an_interrupted_call_goes_on_later(monkeypatch, photos, tmp_path, capsys
     assert len(rows(masks / "manifest.csv")) == 2
 
 
+def test_what_a_fresh_call_did_not_come_to_is_found_anew_by_the_next(monkeypatch, photos, tmp_path):
+    masks, other = tmp_path / "masks", tmp_path / "other"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    assert call(monkeypatch, "mask", photos, "--output", other, "--dilate", 5) == 0
+    seen, read = [], pipeline.grey_of
+
+    def interrupted(source, box):
+        seen.append(source.path.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return read(source, box)
+
+    monkeypatch.setattr(pipeline, "grey_of", interrupted)
+    again = ("mask", photos, "--output", masks, "--dilate", 5, "--workers", 1)
+    assert call(monkeypatch, *again, "--fresh") == 130
+    assert call(monkeypatch, *again) == 0
+    assert sorted(seen[2:]) == ["a.jpg", "clean.tif"]
+    for name in ("b.png.png", "box/a.jpg.png"):
+        assert (samples(masks / name) == samples(other / name)).all()
+
+
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
 def test_a_signal_ends_it_and_a_later_call_goes_on(photos, tmp_path, number, code):
     for copy in range(80):
