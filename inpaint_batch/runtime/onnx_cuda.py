@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyError, RowError
+from inpaint_batch.errors import EngineError, MissingDependencyError
 from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 from inpaint_batch.runtime.engine import TileBatch, filled_up
+from inpaint_batch.runtime.lost_gpu import raise_failure
 from inpaint_batch.runtime.onnx_engine import OnnxEngine, checked
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES
 from inpaint_batch.types import FloatArray
@@ -42,16 +43,19 @@ class OnnxCudaEngine(OnnxEngine):
                 "this ONNX Runtime has no CUDA provider: pip uninstall onnxruntime, then pip install onnxruntime-gpu; "
                 "or use --engine onnxruntime"
             )
-        # CUDA and cuDNN may have come as wheels, where no loader looks for them. What is missing it prints.
+        # CUDA and cuDNN may have come as wheels, where no loader looks for them. What is missing it prints, and
+        # why a session does not start.
         with contextlib.redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()
-        super().__init__(path, precision="fp32", model=model, threads=1, notes=notes)
+            super().__init__(path, precision="fp32", model=model, threads=1, notes=notes)
         assert self._session is not None
         if (providers := self._session.get_providers())[0] != self.providers[0][0]:
             raise EngineError(
                 f"ONNX Runtime did not start its CUDA provider and would use {providers[0]}: CUDA or cuDNN is missing "
                 "or too old; use --engine onnxruntime"
             )
+        # Else a session whose provider fails goes on with the CPU's by itself, with other bytes, and says so on stdout.
+        self._session.disable_fallback()
 
     def batch_size(self, side_px: int) -> int:
         """The size that every batch is filled up to."""
@@ -66,8 +70,18 @@ class OnnxCudaEngine(OnnxEngine):
             try:
                 (output,) = self._session.run([OUTPUT], {name: getattr(part, name) for name in INPUT_CHANNELS})
             except Exception as error:  # onnxruntime raises a dozen classes of its own, all straight from Exception
-                raise RowError(
-                    FailureCode.INFER, f"the GPU failed on tiles of {batch.side_px} px: {error}", retryable=True
-                ) from error
+                raise_failure(self._try, error, f"the GPU failed on tiles of {batch.side_px} px: {error}")
             filled.append(output[:used])
         return checked(np.concatenate(filled), batch.image.shape)
+
+    def _try(self) -> None:
+        """Fill one small tile of nothing. Raises what ONNX Runtime does, but where memory does not suffice for it."""
+        assert self._session is not None
+        side_px = min(BATCH_SIZES)
+        sides = {name: (1, 1) if name == "prior_weight" else (side_px, side_px) for name in INPUT_CHANNELS}
+        tile = {name: np.zeros((1, INPUT_CHANNELS[name], *sides[name]), np.float32) for name in INPUT_CHANNELS}
+        try:
+            self._session.run([OUTPUT], tile)
+        except Exception as error:
+            if not any(sign in str(error).lower() for sign in ("out of memory", "alloc")):
+                raise

@@ -20,7 +20,12 @@ _loggers: dict[ModuleType, object] = {}
 
 
 def import_tensorrt() -> ModuleType:
-    """`tensorrt`, or `tensorrt_rtx` where only that is installed. Raises MissingDependencyError."""
+    """`tensorrt`, or `tensorrt_rtx` where only that is installed. Raises MissingDependencyError.
+
+    From here on CUDA numbers GPUs as nvidia-smi does, unless the environment says otherwise: by itself it would put the
+    fastest first, and plans for one GPU would be kept as those of another.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     for name in PACKAGES:
         try:
             module = importlib.import_module(name)
@@ -52,7 +57,7 @@ def query_gpu() -> tuple[str, str]:
     if visible is not None and not visible.strip():
         return PORTABLE, PORTABLE
     command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
-    if visible:
+    if visible and not visible.startswith("MIG-"):  # of parts of a GPU it takes no names
         command.append(f"--id={visible.split(',')[0].strip()}")
     try:
         done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=30)

@@ -142,7 +142,8 @@ class TensorrtEngine:
                 self._kernels[engine].save()  # at once: a run that is killed should not compile them again
             parts = [self._lanes[side].fill(batch, start) for start in range(0, len(batch), size)]
         except RuntimeError as error:
-            raise_failure(self._torch, error, f"the GPU failed on a batch of tiles of {side} px: {error}")
+            message = f"the GPU failed on a batch of tiles of {side} px: {error}"
+            raise_failure(self._torch.cuda.synchronize, error, message)
         return checked(np.concatenate(parts), batch.image.shape)
 
     def compute_s(self, batch: TileBatch, times: int) -> float:

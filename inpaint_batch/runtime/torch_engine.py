@@ -145,7 +145,7 @@ class TorchEngine:
         except RuntimeError as error:  # torch's own, those of the compiler and of the GPU among them
             message = f"torch failed on tiles of {batch.side_px} px: {error}"
             if self._device == "cuda":
-                raise_failure(self._torch, error, message)
+                raise_failure(self._torch.cuda.synchronize, error, message)
             raise RowError(FailureCode.INFER, message, retryable=True) from error
         return filled
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from fake_gpu import DRIVER, GPU, FakeContext, FakeEngine, FakeGpu, FakeRuntimeConfig, install
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 from typer.testing import CliRunner
 
 from inpaint_batch.cli import engines as engines_command
@@ -367,6 +368,48 @@ def test_without_a_plan_auto_takes_cuda_if_it_agrees(
     wrong = select_engine("auto", model=str(fp32), threads=1)
     assert wrong.name == "onnxruntime"
     assert "differs from onnxruntime by 0.01 at 64 px" in wrong.notes[1]
+
+
+class Session:
+    """ONNX Runtime's own session within a Python one, with a provider that fails on `fails_from` tiles and more."""
+
+    def __init__(self, inner: Any, message: str, fails_from: int) -> None:
+        self._inner, self._message, self._fails_from = inner, message, fails_from
+
+    def run(self, names: Any, feed: dict[str, np.ndarray], options: Any) -> Any:
+        if len(feed["hole"]) >= self._fails_from:
+            raise EPFail(self._message)
+        return self._inner.run(names, feed, options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize(
+    ("message", "fails_from", "error"),
+    [
+        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", 2, RowError),
+        ("CUDA failure 2: out of memory", 1, RowError),
+        ("CUDA failure 700: an illegal memory access was encountered", 1, WorkerLostError),
+    ],
+)
+def test_a_provider_that_fails_leaves_no_work_to_the_cpu(
+    machine: FakeGpu,
+    fp32: Path,
+    cuda_provider: type[onnx_cuda.OnnxCudaEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    message: str,
+    fails_from: int,
+    error: type[Exception],
+) -> None:
+    engine: Any = select_engine("onnxruntime-cuda", model=str(fp32))
+    session = Session(engine._session._sess, message, fails_from)
+    monkeypatch.setattr(engine._session, "_sess", session)
+    with pytest.raises(error, match=message):
+        engine.fill(tile_batch(64, 1))
+    assert engine._session._sess is session
+    assert capfd.readouterr().out == ""
 
 
 def test_a_provider_that_does_not_start_is_said(

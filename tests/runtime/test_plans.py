@@ -32,7 +32,7 @@ from inpaint_batch.runtime.plans import (
 )
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.store import hash_file
-from inpaint_batch.runtime.tensorrt_api import key_here, query_gpu
+from inpaint_batch.runtime.tensorrt_api import import_tensorrt, key_here, query_gpu
 
 KEY = PlanKey(
     model_hash="a" * 64,
@@ -202,8 +202,22 @@ def test_the_gpu_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     tool.write_text('#!/bin/sh\ncase "$*" in *--id=1*) echo "NVIDIA T4, 7.5, 580.1";; esac\n')
     assert query_gpu() == ("NVIDIA T4 7.5", "580.1")
+    tool.write_text('#!/bin/sh\ncase "$*" in *--id=*) exit 6;; esac\necho "NVIDIA H100, 9.0, 580.1"\n')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c2b1f80-0d7e-5f0a-8c1d-4ab0c1f3a0de")
+    assert query_gpu() == ("NVIDIA H100 9.0", "580.1")
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert query_gpu() == ("", "")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PCI_BUS_ID"), ("FASTEST_FIRST", "FASTEST_FIRST")])
+def test_gpus_have_the_numbers_that_keys_go_by(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", before or "")
+    if before is None:
+        monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    import_tensorrt()
+    assert os.environ["CUDA_DEVICE_ORDER"] == after
 
 
 def test_the_commands(cache: Path, machine: SimpleNamespace) -> None:
