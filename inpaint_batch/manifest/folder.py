@@ -130,18 +130,19 @@ def _listed(folder: Path, suffixes: frozenset[str]) -> tuple[list[str], list[str
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in suffixes and (  # noqa: PTH122
-                    entry.is_file() or _is_dangling(entry)
-                ):
+                elif os.path.splitext(entry.name)[1].lower() in suffixes and _is_listed(entry):  # noqa: PTH122
                     names.append(entry.name)
     except OSError as error:
         raise ManifestError(f"cannot read the folder {folder}: {error.strerror}") from error
     return sorted(names), sorted(folders)
 
 
-def _is_dangling(entry: os.DirEntry[str]) -> bool:
-    """A link to nothing is listed: its row then fails for a missing file, where leaving it out would say nothing."""
-    return entry.is_symlink() and not Path(entry.path).exists()
+def _is_listed(entry: os.DirEntry[str]) -> bool:
+    """Files are, and links that lead nowhere: their rows then fail, where leaving them out would say nothing."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:  # of what a link leads to: a loop, a folder that may not be read, a share that is lost
+        return True
 
 
 def check_name(output: str) -> None:

@@ -125,14 +125,15 @@ def test_masks_may_lie_inside_the_images(images: Path) -> None:
 
 def test_links(images: Path, masks: Path, tmp_path: Path) -> None:
     put(tmp_path, "real/a.jpg")
-    put(masks, "linked.png", "gone.png", "folder/a.png")
+    put(masks, "linked.png", "gone.png", "ring.png", "folder/a.png")
     (images / "linked.jpg").symlink_to(tmp_path / "real" / "a.jpg")
     (images / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
     (images / "folder").symlink_to(tmp_path / "real")
     (images / "folder.jpg").symlink_to(tmp_path / "real")
     (images / "loop").symlink_to(images)
+    (images / "ring.jpg").symlink_to("ring.jpg")
     os.mkfifo(images / "pipe.jpg")
-    assert pairs(images, masks) == {"gone.jpg": "gone.png", "linked.jpg": "linked.png"}
+    assert pairs(images, masks) == {"gone.jpg": "gone.png", "linked.jpg": "linked.png", "ring.jpg": "ring.png"}
 
 
 def test_names_that_cannot_be_written(images: Path, masks: Path) -> None:
