@@ -51,7 +51,7 @@ class _Printer:
 @app.command()
 def mask(
     images: Annotated[
-        Path,  # or str for a URI: Typer takes no union, and shows the name of the type
+        options.PathOrUri,
         typer.Argument(
             parser=path_or_uri,
             metavar="IMAGES",

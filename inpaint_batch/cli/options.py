@@ -6,14 +6,21 @@ A flag's value is None where it was not given, so that the environment and the s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inpaint_batch.cli.settings import path_or_uri
 
+# Typer takes no union, shows the name of the type, and before 0.29 makes a Path of what is annotated as one, whatever
+# the parser gave.
+if TYPE_CHECKING:
+    PathOrUri = Path | str
+else:
+    PathOrUri = type("path or URI", (), {})
+
 Manifest = Annotated[
-    Path,  # or str for a URI: Typer takes no union, and shows the name of the type
+    PathOrUri,
     typer.Argument(
         parser=path_or_uri,
         metavar="MANIFEST",
@@ -32,7 +39,7 @@ Masks = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None,  # or str, as above
+    PathOrUri | None,
     typer.Option(
         "--output",
         parser=path_or_uri,
@@ -41,7 +48,7 @@ Output = Annotated[
     ),
 ]
 OutputOfRuns = Annotated[
-    Path,  # or str, as above
+    PathOrUri,
     typer.Argument(
         parser=path_or_uri,
         metavar="DIR",
