@@ -255,6 +255,26 @@ def huffman_tables(data: bytes) -> dict[int, bytes]:
         position += 2 + len(body)
 
 
+def common_tables(data: bytes) -> bytes:
+    """The DQT and DHT segments of a stream of tables alone, without its SOI and EOI.
+
+    All else in it (restart intervals, markers of programs) ends where a picture begins. Raises as `parse` does.
+    """
+    kept: list[bytes] = []
+    position = 2
+    while True:
+        try:
+            marker, position = _next_marker(data, position, in_scan=False)
+        except TruncatedError:  # some writers leave out EOI
+            return b"".join(kept)
+        if marker in (_SOS, _EOI):
+            return b"".join(kept)
+        length = 2 + len(_segment_body(data, position))
+        if marker in (DQT, DHT):
+            kept.append(data[position - 2 : position + length])
+        position += length
+
+
 def split_pixels(data: bytes, without: Collection[int] = ()) -> bytes:
     """The segments of a finished JPEG from behind SOI to behind EOI, but for APPn, COM and the markers `without`."""
     kept = []

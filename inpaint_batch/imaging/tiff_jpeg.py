@@ -3,6 +3,8 @@
 The tables of all segments may stand in one tag (JPEGTables, TIFF Technical Note 2). A segment that is written anew goes
 on using them: the note would allow it tables of its own, but libtiff would then read the next segment with those. What
 the components mean the TIFF says, not the markers of the stream.
+
+As `jpeg_coefficients` says, only segments that `unpack` took may be handed to `patch` and `difference`.
 """
 
 from __future__ import annotations
@@ -57,15 +59,17 @@ def patch(packed: bytes, tables: bytes, *, is_ycbcr: bool, patches: Sequence[Pat
     data, stream = _whole(packed, tables, is_ycbcr=is_ycbcr)
     advice = "save it with lossless compression (LZW, Deflate or ZSTD)"
     own = jpeg_stream.parse(packed)
-    has_own_tables = bool(jpeg_stream.huffman_tables(packed))
-    fresh = patched(data, stream, patches, path, advice, has_own_tables=has_own_tables)
-    left_out = [] if own.quant_tables else [DQT]
-    if not has_own_tables:
-        left_out.append(DHT)
-        common = jpeg_stream.huffman_tables(data)
-        if any(common.get(name) != table for name, table in jpeg_stream.huffman_tables(fresh).items()):
+    own_codes, common_codes = jpeg_stream.huffman_tables(packed), _huffman_tables(tables)
+    # Where a segment leaves none of the common ones as they are, no other segment can count on them.
+    is_free = bool(own_codes) and own_codes.keys() >= common_codes.keys()
+    is_free = is_free and not own_codes.items() & common_codes.items()
+    fresh = patched(data, stream, patches, path, advice, has_own_tables=is_free)
+    if not is_free:
+        codes = common_codes | own_codes
+        if any(codes.get(name) != table for name, table in jpeg_stream.huffman_tables(fresh).items()):
             message = f"{path} has Huffman tables of its own for all segments, and cannot be patched; {advice}"
             raise RowError(FailureCode.WRITE, message)
+    left_out = [marker for marker, kept in ((DQT, own.quant_tables), (DHT, own_codes)) if not kept]
     return SOI + b"".join(own.metadata) + jpeg_stream.split_pixels(fresh, left_out)
 
 
@@ -91,10 +95,13 @@ def _whole(packed: bytes, tables: bytes, *, is_ycbcr: bool) -> tuple[bytes, Jpeg
     """A stream with its tables, and with a marker that says what the TIFF says of its colours."""
     if not packed.startswith(SOI):
         raise ValueError("it does not begin as a JPEG does")
-    end = tables.rfind(_EOI)
-    data = b"".join([SOI, tables[2 : end if end > 0 else len(tables)], jpeg_stream.split_pixels(packed)])
+    data = b"".join([SOI, jpeg_stream.common_tables(tables), jpeg_stream.split_pixels(packed)])
     stream = jpeg_stream.parse(data)
     if len(stream.components) != 3:  # of one and of four nothing needs to be said
         return data, stream
     adobe = _ADOBE + bytes([is_ycbcr])
     return SOI + adobe + data[2:], replace(stream, metadata=(adobe,), end=stream.end + len(adobe))
+
+
+def _huffman_tables(tables: bytes) -> dict[int, bytes]:
+    return jpeg_stream.huffman_tables(SOI + jpeg_stream.common_tables(tables) + _EOI)

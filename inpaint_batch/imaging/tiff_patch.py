@@ -103,6 +103,7 @@ def _patched(source: TiffSource, patches: Sequence[Patch], job: _Job) -> list[by
     """The same, each segment as it shall stand in the file."""
     layout = source.layout
     if layout.is_jpeg:
+        unpack(job.packed, layout, job.run, source.path)  # nobody may have decoded them yet, where it is a copy
         return [
             tiff_jpeg.patch(packed, layout.jpeg_tables, is_ycbcr=layout.kind.is_ycbcr, patches=own, path=source.path)
             for packed, own in _own_patches(source, patches, job)
@@ -242,6 +243,7 @@ def _verified_page(
     def first_wrong(pair: tuple[_Job, list[bytes]]) -> int | None:
         job, packed = pair
         if before.is_jpeg:
+            unpack(packed, after, job.run, destination)
             return _first_wrong_jpeg(source, patches, job, packed, destination)
         meant, found = _filled(source, patches, job), unpack(packed, after, job.run, destination)
         if same_samples(meant, found):

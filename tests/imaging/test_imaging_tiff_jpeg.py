@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +238,91 @@ def test_the_sidecar_says_how_it_was_verified(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = json.loads((output / "a.tif.inpaint-batch.json").read_text())
     assert told["verified"].startswith("every JPEG coefficient")
+
+
+DRI = b"\xff\xdd\x00\x04\x00\x02"
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+
+
+def with_tables(path: Path, tables: bytes) -> None:
+    """Give the first page, of a classic little-endian file, other common tables."""
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        entry = file.pages.first.tags[347].offset
+    data[entry + 4 : entry + 12] = struct.pack("<II", len(tables), len(data))
+    path.write_bytes(data + tables)
+
+
+@pytest.mark.parametrize(
+    ("writer", "extra"),
+    [
+        ("tiles, common tables, halved chroma", DRI),
+        ("tiles, common tables, RGB", JFIF),
+        ("tiles, CMYK", ADOBE),
+        ("tiles, grey", DRI + JFIF),
+    ],
+)
+def test_only_tables_count_of_what_segments_have_in_common(tmp_path: Path, writer: str, extra: bytes) -> None:
+    # A restart interval ends where the next picture begins; the meaning of the components stands in the TIFF.
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    if writer == "tiles, CMYK":
+        image = pyvips.Image.new_from_array(np.concatenate([rgb(), rgb()[..., :1] // 2], axis=-1))
+        image.copy(interpretation="cmyk").tiffsave(str(path), compression="jpeg", Q=90, **TILES)
+    else:
+        WRITERS[writer](path)
+    with tifffile.TiffFile(path) as file:
+        tables = file.pages.first.tags[347].value
+    with_tables(path, tables[:2] + extra + tables[2:])
+    source, patches = restore(path, out)
+    hole = cases.hole_map(source, patches).view(np.uint8)
+    far = cv2.dilate(hole, np.ones((2 * FARTHEST_PX + 1,) * 2, np.uint8)) == 0
+    middle = cv2.erode(hole, np.ones((7, 7), np.uint8)) > 0
+    for decode in (cases.decode_elsewhere, by_libtiff):
+        before, after = decode(path), decode(out)
+        np.testing.assert_array_equal(source.read(source.header.box), before)
+        np.testing.assert_array_equal(before[far], after[far])
+        meant = cases.filled(before, source, patches)
+        assert np.abs(after[middle].astype(int) - meant[middle]).mean() < 5
+
+
+def test_a_segment_that_repeats_common_tables_leaves_them_to_the_next(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    by_vips(path, Q=80, **TILES)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        tables, entries = page.tags[347].value, [page.tags[code] for code in (324, 325)]
+    codes = b"".join(
+        b"\xff\xc4" + (3 + len(table)).to_bytes(2, "big") + bytes([name]) + table
+        for name, table in jpeg_stream.huffman_tables(tables).items()
+    )
+    data = bytearray(path.read_bytes())
+    places = []
+    for number, segment in enumerate(segments(path)):
+        places.append((len(data), len(segment) + (0 if number % 2 else len(codes))))
+        data += segment[:2] + (b"" if number % 2 else codes) + segment[2:]
+    for tag, values in zip(entries, zip(*places, strict=True), strict=True):
+        data[tag.valueoffset : tag.valueoffset + tag.valuebytecount] = struct.pack(f"<{len(values)}I", *values)
+        assert int(tag.dtype) == 4
+    path.write_bytes(data)
+    source, patches = restore(path, out)
+    hole = cases.hole_map(source, patches).view(np.uint8)
+    far = cv2.dilate(hole, np.ones((2 * FARTHEST_PX + 1,) * 2, np.uint8)) == 0
+    with Image.open(path) as one, Image.open(out) as two:  # tile by tile, in the order of the file
+        np.testing.assert_array_equal(np.asarray(one)[far], np.asarray(two)[far])
+
+
+def test_a_damaged_thumbnail_does_not_end_the_process(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(rgb(), photometric="rgb", metadata=None)
+        file.write(rgb()[::2, ::2], photometric="rgb", compression="jpeg", subfiletype=1, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[1].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    counts = data.index(b"\xff\xc4", offset) + 5
+    data[counts : counts + 16] = b"\x10" * 16
+    path.write_bytes(data)
+    with pytest.raises(RowError, match="segment 0 does not decode") as caught:
+        restore(path, out)
+    assert caught.value.code == FailureCode.READ
