@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Generator, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,9 +13,12 @@ from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageErro
 from inpaint_batch.manifest.folder import read_folder, read_image
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
 from inpaint_batch.manifest.row_reader import ExampleReader, ImageReader, RowReader
-from inpaint_batch.manifest.schema import REQUIRED_COLUMNS, RowProblem, check_header
+from inpaint_batch.manifest.schema import REQUIRED_COLUMNS, RowProblem, as_column, check_header
 from inpaint_batch.manifest.sources import STDIN, Source
 from inpaint_batch.types import NAMED_SUFFIXES, Row
+
+_DECLARED = re.compile(r'"?sep=([,;|\t])"?\s*', re.IGNORECASE)
+"""A line before the header that tells Excel what parts the cells."""
 
 
 def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[Row | RowProblem]:
@@ -149,8 +153,14 @@ def _table_records(source: Source) -> Generator[Record]:
     """
     with source.open_text() as file:
         blank, first = _first_lines(file)
+        separator = ""
+        if (declared := _DECLARED.fullmatch(first)) is not None:
+            separator = declared[1]
+            more, first = _first_lines(file)
+            blank = [*blank, "\n", *more]
+        separator = separator or _separator(source, first)
         # strict: without it an unclosed quote swallows the rest of the file without a word
-        reader = csv.reader(chain(blank, (first,), file), delimiter=_separator(source, first), strict=True)
+        reader = csv.reader(chain(blank, (first,), file), delimiter=separator, strict=True)
         line, is_header = 1, True
         while True:
             try:
@@ -167,7 +177,7 @@ def _table_records(source: Source) -> Generator[Record]:
                 yield line, RowError(FailureCode.READ, f"the line is not CSV ({error}); correct its quotes")
             else:
                 if any(cells):
-                    yield line, [cell.strip().lower() for cell in cells] if is_header else cells
+                    yield line, [as_column(cell) for cell in cells] if is_header else cells
                     is_header = False
             line = reader.line_num + 1
 

@@ -8,7 +8,15 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from inpaint_batch.errors import FailureCode, ManifestError, MissingDependencyError, RowError
-from inpaint_batch.manifest.schema import COLUMNS, IGNORED_COLUMNS, REMARK, SWITCHES, check_header, what_to_do
+from inpaint_batch.manifest.schema import (
+    COLUMNS,
+    IGNORED_COLUMNS,
+    REMARK,
+    SWITCHES,
+    as_column,
+    check_header,
+    what_to_do,
+)
 from inpaint_batch.manifest.sources import Source
 
 Record = tuple[int, list[str] | RowError]
@@ -57,8 +65,8 @@ def parquet_records(source: Source) -> Generator[Record]:
         ) from error
     try:
         with pq.ParquetFile(source.file) as file:
-            columns = [name for name in file.schema_arrow.names if not name.startswith(REMARK)]
-            names = [name.lower() for name in columns]
+            columns = [name for name in file.schema_arrow.names if not name.strip().startswith(REMARK)]
+            names = [as_column(name) for name in columns]
             yield 0, names
             line = 0
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
@@ -68,6 +76,8 @@ def parquet_records(source: Source) -> Generator[Record]:
     except pa.ArrowException as error:
         reason = " ".join(str(error).split())[:200]
         raise ManifestError(f"{source.path} is not a whole Parquet file ({reason}); write it again") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{source.path} holds text that is not UTF-8 ({error}); write it again") from error
     except OSError as error:
         raise ManifestError(f"cannot read the manifest {source.path}: {error.strerror or error}") from error
 
@@ -84,16 +94,22 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _check_first(values: dict[str, Any], where: str, required: Sequence[str]) -> None:
-    if not set(values) & {*COLUMNS, *IGNORED_COLUMNS}:
+    names = [as_column(key) for key in values]
+    if not set(names) & {*COLUMNS, *IGNORED_COLUMNS}:
         raise ManifestError(f"{where} has no key of a manifest (known keys: {', '.join(COLUMNS)})")
-    check_header(list(values), where, required)
+    check_header(names, where, required)
 
 
 def _object_cells(values: dict[str, Any], known: frozenset[str]) -> list[str] | RowError:
     if not values.keys() <= known:
-        unknown = [name for name in values if name not in known and not name.startswith(REMARK)]
+        names = [name for name in map(as_column, values) if not name.startswith(REMARK)]
+        unknown = [name for name in names if name not in known]
         if unknown:
             return RowError(FailureCode.READ, f"unknown key {unknown[0]!r}; {what_to_do(unknown[0])}")
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            return RowError(FailureCode.READ, f"the key {twice[0]!r} stands there more than once; keep one of them")
+        values = {as_column(key): value for key, value in values.items()}
     return _row_cells(COLUMNS, [values.get(name) for name in COLUMNS])
 
 

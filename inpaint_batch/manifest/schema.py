@@ -72,6 +72,11 @@ def check_header(names: Sequence[str], where: str, required: Sequence[str] = REQ
         raise ManifestError(f"{where} lacks the required column {' and '.join(missing)}")
 
 
+def as_column(written: str) -> str:
+    """The name of a column, which may be written in any case and with space around it."""
+    return written.strip().lower()
+
+
 def what_to_do(unknown: str) -> str:
     """Advice about the name of a column that means nothing here."""
     nearest = difflib.get_close_matches(unknown.lower(), COLUMNS, n=1)

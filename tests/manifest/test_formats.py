@@ -100,8 +100,7 @@ def test_columns_of_ones_own_are_ignored(name, tmp_path):
     values = {"#Shelfmark": "Ms. 3, f. 2", "Image": "a.png", "#": "", "mask": "m.png", "#pages": [1, 2]}
     bad = values | {"Image": ""}
     if path.suffix == ".jsonl":
-        lower = [{key.lower(): value for key, value in row.items()} for row in (values, bad)]
-        path.write_text("".join(json.dumps(row) + "\n" for row in lower))
+        path.write_text("".join(json.dumps(row) + "\n" for row in (values, bad)))
     elif path.suffix == ".parquet":
         write_parquet(path, [values, bad], tuple(values))
     else:
@@ -113,6 +112,42 @@ def test_columns_of_ones_own_are_ignored(name, tmp_path):
     assert (good.id, good.mask, dict(good.options)) == ("a.png", f"{tmp_path}/m.png", {})
     assert isinstance(problem, RowProblem)
     assert dict(problem.cells) == {"mask": f"{tmp_path}/m.png"}
+
+
+@needs_pyarrow
+def test_names_of_columns_may_be_written_in_any_way(tmp_path):
+    row = {" Image": "a.png", "MASK ": "m.png", "Dilate": 3}
+    (tmp_path / "m.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row | {'dilate': 4})}\n")
+    write_parquet(tmp_path / "m.parquet", [row], tuple(row))
+    first, problem = read_manifest(tmp_path / "m.jsonl")
+    assert "the key 'dilate' stands there more than once" in problem.error.message
+    for found in (first, *read_manifest(tmp_path / "m.parquet")):
+        assert (found.id, found.mask, found.options) == ("a.png", f"{tmp_path}/m.png", {"dilate": "3"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sep=;\r\nimage;mask\r\na,b.png;m.png\r\n", '"sep=|"\nimage|mask\na,b.png|m.png\n', "Sep=,\n\nimage,mask\n"],
+)
+def test_a_line_that_tells_excel_what_parts_the_cells_is_heeded(tmp_path, text):
+    path = tmp_path / "m.csv"
+    path.write_bytes(text.encode())
+    rows = list(read_manifest(path))
+    assert [(row.line, row.image, row.mask) for row in rows] == [
+        (3, f"{tmp_path}/a,b.png", f"{tmp_path}/m.png") for _ in range(text.count("b.png"))
+    ]
+
+
+@needs_pyarrow
+def test_parquet_whose_text_is_not_utf8_says_so(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ends, data = b"".join(at.to_bytes(4, "little") for at in (0, 5)), b"\xe9.png"
+    image = pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(data))
+    pq.write_table(pa.table({"image": image, "mask": ["m.png"]}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="text that is not UTF-8"):
+        list(read_manifest(tmp_path / "m.parquet"))
 
 
 def test_switches_may_be_told_as_such(tmp_path):
