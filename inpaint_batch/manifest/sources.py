@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import gzip
 import hashlib
 import io
 import os
 import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import IO, Literal, cast
 
-from inpaint_batch.errors import ManifestError, MissingDependencyError
+from inpaint_batch.errors import ManifestError, MissingDependencyError, StorageError
 from inpaint_batch.storage.objects import ObjectError, fetch
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import redacted, uri_problem
@@ -143,10 +141,13 @@ class Source:
 @cache
 def spooled_stdin() -> Path:
     """The standard input as a file of its own, since a manifest is read twice; it goes when the process ends."""
-    with tempfile.NamedTemporaryFile(prefix="inpaint-batch-manifest-", delete=False) as file:
-        atexit.register(Path(file.name).unlink, missing_ok=True)
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return Path(file.name)
+    if sys.stdin is None:
+        raise ManifestError("the manifest is -, the standard input, and that is closed; name a file, or pipe one in")
+    with _told_of_room("-"):
+        path = scratch_folder() / "manifest-stdin"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
 
 
 @cache
@@ -154,14 +155,27 @@ def fetched_manifest(uri: str) -> Path:
     """A manifest in a store as a file of this machine, for as long as the process lives: it is read twice."""
     if (problem := uri_problem(uri)) is not None:
         raise ManifestError(f"the manifest {redacted(uri)} {problem}")
-    file = scratch_folder() / f"manifest-{hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()}"
     try:
-        fetch(uri, file)
+        with _told_of_room(uri):
+            file = scratch_folder() / f"manifest-{hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()}"
+            fetch(uri, file)
     except ObjectError as error:
         if error.trouble == "missing":
             raise ManifestError(f"the manifest {uri} does not exist; a folder must be named by a manifest") from error
         raise error.for_run("read the manifest") from error
     return file
+
+
+@contextmanager
+def _told_of_room(manifest: str) -> Iterator[None]:
+    """Turn an OSError about a copy of a manifest into the StorageError that ends a run."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep a copy of the manifest {manifest} in the folder for temporary files ({error.strerror}); free "
+            "some room, or set TMPDIR to a folder with more"
+        ) from error
 
 
 def _sniff(file: Path) -> tuple[Format, Packing]:

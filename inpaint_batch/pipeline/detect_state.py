@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
 from inpaint_batch.errors import StorageError
 from inpaint_batch.holes.detect import DetectConfig
+from inpaint_batch.storage.atomic import storage_error
 from inpaint_batch.storage.objects import ObjectError, describe
 from inpaint_batch.storage.uris import is_uri
 
@@ -39,20 +41,31 @@ class StateFile:
 
     def __init__(self, output: Path, config: DetectConfig, *, anew: bool) -> None:
         """Begin it, or go on with that of an earlier call with the same settings."""
-        self._file = (output / STATE).open("w" if anew else "a", encoding="utf-8")
+        self._path = output / STATE
+        with self._told():
+            self._file = self._path.open("w" if anew else "a", encoding="utf-8")
         self._lock = Lock()
         # A line that was cut short must not swallow the next one.
         self._file.write(json.dumps(_settings(config)) + "\n" if anew else "\n")
 
     def add(self, output_name: str, seen: Seen) -> None:
-        """Remember one image."""
-        with self._lock:
+        """Remember one image. Raises StorageError."""
+        with self._lock, self._told():
             self._file.write(json.dumps({"output": output_name, **asdict(seen)}) + "\n")
             self._file.flush()
 
     def close(self) -> None:
-        """Write what is left."""
-        self._file.close()
+        """Write what is left. Raises StorageError."""
+        with self._told():
+            self._file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            known = storage_error(error, self._path)
+            raise known or StorageError(f"cannot write {self._path}: {error.strerror}") from error
 
 
 def read_state(output: Path, config: DetectConfig | None, *, has_lists: bool) -> dict[str, Seen]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inpaint_batch.config import RowConfig
-from inpaint_batch.errors import ManifestError, MissingDependencyError
+from inpaint_batch.errors import ManifestError, MissingDependencyError, StorageError
+from inpaint_batch.manifest import sources
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import COLUMNS, RowProblem, row_config
-from inpaint_batch.manifest.sources import _zstd
+from inpaint_batch.manifest.sources import _zstd, spooled_stdin
 from inpaint_batch.types import Row
 
 zstd = _zstd("a manifest")
@@ -251,6 +254,20 @@ def test_zstd_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match=r"inpaint-batch\[zstd\]"):
         read_manifest(path)
+
+
+def test_a_standard_input_that_cannot_be_kept_says_why(tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ManifestError, match="the standard input, and that is closed"):
+        spooled_stdin.__wrapped__()
+    with (tmp_path / "m.csv").open("w+") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sources.shutil, "copyfileobj", full)
+        with pytest.raises(StorageError, match=r"temporary files \(No space left on device\); .* TMPDIR"):
+            spooled_stdin.__wrapped__()
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "gz", "zst"])

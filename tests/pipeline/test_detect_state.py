@@ -1,5 +1,7 @@
 """What `mask` remembers survives a kill, and lines that it did not write."""
 
+from pathlib import Path
+
 import pytest
 
 from inpaint_batch.errors import RowError, StorageError
@@ -38,6 +40,15 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(StorageError, match=r"\(dilate_px, threshold\)"):
         read_state(tmp_path, DetectConfig(threshold=20, dilate_px=3), has_lists=True)
     assert read_state(tmp_path, None, has_lists=True) == {}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+def test_a_full_disk_ends_it_as_such(tmp_path):
+    (tmp_path / STATE).symlink_to("/dev/full")
+    state = StateFile(tmp_path, DetectConfig(), anew=True)
+    for step in (lambda: state.add("a.jpg", Seen("1 2", 0.5, {}, "")), state.close):
+        with pytest.raises(StorageError, match=r"found\.jsonl: the disk is full"):
+            step()
 
 
 def test_a_version_changes_with_the_file(tmp_path):
