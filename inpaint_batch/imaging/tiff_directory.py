@@ -21,17 +21,17 @@ _ARRAY_TYPES = (3, 4, 16)
 """SHORT, LONG, LONG8."""
 _INTERLEAVED, _PLANES = 1, 2
 """Values of PlanarConfiguration."""
-_REDUCED = 1
-"""Bit of NewSubfileType: a smaller version of another page."""
+_REDUCED, _MASK = 1, 4
+"""Bits of NewSubfileType: a smaller version of another page; which pixels of another page are valid."""
 _SAVE_WITHOUT = "save it without them"
 
 
 def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> list[TiffLayout]:
     """Layouts of page `page_number` (from 1) of a TIFF, or of its only page, and of its reduced copies, in file order.
 
-    Pages that are a smaller version of another do not count as pages of their own. Raises `RowError`: read, naming what
-    cannot be kept exactly; memory where one segment takes more than `max_bytes` decoded. How large the image is as a
-    whole does not matter.
+    Pages that are a smaller version of another or its mask do not count as pages of their own. Raises `RowError`: read,
+    naming what cannot be kept exactly; memory where one segment takes more than `max_bytes` decoded. How large the
+    image is as a whole does not matter.
     """
     with tifffile.TiffFile(path) as file:
         page = _choose_page(path, file, page_number)
@@ -106,7 +106,7 @@ def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -
     num_pages = len(file.pages)
     if not num_pages:
         raise damaged(path, "it holds no page")
-    if page_number is None and any(not _is_reduced(page) for page in file.pages[1:]):
+    if page_number is None and any(not _is_subfile(page, _REDUCED | _MASK) for page in file.pages[1:]):
         advice = f"say which one in the column `page` (1 to {num_pages}; the others then stay as they are) or split it"
         raise refuse(path, f"a TIFF of {num_pages} pages", advice)
     if page_number is not None and not 1 <= page_number <= num_pages:
@@ -118,8 +118,8 @@ def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -
     return page
 
 
-def _is_reduced(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
-    return isinstance(page, tifffile.TiffPage) and bool(int(page.subfiletype) & _REDUCED)
+def _is_subfile(page: tifffile.TiffPage | tifffile.TiffFrame, bits: int) -> bool:
+    return isinstance(page, tifffile.TiffPage) and bool(int(page.subfiletype) & bits)
 
 
 def _sub_images(page: tifffile.TiffPage | tifffile.TiffFrame) -> list[tifffile.TiffPage]:
@@ -128,43 +128,51 @@ def _sub_images(page: tifffile.TiffPage | tifffile.TiffFrame) -> list[tifffile.T
 
 
 def _reduced_copies(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
-    """The smaller versions of `page`, which are made anew with it: its sub-images, and what follows it in the file."""
+    """The smaller versions of `page`, which are made anew with it: its sub-images, and what follows it in the file.
+
+    Masks among them, which say where there is something to see, stay as they are.
+    """
     subs = _sub_images(page)
-    if len(subs) != len(page.subifds or ()) or not all(map(_is_reduced, subs)):
+    if len(subs) != len(page.subifds or ()) or not all(_is_subfile(sub, _REDUCED) for sub in subs):
         raise refuse(path, "a TIFF with sub-images that are no reduced copies", _SAVE_WITHOUT)
+    if any(_next_offset(file, sub) not in {0, *(each.offset for each in subs)} for sub in subs):
+        raise refuse(path, "a TIFF with chains of sub-images", _SAVE_WITHOUT)
     number = next(number for number, each in enumerate(file.pages) if each.offset == page.offset)
     followers: list[tifffile.TiffPage] = []
     for other in file.pages[number + 1 :]:
-        if not isinstance(other, tifffile.TiffPage) or not _is_reduced(other):
+        if not isinstance(other, tifffile.TiffPage) or not _is_subfile(other, _REDUCED | _MASK):
             break
         followers.append(other)
-    if _is_reduced(page) and len(file.pages) > 1:
+    if _is_subfile(page, _REDUCED) and len(file.pages) > 1:
         raise refuse(path, f"page {number + 1} of a TIFF, a reduced copy of another", "name the page that it is one of")
-    if len(file.pages) > 1 and _is_reduced(file.pages[0]):
+    if len(file.pages) > 1 and _is_subfile(file.pages[0], _REDUCED):
         raise refuse(path, "a TIFF that begins with a reduced copy of a later page", _SAVE_WITHOUT)
-    if any(map(_sub_images, followers)):
+    copies = [each for each in subs + followers if not _is_subfile(each, _MASK)]
+    if any(map(_sub_images, [*subs, *followers])):
         raise refuse(path, "a TIFF whose reduced copies have sub-images", _SAVE_WITHOUT)
-    return subs + followers
+    return copies
 
 
 def _check_copy(path: Path, page: TiffLayout, copy: TiffLayout) -> None:
     """Raise `RowError` (read) for what is no smaller version of a page that can be made anew from its samples."""
     if copy is page:
         return
-    before, after = page.kind, copy.kind
-    is_alike = (before.dtype, before.depth, before.model, before.has_alpha, page.num_bands) == (
-        after.dtype,
-        after.depth,
-        after.model,
-        after.has_alpha,
-        copy.num_bands,
-    )
-    if not is_alike or before.depth < 8 or before.model == "palette":
+    if _meaning(page) != _meaning(copy) or page.kind.depth < 8 or page.kind.model == "palette":
         raise refuse(path, "a TIFF with reduced copies of another kind, which would go stale", _SAVE_WITHOUT)
+    if page.orientation != copy.orientation:
+        raise refuse(path, "a TIFF with reduced copies that are turned, which would go stale", _SAVE_WITHOUT)
     # Sides are rounded one way or the other.
     skew = abs(page.height_px * copy.width_px - page.width_px * copy.height_px)
     if copy.width_px > page.width_px or copy.height_px > page.height_px or skew > max(page.width_px, page.height_px):
         raise refuse(path, "a TIFF with reduced copies of another shape, which would go stale", _SAVE_WITHOUT)
+
+
+def _meaning(layout: TiffLayout) -> tuple[object, ...]:
+    """What two pages must have in common for a mean of samples of one to be a sample of the other."""
+    kind = layout.kind
+    is_turned = kind.is_min_white and kind.has_free_range  # all others are turned when they are read
+    alpha = kind.has_alpha, kind.is_premultiplied
+    return kind.dtype, kind.depth, kind.model, alpha, layout.num_bands, is_turned
 
 
 def _shared_segments(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]) -> list[frozenset[int]]:
@@ -214,15 +222,21 @@ def _beyond_the_last(path: Path, file: tifffile.TiffFile) -> tuple[int, int]:
     """Where what follows the last page begins and ends: nothing, or what no reader takes for a page now; it must
     stay as it is, or somebody might. Raises `RowError` (read) where more pages should follow beyond the end.
     """
-    order, handle, last = file.tiff, file.filehandle, file.pages[-1]
-    handle.seek(last.offset)
-    (num_tags,) = struct.unpack(order.tagnoformat, handle.read(order.tagnosize))
-    handle.seek(last.offset + order.tagnosize + num_tags * order.tagsize)
-    packed = handle.read(order.offsetsize)
-    start = struct.unpack(order.offsetformat, packed)[0] if len(packed) == order.offsetsize else 0
+    order, handle = file.tiff, file.filehandle
+    start = _next_offset(file, file.pages[-1])
     if start + order.tagnosize > handle.size:
         raise damaged(path, "it is truncated: its next page lies beyond its end")
     return (start, start + order.tagnosize) if start else (0, 0)
+
+
+def _next_offset(file: tifffile.TiffFile, page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
+    """Where the directory behind that of `page` begins; 0 for none."""
+    order, handle = file.tiff, file.filehandle
+    handle.seek(page.offset)
+    (num_tags,) = struct.unpack(order.tagnoformat, handle.read(order.tagnosize))
+    handle.seek(page.offset + order.tagnosize + num_tags * order.tagsize)
+    packed = handle.read(order.offsetsize)
+    return int(struct.unpack(order.offsetformat, packed)[0]) if len(packed) == order.offsetsize else 0
 
 
 def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:

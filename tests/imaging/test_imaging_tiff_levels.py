@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -184,3 +185,57 @@ def test_cells_share_a_side_out(one: int, other: int, data: st.DataObject) -> No
     found = cells.touching(start, stop)
     assert starts[found.start] <= start < starts[found.start + 1]
     assert starts[found.stop - 1] <= stop - 1 < starts[found.stop]
+
+
+def test_masks_beside_page_and_copies_stay_as_they_are(tmp_path: Path) -> None:
+    # As GDAL lays cloud-optimised files out: page, its mask, a copy, the mask of the copy.
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    full, mask = cases.picture("rgb", 256, 320), np.ones((256, 320), np.bool_)
+    with tifffile.TiffWriter(path) as file:
+        for page, bit in ((full, 0), (full[::2, ::2], 1)):
+            file.write(page, photometric="rgb", compression="zlib", subfiletype=bit, metadata=None)
+            small = mask[: len(page), : page.shape[1]]
+            file.write(small, photometric=4, subfiletype=4 | bit, metadata=None)
+    for page in (None, 1):
+        source, _ = restore(path, out, page=page)
+        assert len(source.reduced) == 1
+        with tifffile.TiffFile(path) as one, tifffile.TiffFile(out) as two:
+            same = [np.array_equal(a.asarray(), b.asarray()) for a, b in zip(one.pages, two.pages, strict=True)]
+        assert same == [False, True, False, True]
+
+
+def test_copies_that_mean_something_else_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    rgba, turned = cases.picture("rgba", 100, 120), [(274, 3, 1, 3, True)]
+    cases_of_pages = [
+        (({"extrasamples": ["assocalpha"]}, {"extrasamples": ["unassalpha"]}), "another kind"),
+        (({"extrasamples": ["unassalpha"], "extratags": turned}, {"extrasamples": ["unassalpha"]}), "turned"),
+    ]
+    for (page, copy), message in cases_of_pages:
+        with tifffile.TiffWriter(path) as file:
+            file.write(rgba, photometric="rgb", metadata=None, **page)
+            file.write(rgba[::2, ::2], photometric="rgb", subfiletype=1, metadata=None, **copy)
+        with pytest.raises(RowError, match=message) as caught:
+            open_image(path, max_bytes=cases.NO_LIMIT)
+        assert caught.value.code == FailureCode.READ
+
+
+def test_sub_images_that_only_a_chain_leads_to_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    full = cases.picture("rgb", 100, 120)
+    with tifffile.TiffWriter(path) as file:
+        file.write(full, photometric="rgb", subifds=2, metadata=None)
+        for step in (2, 4):
+            file.write(full[::step, ::step], photometric="rgb", subfiletype=1, metadata=None)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        tag, sub = file.pages.first.tags[330], file.pages.first.pages[0]
+        first, second = tag.value
+        end = first + 2 + 12 * len(sub.tags)
+    data[end : end + 4] = struct.pack("<I", second)
+    path.write_bytes(data)
+    assert len(open_image(path, max_bytes=cases.NO_LIMIT).reduced) == 2
+    data[tag.offset + 4 : tag.offset + 12] = struct.pack("<II", 1, first)
+    path.write_bytes(data)
+    with pytest.raises(RowError, match="chains of sub-images"):
+        open_image(path, max_bytes=cases.NO_LIMIT)
