@@ -1,4 +1,7 @@
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +192,14 @@ def test_another_type_or_number_of_channels_is_refused(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "four.onnx", nodes, {}, graph_inputs=four)
     with pytest.raises(EngineError, match=r"`image` has shape .*not \(batch, 3, height, width\)"):
         OnnxEngine(path, precision="fp32")
+
+
+def test_the_runtime_tells_its_maker_nothing(tmp_path: Path, graph: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    load = f"from inpaint_batch.runtime.select import select_engine; select_engine(model={str(graph)!r})"
+    done = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []  # where it would keep an identifier and what it has not sent yet
 
 
 def test_nothing_is_printed(graph: Path, capfd: pytest.CaptureFixture[str]) -> None:
