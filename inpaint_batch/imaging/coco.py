@@ -12,13 +12,15 @@ import sqlite3
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inpaint_batch.errors import RowError
+from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.json_stream import members, understood
 from inpaint_batch.imaging.mask_json import ForImage, canvas_of, paint_segmentation
 from inpaint_batch.imaging.runs import bad
@@ -43,7 +45,9 @@ class CocoIndex:
     """What a COCO file says, by image. Thread-safe."""
 
     def __init__(self, path: Path, shown: str, *, max_bytes: int) -> None:
-        """Read the file; `shown` names it in messages. Raises RowError(MASK) where it cannot be understood."""
+        """Read the file; `shown` names it in messages. Raises RowError(MASK) where it cannot be understood, and
+        RowError(READ) where there is no room for the database.
+        """
         self.shown = shown
         with path.open("rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -51,14 +55,15 @@ class CocoIndex:
         self._lock = threading.Lock()
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         weakref.finalize(self, self._database.close)
-        self._database.executescript("PRAGMA journal_mode = OFF; BEGIN;" + _TABLES)
-        for member in members(path, _LISTS, max_bytes=max_bytes, shown=shown):
-            if member.key == "images":
-                self._add_image(member.value)
-            elif member.key in ("annotations", ""):  # a bare list of them is what models hand in as results
-                self._add_annotation(member.value, member.text)
-        self._database.execute("COMMIT")
-        self._database.executescript(_KEYS)
+        with _with_room(shown):
+            self._database.executescript("PRAGMA journal_mode = OFF; BEGIN;" + _TABLES)
+            for member in members(path, _LISTS, max_bytes=max_bytes, shown=shown):
+                if member.key == "images":
+                    self._add_image(member.value)
+                elif member.key in ("annotations", ""):  # a bare list of them is what models hand in as results
+                    self._add_annotation(member.value, member.text)
+            self._database.execute("COMMIT")
+            self._database.executescript(_KEYS)
 
     def mask(self, image: ForImage) -> NDArray[np.uint8]:
         """The mask (h, w) uint8 of all annotations of an image, whatever their category; 255 is marked.
@@ -66,7 +71,7 @@ class CocoIndex:
         Raises RowError(MASK) where the file does not name the image, or names it twice, or has no annotation for it,
         RowError(SIZE) where it tells another size than the image's, and RowError(MEMORY).
         """
-        with understood(self.shown):
+        with understood(self.shown), _with_room(self.shown):
             return self._painted(image, *self._find(image))
 
     def _painted(self, image: ForImage, key: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
@@ -124,6 +129,20 @@ class CocoIndex:
     def _rows(self, query: str, *values: str) -> list[Any]:
         with self._lock:
             return self._database.execute(query, [_text(value) for value in values]).fetchall()
+
+
+@contextmanager
+def _with_room(shown: str) -> Iterator[None]:
+    """Turn what goes wrong with the database, which says nothing about the file, into RowError(READ)."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise RowError(
+            FailureCode.READ,
+            f"what the mask {shown} says of its images cannot be kept in the folder for temporary files ({error}); "
+            "free some room, or set TMPDIR to a folder with more",
+            retryable=True,
+        ) from error
 
 
 _kept: OrderedDict[str, CocoIndex | RowError] = OrderedDict()

@@ -15,6 +15,9 @@ from inpaint_batch.types import Row
 FOLDERS_KEPT = 4096
 """Folders that were found to lie inside the output folder are not followed again, up to so many."""
 
+MAX_KEY_BYTES = 1024
+"""Of one object's key, in S3 and Google's store; Azure's takes as many characters."""
+
 
 class Outputs(Protocol):
     """A folder or a store, by names relative to it."""
@@ -123,6 +126,13 @@ class StoreOutputs:
                 FailureCode.WRITE,
                 f"output {name!r} has a '?' or '#', which no name in a store may have here; give it another one in the "
                 "output column of a manifest",
+            )
+        key = uri.partition("://")[2].partition("/")[2]
+        if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+            raise RowError(
+                FailureCode.WRITE,
+                f"output {name[:40]!r}... makes a key of more than {MAX_KEY_BYTES} bytes, which no store takes; give "
+                "it a shorter name in the output column of a manifest",
             )
         for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
             if location == uri:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sqlite3
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -479,3 +480,17 @@ def test_members_are_what_json_says(document: Any, chunk: int, spaced: bool) -> 
     else:
         assert [member.value for member in found] == document
     assert [json.loads(member.text) for member in found] == [member.value for member in found]
+
+
+def test_no_room_for_what_a_coco_file_says_is_no_damage(tmp_path, monkeypatch):
+    def narrow(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        database = sqlite3.Connection(*arguments, **options)
+        database.execute("PRAGMA max_page_count = 8")
+        return database
+
+    images = [{"id": number, "file_name": f"{number}.tif" * 40} for number in range(1000)]
+    path = written(tmp_path, {"images": images, "annotations": []})
+    monkeypatch.setattr(coco.sqlite3, "connect", narrow)
+    error = refused(path)
+    assert (error.code, error.retryable) == (FailureCode.READ, True)
+    assert "set TMPDIR to a folder with more" in error.message

@@ -113,15 +113,17 @@ def test_names_that_no_object_may_have_fail_their_rows_alone(server, prefix, gal
     filled(gallery, 2)
     gallery.add("a/c #1.png")
     gallery.add("a/what?.png")
+    gallery.add("a/long.png", output="/".join(["x" * 250] * 4) + ".png")
     gallery.manifest()
     server.upload(gallery.folder, BUCKET, f"{prefix}in/")
     output = f"s3://{BUCKET}/{prefix}out"
     for source in (str(gallery.folder / "manifest.csv"), f"s3://{BUCKET}/{prefix}in/manifest.csv"):
         assert call(command("check", source, "--output", output)).returncode == 8
-        done = call(restore(source, output))
+        done = call(restore(source, output, "--retry-failed"))
         assert done.returncode == 8, done.stderr
         assert "a/c #1.png" in done.stderr
         assert "a/what?.png" in done.stderr
+        assert "makes a key of more than 1024 bytes" in done.stderr
         assert set(server.results(BUCKET, f"{prefix}out/")) == {"a/00.png", "a/01.jpg"}
 
 
