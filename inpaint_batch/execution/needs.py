@@ -64,6 +64,7 @@ def needed_bytes(source: ImageSource, limit_bytes: int) -> int:
     maps_bytes = header.num_pixels * _DENSE_BYTES_PER_PX if header.num_pixels <= dense_px(limit_bytes) else 0
     if isinstance(source, TiffSource):
         kept_bytes = min(cache_bytes(source, limit_bytes), header.decoded_bytes)
+        kept_bytes *= 2 if source.reduced else 1  # see `tiff_levels.with_copies`
         patch_bytes = min(patches_bytes(limit_bytes), header.decoded_bytes + header.num_pixels)
         return kept_bytes + patch_bytes + _segment_bytes(source) + maps_bytes
     if isinstance(source, JpegSource):

@@ -22,7 +22,6 @@ from inpaint_batch.execution.needs import (
     needed_bytes,
     patches_bytes,
 )
-from inpaint_batch.execution.patch_store import PatchStore
 from inpaint_batch.execution.prepared import PreparedRow
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
@@ -33,6 +32,7 @@ from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.mask_json import ForImage
 from inpaint_batch.imaging.mask_pictures import MaskPieces, drawn_mask
 from inpaint_batch.imaging.masks import Mask, read_mask
+from inpaint_batch.imaging.patch_store import PatchStore
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from inpaint_batch.execution.patch_store import PatchStore
 from inpaint_batch.execution.sidecar import checksum
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.prepare import HoleMap
+from inpaint_batch.imaging.patch_store import PatchStore
 from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.logids import Subject, worker_id
 from inpaint_batch.report.inside import RowTiles

@@ -8,52 +8,122 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.imaging.patch_store import PatchStore
 from inpaint_batch.imaging.source import apply_patches
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import BoolArray, Box, Patch, SampleArray
 
 _SIDE_PX = 512
-"""Of the squares in which patches near each other are found."""
+"""Of the squares of a page that are made part of a copy at a time; of a page in strips as many pixels are."""
+_PATCHES_BYTES = 16 << 20
 
 
 def with_copies(source: TiffSource, patches: Sequence[Patch]) -> Iterator[tuple[TiffSource, Sequence[Patch]]]:
-    """A page and its reduced copies, from large to small, each with its patches: those of a copy are made from the one
-    before, so that a pyramid costs a third more than its page.
+    """A page and its reduced copies, from large to small, each with its patches, which hold until the next are asked
+    for: those of a copy are made from the one before, so that a pyramid costs a third more than its page.
+
+    Takes as much memory again as the decoded segments that the page keeps, at most.
     """
     yield source, patches
-    for copy in source.reduced:
-        source, patches = copy, _reduced_patches(source, patches, copy)
-        yield source, patches
+    page, all_patches = source, patches
+    store: PatchStore | None = None
+    try:
+        for copy in page.reduced:
+            if copy.header.width_px > source.header.width_px or copy.header.height_px > source.header.height_px:
+                source, patches = page, all_patches  # two of nearly one size
+            copy.cache_bytes = page.cache_bytes // 2
+            fresh = PatchStore(min(_PATCHES_BYTES, page.cache_bytes // 4))
+            try:
+                for number, patch in enumerate(_reduced_patches(source, patches, copy, page.layout.no_data)):
+                    fresh.add(number, patch)
+            finally:
+                if store is not None:
+                    store.close()
+                store = fresh
+            if source is not page:
+                source.close()
+            source, patches = copy, fresh
+            yield source, patches
+    finally:
+        if store is not None:
+            store.close()
+        for copy in page.reduced:
+            copy.close()
 
 
-def _reduced_patches(source: TiffSource, patches: Sequence[Patch], copy: TiffSource) -> list[Patch]:
-    """Patches of `copy`, a reduced copy of `source`, that show what `patches` fill in `source`.
+def _reduced_patches(
+    source: TiffSource, patches: Sequence[Patch], copy: TiffSource, no_data: float | None
+) -> Iterator[Patch]:
+    """Patches of `copy`, a reduced copy of `source`, that show what `patches` fill in `source`; they do not overlap.
 
-    They may overlap, and agree where they do. Raises what reading the source raises.
+    Samples that are `no_data` count for nothing. Raises what reading the source raises.
     """
-    near = _Near(patches)
     rows = _Cells(source.header.height_px, copy.header.height_px)
     columns = _Cells(source.header.width_px, copy.header.width_px)
-    reduced = []
-    for patch in patches:
-        down, across = rows.touching(patch.box.top, patch.box.bottom), columns.touching(patch.box.left, patch.box.right)
-        top, left = rows.start(down.start), columns.start(across.start)
-        around = Box(top, left, rows.start(down.stop) - top, columns.start(across.stop) - left)
-        others = [patches[number] for number in near.numbers(around)]
-        samples, hole = source.read(around).copy(), np.zeros((around.height, around.width), np.bool_)
-        apply_patches(source, samples, around, others)
-        for other in others:
-            common = around.intersect(other.box)
-            inside = common.shift(-other.box.top, -other.box.left).slices
-            hole[common.shift(-top, -left).slices] |= other.hole[inside]
-        starts = rows.starts(down) - top, columns.starts(across) - left
-        box = Box(down.start, across.start, len(down), len(across))
-        reduced.append(Patch(box, _mean(samples, *starts), _any(hole, *starts), with_alpha=patch.with_alpha))
-    return reduced
+    blocks = _blocks(source, patches, rows, columns)
+    for down, across in sorted(blocks, key=lambda block: (block[0].start, block[1].start)):
+        around = _in_page(rows, columns, down, across)
+        own = [_cut(patches[number], around) for number in blocks[down, across]]
+        hole = np.zeros((around.height, around.width), np.bool_)
+        for patch in own:
+            hole[patch.box.shift(-around.top, -around.left).slices] |= patch.hole
+        touched = _any(hole, rows.starts(down) - around.top, columns.starts(across) - around.left)
+        if not touched.any():
+            continue
+        down, first_row = _trimmed(touched, 1, down)
+        across, first_column = _trimmed(touched, 0, across)
+        touched = touched[first_row : first_row + len(down), first_column : first_column + len(across)]
+        around, box = _in_page(rows, columns, down, across), Box(down.start, across.start, len(down), len(across))
+        samples = source.read(around).copy()
+        apply_patches(source, samples, around, own)
+        fresh = _mean(samples, rows.starts(down) - around.top, columns.starts(across) - around.left, no_data)
+        with_alpha = own[0].with_alpha
+        if copy.header.is_premultiplied and not with_alpha:  # no colour is more than the alpha that stays
+            fresh = np.minimum(fresh, copy.read(box)[..., -1:])
+        yield Patch(box, fresh, touched, with_alpha=with_alpha)
+
+
+def _blocks(
+    source: TiffSource, patches: Sequence[Patch], rows: _Cells, columns: _Cells
+) -> dict[tuple[range, range], list[int]]:
+    """Rectangles of cells (down, across), all alike and none twice, that have patches: with their numbers."""
+    if source.layout.grid[1] > 1:
+        height, width = (max(1, _SIDE_PX // cells.largest_px) for cells in (rows, columns))
+    else:  # a strip is decoded as a whole
+        height, width = max(1, _SIDE_PX**2 // (source.header.width_px * rows.largest_px)), len(columns)
+    blocks: defaultdict[tuple[range, range], list[int]] = defaultdict(list)
+    for number, patch in enumerate(patches):
+        box = patch.box
+        down, across = rows.touching(box.top, box.bottom), columns.touching(box.left, box.right)
+        for top in range(down.start // height * height, down.stop, height):
+            for left in range(across.start // width * width, across.stop, width):
+                block = range(top, min(top + height, len(rows))), range(left, min(left + width, len(columns)))
+                blocks[block].append(number)
+    return blocks
+
+
+def _in_page(rows: _Cells, columns: _Cells, down: range, across: range) -> Box:
+    top, left = rows.start(down.start), columns.start(across.start)
+    return Box(top, left, rows.start(down.stop) - top, columns.start(across.stop) - left)
+
+
+def _cut(patch: Patch, box: Box) -> Patch:
+    """What of a patch lies in `box`."""
+    common = patch.box.intersect(box)
+    inside = common.shift(-patch.box.top, -patch.box.left).slices
+    return Patch(common, patch.samples[inside], patch.hole[inside], with_alpha=patch.with_alpha)
+
+
+def _trimmed(touched: BoolArray, other_axis: int, cells: range) -> tuple[range, int]:
+    """Of `cells` those between the first and the last that is touched, and how many stand in front of them."""
+    found = np.flatnonzero(touched.any(axis=other_axis))
+    first, last = int(found[0]), int(found[-1])
+    return cells[first : last + 1], first
 
 
 class _Cells:
@@ -66,6 +136,14 @@ class _Cells:
         # A program that halves leaves out a last odd row, or gives it a cell of its own.
         is_halved = copy_px in (length_px >> halvings, -(-length_px >> halvings))
         self._step = 1 << halvings if is_halved else 0
+
+    def __len__(self) -> int:
+        return self._copy_px
+
+    @property
+    def largest_px(self) -> int:
+        """Pixels of the largest, but for a last one that takes in what is left out."""
+        return self._step or -(-self._length_px // self._copy_px)
 
     def start(self, cell: int) -> int:
         """The first pixel of a cell; of the one behind the last, the length."""
@@ -88,34 +166,30 @@ class _Cells:
         return ((pixel + 1) * self._copy_px - 1) // self._length_px
 
 
-class _Near:
-    """Which patches lie near a place."""
+def _mean(
+    samples: SampleArray, rows: NDArray[np.intp], columns: NDArray[np.intp], no_data: float | None
+) -> SampleArray:
+    """The mean of each cell (h, w, bands); cells begin at `rows` and `columns`. Of a cell without data, its first."""
 
-    def __init__(self, patches: Sequence[Patch]) -> None:
-        self._patches = patches
-        self._squares: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for number, patch in enumerate(patches):
-            for square in _squares(patch.box):
-                self._squares[square].append(number)
+    def sums(values: NDArray[np.generic]) -> NDArray[np.float64]:
+        in_rows = np.add.reduceat(values, rows, axis=0, dtype=np.float64)
+        summed: NDArray[np.float64] = np.add.reduceat(in_rows, columns, axis=1)
+        return summed
 
-    def numbers(self, box: Box) -> list[int]:
-        """Of the patches that share a square with `box`, in order."""
-        return sorted({number for square in _squares(box) for number in self._squares.get(square, ())})
-
-
-def _squares(box: Box) -> Iterator[tuple[int, int]]:
-    for row in range(box.top // _SIDE_PX, -(-box.bottom // _SIDE_PX)):
-        for column in range(box.left // _SIDE_PX, -(-box.right // _SIDE_PX)):
-            yield row, column
-
-
-def _mean(samples: SampleArray, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> SampleArray:
-    """The mean of each cell (h, w, bands); cells begin at `rows` and `columns`."""
-    height_px, width_px = samples.shape[:2]
-    sums = np.add.reduceat(np.add.reduceat(samples.astype(np.float64), rows, axis=0), columns, axis=1)
-    sizes = np.outer(np.diff(rows, append=height_px), np.diff(columns, append=width_px))
-    means = sums / sizes[..., None]
-    fresh: SampleArray = (np.rint(means) if samples.dtype.kind in "ui" else means).astype(samples.dtype)
+    is_absent: BoolArray = np.isnan(samples) if samples.dtype.kind == "f" else np.zeros(samples.shape, np.bool_)
+    if no_data is not None:
+        with np.errstate(over="ignore"):  # it may be beyond what the type can hold
+            is_absent |= samples == no_data
+    if is_absent.any():
+        counts = sums(~is_absent)
+        means = sums(np.where(is_absent, samples.dtype.type(0), samples)) / np.maximum(counts, 1)
+    else:
+        height_px, width_px = samples.shape[:2]
+        sizes = np.outer(np.diff(rows, append=height_px), np.diff(columns, append=width_px))
+        counts, means = sizes[..., None], sums(samples) / sizes[..., None]
+    rounded = np.rint(means) if samples.dtype.kind in "ui" else means
+    fresh = cast(SampleArray, rounded.astype(samples.dtype))
+    np.copyto(fresh, samples[np.ix_(rows, columns)], where=counts == 0)
     return fresh
 
 

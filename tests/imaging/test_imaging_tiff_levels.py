@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import tiff_levels
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.tiff_levels import _Cells
 from inpaint_batch.imaging.write import verify_written, write_filled
@@ -239,3 +240,82 @@ def test_sub_images_that_only_a_chain_leads_to_are_refused(tmp_path: Path) -> No
     path.write_bytes(data)
     with pytest.raises(RowError, match="chains of sub-images"):
         open_image(path, max_bytes=cases.NO_LIMIT)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("tile", [(64, 80), None])
+def test_many_specks_against_a_slow_reference(
+    tmp_path: Path, tile: tuple[int, int] | None, in_memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff_levels, "_PATCHES_BYTES", in_memory_bytes)
+    monkeypatch.setattr(tiff_levels, "_SIDE_PX", 48)
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    full = cases.picture("rgb", 301, 420)
+    sizes = [(150, 210), (75, 105), (31, 43)]  # two that halve, and a thumbnail of any size
+    with tifffile.TiffWriter(path) as file:
+        file.write(full, photometric="rgb", compression="zlib", tile=tile, metadata=None)
+        for height, width in sizes:
+            small = cv2.resize(full, (width, height), interpolation=cv2.INTER_AREA)
+            file.write(small, photometric="rgb", compression="zlib", tile=tile, subfiletype=1, metadata=None)
+    rng = np.random.default_rng(0)
+    patches = []
+    for top in range(0, 300, 30):
+        for left in range(0, 410, 41):
+            samples = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+            patches.append(Patch(Box(top, left, 7, 9), samples, rng.random((7, 9)) < 0.3))
+    source, _ = restore(path, out, patches)
+    large, hole = cases.filled(full, source, patches), cases.hole_map(source, patches)
+    for before, after in list(zip(levels(path), levels(out), strict=True))[1:]:
+        height, width = before.shape[:2]
+        is_halved = (large.shape[0] // 2, large.shape[1] // 2) == (height, width)
+        meant, touched = before.copy(), np.zeros((height, width), np.bool_)
+        edges = [
+            [number * 2 if is_halved else number * length // parts for number in range(parts)] + [length]
+            for length, parts in zip(large.shape, (height, width), strict=False)
+        ]
+        for row, column in np.ndindex(height, width):
+            cell = slice(*edges[0][row : row + 2]), slice(*edges[1][column : column + 2])
+            if hole[cell].any():
+                touched[row, column] = True
+                meant[row, column] = np.rint(large[cell].mean(axis=(0, 1)))
+        assert 0 < touched.mean() < 1
+        np.testing.assert_array_equal(after, meant)
+        large, hole = meant, touched
+
+
+@pytest.mark.parametrize("no_data", [float("nan"), -9999.0])
+def test_what_stands_for_no_data_has_no_part_in_a_mean(tmp_path: Path, no_data: float) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    full = cases.picture("grey", 200, 240).astype(np.float32)
+    full[:, :101] = no_data
+    tag = [] if np.isnan(no_data) else [(42113, 2, 0, str(no_data), True)]
+    with tifffile.TiffWriter(path) as file:
+        for step in (1, 2):
+            page = full[::step, ::step]
+            file.write(page, photometric="minisblack", subfiletype=step - 1, extratags=tag, metadata=None)
+    hole = np.ones((20, 21), np.bool_)
+    hole[:2] = False
+    hole[0, 0] = True
+    patch = Patch(Box(50, 101, 20, 21), np.full((20, 21, 1), 7, np.float32), hole)
+    beside = Patch(Box(80, 20, 4, 4), np.full((4, 4, 1), no_data, np.float32), np.ones((4, 4), np.bool_))
+    restore(path, out, [patch, beside])
+    before, after = (each[1][..., 0] for each in (levels(path), levels(out)))
+    assert (after[26:35, 50:61] == 7).all()
+    np.testing.assert_array_equal(after[40:42, 10:12], np.full((2, 2), no_data))
+    after[25:35, 50:61] = before[25:35, 50:61]
+    np.testing.assert_array_equal(after, before)
+
+
+def test_colours_of_a_copy_are_no_more_than_its_alpha(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    with tifffile.TiffWriter(path) as file:
+        for subfile, side, alpha in ((0, 64, 200), (1, 32, 150)):
+            page = np.full((side, side, 2), alpha, np.uint8)
+            page[..., 0] = 90
+            options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["assocalpha"]}
+            file.write(page, subfiletype=subfile, metadata=None, **options)
+    patch = Patch(Box(10, 10, 8, 8), np.full((8, 8, 2), 190, np.uint8), np.ones((8, 8), np.bool_))
+    restore(path, out, [patch])
+    small = levels(out)[1]
+    assert (small[5:9, 5:9, 0] == 150).all()
+    assert (small[..., 1] == 150).all()

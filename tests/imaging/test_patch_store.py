@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from inpaint_batch.errors import RowError
-from inpaint_batch.execution import patch_store
-from inpaint_batch.execution.patch_store import PatchStore
+from inpaint_batch.imaging import patch_store
+from inpaint_batch.imaging.patch_store import PatchStore
 from inpaint_batch.types import Box, Patch
 
 
