@@ -151,7 +151,8 @@ def mask_of(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:
         files.mask = files.image
         drawn = drawn_mask(source, config.mask_from)
         return Mask(drawn, drawn.orientation)
-    image = ForImage(source.header, row.image, config.mask_image, max_bytes)
+    may_be_empty = config.empty_mask == "copy"
+    image = ForImage(source.header, row.image, config.mask_image, max_bytes, may_be_empty)
     return read_mask(files.bring_mask, image, shown=row.mask, version=lambda: fingerprint(row.mask, "mask"))
 
 

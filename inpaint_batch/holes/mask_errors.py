@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from inpaint_batch.config import MaskPolarity, RowConfig
+from inpaint_batch.imaging.mask_json import NOTHING_DRAWN
 
 PHOTOGRAPH = (
     "the mask looks like a photograph, not like white marks on black; save the marks alone. Where they are painted on "
@@ -12,10 +13,6 @@ PHOTOGRAPH = (
     "are meant, give another --mask-threshold than 127"
 )
 """What to say of a mask that is one."""
-
-
-EMPTY = "draw one, or say --empty-mask copy where images without damage are to be copied"
-"""What to do about a mask that marks nothing."""
 
 
 def other_polarity(polarity: MaskPolarity) -> MaskPolarity:
@@ -59,7 +56,7 @@ def explain(values: Values, config: RowConfig, *, is_empty: bool) -> str:
         return f"{told}; --mask-threshold {(values.darkest + values.brightest) // 2} would part them, or draw another"
     if depth and values.brightest == 0:
         return f"{told}; draw one, with 65535 for white: labels such as 0 and 1 need a file of 8 bits"
-    return f"{told}; " + (EMPTY if is_empty else "nothing known is left to fill it from: draw another")
+    return f"{told}; " + (NOTHING_DRAWN if is_empty else "nothing known is left to fill it from: draw another")
 
 
 def _explain_drawn(values: Values, config: RowConfig, is_empty: bool) -> str:

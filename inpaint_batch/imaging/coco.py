@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.json_stream import members, understood
-from inpaint_batch.imaging.mask_json import ForImage, canvas_of, paint_segmentation
+from inpaint_batch.imaging.mask_json import NOTHING_DRAWN, ForImage, canvas_of, paint_segmentation
 from inpaint_batch.imaging.runs import bad
 from inpaint_batch.storage.paths import composed
 from inpaint_batch.words import writable
@@ -68,8 +68,8 @@ class CocoIndex:
     def mask(self, image: ForImage) -> NDArray[np.uint8]:
         """The mask (h, w) uint8 of all annotations of an image, whatever their category; 255 is marked.
 
-        Raises RowError(MASK) where the file does not name the image, or names it twice, or has no annotation for it,
-        RowError(SIZE) where it tells another size than the image's, and RowError(MEMORY).
+        Raises RowError(MASK) where the file does not name the image, or names it twice, or has no annotation for it
+        though it may not be empty, RowError(SIZE) where it tells another size than the image's, and RowError(MEMORY).
         """
         with understood(self.shown), _with_room(self.shown):
             return self._painted(image, *self._find(image))
@@ -84,7 +84,9 @@ class CocoIndex:
             if (found := paint_segmentation(canvas, segmentation, self.shown)) is not None:
                 runs.append(found)
         if canvas is None:
-            raise bad(self.shown, f"has no annotation for the image {key}", "draw one, or take the row out")
+            if image.may_be_empty:
+                return canvas_of(size or image.upright_px, self.shown, image).mask
+            raise bad(self.shown, f"has no annotation for the image {key}", NOTHING_DRAWN)
         if runs:
             canvas.runs(np.concatenate(runs))
         return canvas.mask

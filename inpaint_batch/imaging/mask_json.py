@@ -20,6 +20,8 @@ from inpaint_batch.types import Header
 
 LARGEST_COORDINATE = 2.0**31
 MAX_UNKNOWN_KEYS = 1000
+NOTHING_DRAWN = "draw one, or say --empty-mask copy where images without damage are to be copied"
+"""What to do about a mask that marks nothing."""
 _LISTS = frozenset({"features", "geometries", "images", "annotations"})
 _GEOJSON = frozenset({"features", "geometries", "geometry", "coordinates"})
 _COCO = frozenset({"images", "annotations", ""})
@@ -36,6 +38,8 @@ class ForImage:
     entry: str
     """Id or file name of the image within a file of many; empty: by `location`."""
     max_bytes: int
+    may_be_empty: bool = False
+    """Whether a file that names the image, or is its mask, may hold no area for it at all: the mask is black then."""
 
     @property
     def upright_px(self) -> tuple[int, int]:
@@ -131,7 +135,9 @@ def _geojson(found: Iterator[Member], shown: str, image: ForImage) -> NDArray[np
     if "coordinates" in bare:
         _paint(canvas, bare, shown, reach)
     if not reach.any:
-        raise bad(shown, "holds no polygon", "draw one")
+        if image.may_be_empty:
+            return canvas.mask
+        raise bad(shown, "holds no polygon", NOTHING_DRAWN)
     if not canvas.mask.any():
         height, width = image.upright_px
         raise bad(

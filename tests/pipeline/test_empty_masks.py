@@ -107,3 +107,30 @@ def test_a_copy_that_went_wrong_is_no_result(gallery: Gallery, tmp_path: Path, m
     summary = run(gallery.manifest(), tmp_path / "out", row=COPY)
     assert summary["rows"]["failed_by_code"] == {"write": 1}
     assert tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    "areas",
+    [
+        {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []},
+        {"type": "FeatureCollection", "features": []},
+        {"size": [72, 72], "counts": [72 * 72]},
+    ],
+)
+def test_areas_that_nobody_drew_are_an_empty_mask(gallery: Gallery, tmp_path: Path, areas: dict[str, object]) -> None:
+    gallery.add("a.png")
+    (gallery.folder / "areas.json").write_text(json.dumps(areas))
+    gallery.rows[0]["mask"] = "areas.json"
+    assert run(gallery.manifest(), tmp_path / "out")["rows"]["failed_by_code"] == {"mask": 1}
+    assert "--empty-mask copy" in (tmp_path / "out" / ".inpaint-batch" / "failures.csv").read_text()
+    summary = run(gallery.manifest(), tmp_path / "out", row=COPY, retry_failed=True)
+    assert (summary["exit_code"], summary["rows"]["copied"]) == (0, 1)
+    other = run(gallery.manifest(), tmp_path / "other", row=COPY | {"mask_polarity": "black"})
+    assert other["rows"]["failed_by_code"] == {"mask": 1}  # all of it is hole then
+
+
+def test_a_file_that_does_not_name_the_image_is_no_empty_mask(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.add("a.png")
+    (gallery.folder / "areas.json").write_text('{"images": [{"id": 1, "file_name": "b.png"}], "annotations": []}')
+    gallery.rows[0]["mask"] = "areas.json"
+    assert run(gallery.manifest(), tmp_path / "out", row=COPY)["rows"]["failed_by_code"] == {"mask": 1}
