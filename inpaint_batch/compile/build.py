@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 import inpaint_batch
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
@@ -21,6 +20,7 @@ from inpaint_batch.compile.quantise import quantise
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.checkpoint import load_generator
+from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 
 log = logging.getLogger(__name__)
@@ -109,16 +109,18 @@ def build_plan_of(
         fp32 = model
         if not fp32.is_file():
             raise EngineError(f"there is no model {fp32}: check the path")
-        try:
-            onnx.load(fp32, load_external_data=False)
-        except DecodeError as error:
-            raise EngineError(f"the model {fp32} is damaged, or no ONNX file: {error}") from error
+        if find_adapter(fp32) is not None:
+            raise EngineError(
+                f"the .toml beside {fp32} says how it is asked, and such a network runs on the CPU only: give it to "
+                "run --model as it is"
+            )
     else:
         assert output is not None
         fp32 = output / f"{name}.fp32.onnx"
         if not _is_export_of(fp32, model):
             report = build_onnx(model, output, name=name, calibrate=None, max_tiles=max_tiles, accept_loss=False) + "\n"
-    tiles = collect_tiles(calibrate, OnnxEngine(fp32, precision="fp32"), max_tiles) if calibrate else []
+    reference = OnnxEngine(fp32, precision="fp32")  # whatever is to be built: it says if the file is not one of ours
+    tiles = collect_tiles(calibrate, reference, max_tiles) if calibrate else []
     learned, judged = split(tiles)
     card = {"calibration_sha256": sha256(calibrate)} if calibrate else {}
     _, built = build_tensorrt(

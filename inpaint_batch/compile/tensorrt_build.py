@@ -68,9 +68,10 @@ def build_tensorrt(
             "TensorRT builds plans only on the GPU they are for, and there is none; tensorrt-rtx needs none"
         )
     folder = plan_folder()
+    calibrated = {"calibration_tiles": len(learned) if precision == "int8" else 0, **(card or {})}
     with building(folder, key):
         known = find_plan(folder, key)
-        if known is not None and _still_good(known, key, card or {}, bool(judged)):
+        if known is not None and _still_good(known, key, calibrated, bool(judged)):
             return known, f"{known.path}: already built"
         started = time.monotonic()
         if generator is not None:
@@ -83,7 +84,6 @@ def build_tensorrt(
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "inpaint_batch": inpaint_batch.__version__,
             "build_s": round(seconds, 1),
-            "calibration_tiles": len(learned) if precision == "int8" else 0,
             "graph_gate": [row.to_dict() for row in rows],
             "gate": None,
             "latency_ms": None,
@@ -91,7 +91,7 @@ def build_tensorrt(
             "network": built.network,
             "inspector": built.inspected,
             **({"parts": built.parts} if built.parts else {}),
-            **(card or {}),
+            **calibrated,
         }
         plan = write_plan(folder, key, built.content, values)
         report = f"{plan.path}: {len(built.content) / 1e6:.1f} MB, built in {seconds:.0f} s"
@@ -109,12 +109,13 @@ def build_tensorrt(
             raise
 
 
-def _still_good(known: StoredPlan, key: PlanKey, card: dict[str, Any], can_judge: bool) -> bool:
+def _still_good(known: StoredPlan, key: PlanKey, calibrated: dict[str, Any], can_judge: bool) -> bool:
     """Whether a plan in the cache makes a new one needless: undamaged, INT8 of the same calibration, and judged if it
     can be."""
     if not is_intact(known):
         return False
-    if key.precision == "int8" and known.card.get("calibration_sha256") != card.get("calibration_sha256"):
+    names = ("calibration_sha256", "calibration_tiles") if key.precision == "int8" else ()
+    if any(known.card.get(name) != calibrated.get(name) for name in names):
         return False
     return known.judged or key.gpu == PORTABLE or not can_judge
 

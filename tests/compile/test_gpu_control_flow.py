@@ -14,9 +14,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from fake_gpu import DRIVER, GPU, FakeContext, FakeEngine, FakeGpu, FakeRuntimeConfig, install
+from onnx import helper
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 from typer.testing import CliRunner
 
@@ -340,6 +342,9 @@ def test_int8_of_another_calibration_is_another_plan(
     second, report = build(fp32, "int8", card={"calibration_sha256": "b"})
     assert "already built" not in report
     assert (second.key, second.card["calibration_sha256"]) == (first.key, "b")
+    third, report = build(fp32, "int8", judged=(64, 64), card={"calibration_sha256": "b"})  # of more of its tiles
+    assert "already built" not in report
+    assert (second.card["calibration_tiles"], third.card["calibration_tiles"]) == (1, 2)
 
 
 @pytest.fixture
@@ -527,7 +532,26 @@ def test_a_damaged_graph_is_told_as_that(machine: FakeGpu, cache: Path, tmp_path
     (tmp_path / "cut.onnx").write_bytes(b"no graph at all")
     done = CliRunner().invoke(compile_command, [str(tmp_path / "cut.onnx"), "--target", "tensorrt"])
     assert isinstance(done.exception, EngineError)
-    assert "cut.onnx is damaged, or no ONNX file" in str(done.exception)
+    assert "cut.onnx is not a model that ONNX Runtime can run" in str(done.exception)
+    assert not list_plans(cache)
+
+
+def test_no_plan_is_built_of_what_could_not_run_it(machine: FakeGpu, cache: Path, tmp_path: Path) -> None:
+    node = helper.make_node("Mul", ["picture", "picture"], ["output"])
+    values = [helper.make_tensor_value_info(name, 1, [None, 3, None, None]) for name in ("picture", "output")]
+    graph = helper.make_graph([node], "other", values[:1], values[1:])
+    model = tmp_path / "other.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), model)
+    command = [str(model), "--target", "tensorrt", "--precision", "fp32"]
+    refused = CliRunner().invoke(compile_command, command).exception
+    assert isinstance(refused, EngineError)
+    assert "other.onnx is a model for something else" in str(refused)
+    model.with_suffix(".toml").write_text(
+        'sides_px = [256]\n[[inputs]]\nname = "picture"\nparts = [{ of = "image" }]\n[output]\nname = "output"\n'
+    )
+    refused = CliRunner().invoke(compile_command, command).exception
+    assert isinstance(refused, EngineError)
+    assert "such a network runs on the CPU only" in str(refused)
     assert not list_plans(cache)
 
 
