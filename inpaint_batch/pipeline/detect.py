@@ -261,10 +261,16 @@ def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[
 
 
 def _marks_anything(mask: Path, max_image_bytes: int) -> bool:
-    """Whether a mask is not all black, as one is whose marks were all painted over. Raises RowError (read)."""
+    """Whether a mask is not all black, as one is whose marks were all painted over. Raises RowError (read).
+
+    Dark paint on a transparent layer counts as well: a run then says how such a mask is to be read.
+    """
     threshold = RowConfig().mask_threshold
-    pieces = open_picture(mask, max_bytes=max_image_bytes).pieces()
-    return any(int(grey.max()) > threshold for _, grey in pieces)
+    picture = open_picture(mask, max_bytes=max_image_bytes)
+    if any(int(grey.max()) > threshold for _, grey in picture.pieces()):
+        return True
+    reach = [(int(alpha.min()), int(alpha.max())) for _, alpha in (picture.alpha() if picture.alpha else ())]
+    return any(low <= threshold for low, _ in reach) and any(high > threshold for _, high in reach)
 
 
 def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:

@@ -128,6 +128,21 @@ def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, c
     assert not list(masks.rglob("*.png"))  # a mask of an image that is clean now would mislead
 
 
+def test_dark_paint_on_a_transparent_layer_is_not_passed_over(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    for name, alpha in (("b.png.png", 0), ("box/a.jpg.png", 255)):
+        layer = np.full((SIDE_PX, SIDE_PX, 4), alpha, np.uint8)
+        layer[..., :3] = 0
+        layer[5:9, 5:9, 3] = 255
+        Image.fromarray(layer).save(masks / name)
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--relist") == 0
+    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["b.png"]
+    run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
+    assert call(monkeypatch, *run) == 8
+    assert call(monkeypatch, *run, "--mask-polarity", "black") == 0
+
+
 def test_a_second_call_goes_on_after_the_first(monkeypatch, photos, tmp_path, capsys):
     masks = tmp_path / "masks"
     assert call(monkeypatch, "mask", photos, "--output", masks, "--workers", 1) == 0
