@@ -7,6 +7,7 @@ writing: a min-is-white TIFF is read (and patched) as black-is-zero, so that nob
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import unicodedata
 from abc import ABC, abstractmethod
@@ -206,8 +207,13 @@ def _why_missing(path: Path) -> str:
         return f"is a link to {path.readlink()}, which does not exist; mend the link or name another file"
     if "\\" in path.name:
         return "does not exist; write the paths in the manifest with forward slashes, and as they are on this machine"
-    if any(path.with_name(unicodedata.normalize(form, path.name)).exists() for form in ("NFC", "NFD")):
+    if any(os.path.exists(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")):  # noqa: PTH110
         return "does not exist, but one with the accents put together otherwise does; write its name as `ls` prints it"
+    if os.path.exists("/".join(part.strip() for part in str(path).split("/"))):  # noqa: PTH110
+        return "does not exist, but one without the spaces around its name does; take them out of the manifest"
+    for suffix in (path.suffix.lower(), path.suffix.upper()):
+        if path.with_suffix(suffix).exists():
+            return f"does not exist, but {path.with_suffix(suffix).name} does; write its name as it is on this machine"
     return "does not exist; correct the path in the manifest"
 
 

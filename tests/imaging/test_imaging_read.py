@@ -293,6 +293,7 @@ def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "\u00e9.png").touch()
+    (tmp_path / "b.PNG").touch()
     for name, said in (
         ("gone", "does not exist; correct"),
         ("dangling", "is a link to gone.png, which does not exist"),
@@ -302,6 +303,9 @@ def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
         (r"C:\scans\x.png", "forward slashes"),
         ("pipe", "is a pipe"),
         ("e\u0301.png", "accents put together otherwise"),
+        (" file", "without the spaces around its name does"),
+        ("file ", "without the spaces around its name does"),
+        ("b.png", "but b.PNG does; write the name as it is"),
     ):
         error = refusal(tmp_path / name)
         assert (error.code, error.retryable) == (FailureCode.READ, False)
