@@ -95,6 +95,11 @@ def test_the_lists_are_those_of_the_project(name: str) -> None:
     assert ("torch" in have) == (name == "gpu")
 
 
+def test_plans_can_be_built_where_they_run() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(extras["train"]) <= set(extras["gpu"])  # export, quantisation and the gate need the same as training
+
+
 def test_the_build_needs_what_is_listed_for_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     for text in project["build-system"]["requires"]:
