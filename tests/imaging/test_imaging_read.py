@@ -305,7 +305,7 @@ def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
         ("e\u0301.png", "accents put together otherwise"),
         (" file", "without the spaces around its name does"),
         ("file ", "without the spaces around its name does"),
-        ("b.png", "but b.PNG does; write the name as it is"),
+        ("b.png", "but b.PNG does; write its name as it is"),
     ):
         error = refusal(tmp_path / name)
         assert (error.code, error.retryable) == (FailureCode.READ, False)
