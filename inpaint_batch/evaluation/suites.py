@@ -115,10 +115,10 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Grey becomes RGB, alpha is dropped, 16 bits become 8: this reads truths and results to compare, nothing to restore.
     Raises ValueError where the file is not an image.
     """
-    samples = read_picture(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    samples = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if samples is None:
         raise ValueError(f"{path} is not an image that can be read")
-    return samples
+    return np.ascontiguousarray(samples[..., ::-1])
 
 
 def as_image(samples: NDArray[np.uint8]) -> FloatArray:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
@@ -14,6 +15,7 @@ from inpaint_batch.imaging import tiff_kind
 from inpaint_batch.imaging.source import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.types import SampleType
 
 _OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
 _GDAL_NO_DATA_TAG = 42113
@@ -91,15 +93,20 @@ def _layout(
         lengths_tag=lengths_tag,
         shared=shared,
         jpeg_tables=bytes(page.tags.valueof(347, default=b"")),
-        no_data=_no_data(page),
+        no_data=_no_data(page, kind.dtype),
     )
 
 
-def _no_data(page: tifffile.TiffPage) -> float | None:
+def _no_data(page: tifffile.TiffPage, dtype: SampleType) -> float | None:
     try:
-        return float(str(page.tags.valueof(_GDAL_NO_DATA_TAG, default="")))
+        value = float(str(page.tags.valueof(_GDAL_NO_DATA_TAG, default="")))
     except ValueError:
         return None
+    if dtype != "float32":
+        return value
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(value))  # as the samples are
+    return rounded if np.isfinite(rounded) else value
 
 
 def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -> tifffile.TiffPage:

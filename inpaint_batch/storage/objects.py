@@ -261,7 +261,8 @@ def _code(error: Exception) -> str:
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
-        for name in ("error_code", "status_code", "code"):  # the first two are Azure's, the last is Google's
+        # The first two are Azure's, the others Google's, whose older client knows its `code` no more.
+        for name in ("error_code", "status_code", "status", "code"):
             if code := getattr(link, name, None):
                 return str(getattr(code, "value", code))
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,10 @@ PRETRAIN = replace(CONFIG, pretrain=True)
 
 
 def validations(run: Path) -> list[tuple[int, float]]:
+    """Of each its step and PSNR, which is none where the weights have gone beyond all numbers."""
     records = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-    return [(r["step"], r["validation_psnr_db"]) for r in records if "validation_psnr_db" in r]
+    told = [(r["step"], r["validation_psnr_db"]) for r in records if "validation_psnr_db" in r]
+    return [(step, -math.inf if psnr is None else psnr) for step, psnr in told]
 
 
 def test_cells_of_sixteen_pixels_are_hidden() -> None:
