@@ -140,6 +140,11 @@ def _prepared(
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
     warnings = hole_warnings(holes, task.config.mask_polarity)
+    if task.config.jpeg == "lossless" and isinstance(source, TiffSource) and source.header.has_coefficients:
+        warnings.append(
+            "jpeg=lossless is for JPEG files; this TIFF stays compressed with JPEG, and known pixels close to a hole "
+            "change a little. Where they must not, save it with LZW, Deflate or ZSTD first"
+        )
     patches = PatchStore(patches_bytes(limit_bytes))
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
 

@@ -172,8 +172,9 @@ def _mean(
     """The mean of each cell (h, w, bands); cells begin at `rows` and `columns`. Of a cell without data, its first."""
 
     def sums(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        in_rows = np.add.reduceat(values, rows, axis=0, dtype=np.float64)
-        summed: NDArray[np.float64] = np.add.reduceat(in_rows, columns, axis=1)
+        with np.errstate(invalid="ignore"):  # of infinities that cancel each other
+            in_rows = np.add.reduceat(values, rows, axis=0, dtype=np.float64)
+            summed: NDArray[np.float64] = np.add.reduceat(in_rows, columns, axis=1)
         return summed
 
     is_absent: BoolArray = np.isnan(samples) if samples.dtype.kind == "f" else np.zeros(samples.shape, np.bool_)

@@ -226,7 +226,8 @@ def test_what_jpeg_segments_cannot_keep_is_refused(tmp_path: Path) -> None:
         assert caught.value.code == FailureCode.READ
 
 
-def test_the_sidecar_says_how_it_was_verified(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lossless", [False, True])
+def test_what_is_told_of_a_row(tmp_path: Path, lossless: bool) -> None:
     by_vips(tmp_path / "a.tif", Q=80, **TILES)
     mask = np.zeros(SIZE, np.uint8)
     mask[100:110, 20:200] = 255
@@ -234,8 +235,10 @@ def test_the_sidecar_says_how_it_was_verified(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text("image,mask,output\na.tif,m.png,a.tif\n")
     output = tmp_path / "out"
-    done = CliRunner().invoke(app, ["run", str(manifest), "--output", str(output), "--engine", "identity", "--sidecar"])
+    arguments = ["run", str(manifest), "--output", str(output), "--engine", "identity", "--sidecar"]
+    done = CliRunner().invoke(app, [*arguments, *(["--jpeg", "lossless"] if lossless else [])])
     assert done.exit_code == 0, done.output
+    assert ("this TIFF stays compressed with JPEG" in done.output) == lossless
     told = json.loads((output / "a.tif.inpaint-batch.json").read_text())
     assert told["verified"].startswith("every JPEG coefficient")
 
