@@ -16,7 +16,7 @@ from inpaint_batch.errors import InpaintBatchError, StopRequestedError, StorageE
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.pipeline.status import latest_shards, read_json
-from inpaint_batch.report.failures import ALWAYS
+from inpaint_batch.report.failures import ALWAYS, PlainLines
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -156,7 +156,7 @@ def _write_list(name: str, state: Path, ended: Iterable[Shard]) -> None:
             given.update(next(csv.reader(file), ()))
     columns = [name for name in COLUMNS if name in given or name in ALWAYS]
     with atomic_write(state / f"{name}.csv") as temporary, text(temporary, "w") as merged:
-        writer = csv.DictWriter(merged, [*columns, "code", "message"], restval="", lineterminator="\n")
+        writer = csv.DictWriter(PlainLines(merged), [*columns, "code", "message"], restval="")
         writer.writeheader()
         for path in paths:
             with text(path) as file:

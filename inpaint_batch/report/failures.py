@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from typing import TextIO
 
 import numpy as np
 
@@ -29,6 +30,19 @@ MEMORY_BYTES = 1 << 20
 """Rows that take more than this wait in a file."""
 ALWAYS = ("id", "image", "mask", "output")
 """Columns that are there whether or not a row fills them."""
+
+
+class PlainLines:
+    """A text file for `csv.writer` whose lines end in a line feed alone. Asked for that end itself, it leaves a
+    carriage return in a cell without quotes, and who reads the file takes it for the end of a row.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """One row, as the writer hands it over."""
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 class Failures:
@@ -69,7 +83,7 @@ class Failures:
             atomic_write(self._state / f"{self._name}{state_ending(part)}.csv") as temporary,
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv.writer(PlainLines(file))
             writer.writerow([*columns, "code", "message"])
             for cells, code, message in self._sorted():
                 if not absolute:

@@ -9,11 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 from inpaint_batch.config import RunConfig
+from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.report.failures import Failures
 from inpaint_batch.report.json_lines import JsonProgress
 from inpaint_batch.report.progress import MAX_TOLD, LineProgress, closing_sentence, make_progress
 from inpaint_batch.report.summary import Summary
 from inpaint_batch.report.tally import FailedRow, RowReport, Tally
+from inpaint_batch.storage.paths import location
 
 DONE = RowReport("a", "done", 2, "a.png", num_pixels=2_000_000, num_tiles={64: 3}, seconds={"read": 0.5, "infer": 1.0})
 FAILED = RowReport("b", "failed", 3, code="read", message="no such file")
@@ -160,6 +162,20 @@ def test_failures_are_a_manifest_of_paths_from_their_own_folder(tmp_path):
     write_failures(state, [])
     assert (state / "failures.csv").read_text() == "id,image,mask,output,code,message\n"
     assert sorted(path.name for path in Path(state).iterdir()) == ["failures.csv"]
+
+
+def test_failures_of_any_name_are_read_back(tmp_path):
+    state = tmp_path / "out" / ".inpaint-batch"
+    state.mkdir(parents=True)
+    rows = [
+        {"id": f"{number}{name}", "image": f"/in/{name}.png", "mask": f"/masks/{name}", "output": f"{name}.png"}
+        for number, name in enumerate(("a\rb", "c\r\nd", "e\nf", 'g"h', "i,j", "k;l", "\x0b", "m\u2028n", "o"))
+    ]
+    write_failures(state, [FailedRow(row, "read", "because") for row in rows])
+    found = list(read_manifest(state / "failures.csv"))
+    assert [(row.id, location(row.image), location(row.mask), row.output) for row in found] == [
+        tuple(row.values()) for row in rows
+    ]
 
 
 def test_failures_stand_in_the_order_of_the_manifest(tmp_path: Path):
