@@ -238,7 +238,7 @@ def _trouble(error: Exception) -> Trouble:
         return error.trouble
     if isinstance(error, OSError) and error.errno in _LOCAL:
         raise error
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or _code(error) == "404":
         return "missing"
     name = type(error).__name__
     if _code(error) in _BAD_CREDENTIALS or "Credential" in name or "ProfileNotFound" in name:
@@ -252,7 +252,7 @@ def _trouble(error: Exception) -> Trouble:
 
 def _is_forbidden(error: Exception) -> bool:
     """As the clients for Azure and Google put it."""
-    return getattr(error, "status_code", 0) == 403 or str(error).startswith("Forbidden: ")
+    return _code(error) == "403" or getattr(error, "status_code", 0) == 403 or str(error).startswith("Forbidden: ")
 
 
 def _code(error: Exception) -> str:
