@@ -107,6 +107,8 @@ def test_patience_ends_and_says_so(moody):
         (_answer(error_code="AuthorizationPermissionMismatch", status_code=403), "denied"),
         (_answer(error_code=None, status_code=403), "denied"),
         (_answer(code=401), "refused"),  # and Google's
+        (_answer(status=404), "missing"),  # as its older releases pass it on
+        (_answer(status=403), "denied"),
         (OSError("Forbidden: https://host/b/o\nno permission"), "denied"),
     ],
 )
