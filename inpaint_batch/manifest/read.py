@@ -195,4 +195,7 @@ def _first_lines(file: Iterable[str]) -> tuple[list[str], str]:
 def _separator(source: Source, header: str) -> str:
     """What parts the cells: table programs write `;` into a CSV where a comma is the decimal sign."""
     by_name, others = ("\t", ";,") if source.format == "tsv" else (",", ";\t")
+    for sign in by_name + others:  # a column of one's own may have another sign in its name
+        if "image" in (as_column(name.strip().strip('"')) for name in header.split(sign)):
+            return sign
     return next((sign for sign in others if sign in header and by_name not in header), by_name)

@@ -141,6 +141,16 @@ def test_a_line_that_tells_excel_what_parts_the_cells_is_heeded(tmp_path, text):
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["image;mask;#Signatur, alt\na,b.png;m.png;x\n", '#a;b\t"image"\t"mask"\nx\ta,b.png\tm.png\n'],
+)
+def test_a_sign_in_the_name_of_a_column_of_ones_own_parts_nothing(tmp_path, text):
+    (tmp_path / "m.csv").write_text(text)
+    (row,) = read_manifest(tmp_path / "m.csv")
+    assert (row.image, row.mask) == (f"{tmp_path}/a,b.png", f"{tmp_path}/m.png")
+
+
 @needs_pyarrow
 def test_parquet_whose_text_is_not_utf8_says_so(tmp_path):
     import pyarrow as pa
