@@ -82,17 +82,20 @@ def read_state(output: Path, config: DetectConfig | None, *, has_lists: bool) ->
                 "--fresh finds all anew"
             ) from None
         return {}
-    known = {}
+    known: dict[str, Seen] = {}
+    settings: object = None if config is None else _settings(config)
     for number, line in enumerate(lines):
         try:
             told = json.loads(line)
         except json.JSONDecodeError:  # cut short with the call that wrote it
             continue
         if number == 0:
-            _check_settings(told, config, output)
+            settings = told
         elif isinstance(told, dict) and told.keys() == {"output", *asdict(UNSEEN)}:
             output_name = told.pop("output")
             known[output_name] = Seen(**told)
+    if known or has_lists:  # not where a call was stopped before it had looked at anything
+        _check_settings(settings, config, output)
     return known
 
 

@@ -40,6 +40,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(StorageError, match=r"\(dilate_px, threshold\)"):
         read_state(tmp_path, DetectConfig(threshold=20, dilate_px=3), has_lists=True)
     assert read_state(tmp_path, None, has_lists=True) == {}
+    assert read_state(tmp_path, DetectConfig(threshold=20), has_lists=False) == {}  # it had not come to any image
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
