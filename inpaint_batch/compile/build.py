@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def build_onnx(
     """Write NAME.fp32.onnx, with `calibrate` also NAME.int8.onnx, and NAME.gate.json; return a summary for a person.
 
     Raises EngineError where the weights cannot be read, the export disagrees with torch, or the gate refuses INT8 and
-    `accept_loss` is false; the INT8 file is removed then.
+    `accept_loss` is false; what an earlier build of the same weights left stays then.
     """
     output.mkdir(parents=True, exist_ok=True)
     log.info("exporting %s", weights)
@@ -60,8 +61,15 @@ def build_onnx(
         log.info("cutting up to %d tiles from the rows of %s", max_tiles, calibrate)
         learned, judged = split(collect_tiles(calibrate, reference, max_tiles))
         log.info("calibrating INT8 on %d tiles, judging it by %d", len(learned), len(judged))
-        record["quantised_convolutions"] = quantise(fp32, int8, [tile.feed() for tile in learned])
-        rows = measure(reference, OnnxEngine(int8, precision="int8"), judged)
+        candidate = int8.with_name(f".{int8.name}.{os.getpid()}.tmp")  # one that passed before stays until this does
+        try:
+            record["quantised_convolutions"] = quantise(fp32, candidate, [tile.feed() for tile in learned])
+            rows = measure(reference, OnnxEngine(candidate, precision="int8"), judged)
+            if not accept_loss:
+                judge(rows)
+            candidate.replace(int8)
+        finally:
+            candidate.unlink(missing_ok=True)
         record |= {
             "calibration_sha256": sha256(calibrate),
             "calibration_tiles": len(learned),
@@ -69,14 +77,9 @@ def build_onnx(
             "gate": [row.to_dict() for row in rows],
             "loss_accepted": accept_loss,
         }
-        if not accept_loss:
-            try:
-                judge(rows)
-            except BaseException:
-                int8.unlink()
-                raise
         report += f"\n{int8}: {int8.stat().st_size / 1e6:.1f} MB\n{table(rows)}"
-    card.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if calibrate is not None or not int8.exists():  # else what stands there is of the INT8 file, and still so
+        card.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return report
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from small_networks import SMALL
 
+from inpaint_batch.compile import gate
 from inpaint_batch.compile.build import build_onnx, split
 from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
 from inpaint_batch.compile.gate import ROUNDING, GateRow, hole_psnr, judge, measure, table
@@ -195,6 +196,22 @@ def test_what_other_weights_left_is_not_taken_for_a_twin(generator: DcfGenerator
     save_generator(weights, generator, others)
     build_onnx(weights, tmp_path, **common)
     assert not int8.exists()
+
+
+def test_what_the_gate_let_pass_outlives_what_it_refuses(
+    generator: DcfGenerator, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    save_generator(weights, generator, generator.state_dict())
+    given = {"name": "x", "max_tiles": 6, "accept_loss": False}
+    build_onnx(weights, tmp_path, calibrate=manifest, **given)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 4
+    build_onnx(weights, tmp_path, calibrate=None, **given)
+    monkeypatch.setattr(gate, "MAX_LOSS_DB", -100.0)
+    with pytest.raises(EngineError, match="the quality gate refuses"):
+        build_onnx(weights, tmp_path, calibrate=manifest, **given)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_quantising_without_tiles_is_refused(fp32: Path, tmp_path: Path) -> None:
