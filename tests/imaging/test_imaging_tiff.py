@@ -420,3 +420,36 @@ def test_pages_beyond_the_end_are_damage(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[: file.pages[1].offset])
     with pytest.raises(RowError, match="its next page lies beyond its end"):
         open_image(path, max_bytes=cases.NO_LIMIT)
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+def test_a_file_laid_out_for_a_network_says_that_it_was_changed(tmp_path: Path, is_big: bool) -> None:
+    """As GDAL does where it changes one: it counts on lengths in front of segments else."""
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    note = b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_LEADER=SIZE_AS_UINT4\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+    note = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(note) + note
+    header = b"II+\0\x08\0\0\0" if is_big else b"II*\0"
+    width, order = (8, "Q") if is_big else (4, "I")
+    first = len(header) + width + len(note)
+    tags = [
+        (256, 3, 40),
+        (257, 3, 30),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 0),
+        (278, 3, 30),
+        (279, 4, 1200),
+    ]
+    size = (8 + 20 * len(tags) if is_big else 2 + 12 * len(tags)) + width
+    tags[5] = (273, 4, first + size)
+    entries = b"".join(struct.pack(f"<HH{order}{order}", code, kind, 1, value) for code, kind, value in tags)
+    directory = struct.pack("<Q" if is_big else "<H", len(tags)) + entries + bytes(width)
+    samples = cases.picture("grey", 30, 40)
+    path.write_bytes(header + struct.pack(f"<{order}", first) + note + directory + samples.tobytes())
+    restore(path, out)
+    assert out.read_bytes()[:first] == path.read_bytes()[:first].replace(b"=NO\n ", b"=YES\n")
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    out.write_bytes(out.read_bytes().replace(b"=YES\n", b"=NO\n "))
+    with pytest.raises(RowError, match="does not say that it was changed"):
+        verify_written(source, cases.patches_for(source), out, jpeg="patch")
