@@ -24,7 +24,7 @@ from inpaint_batch.imaging.side_by_side import in_order
 from inpaint_batch.imaging.source import opened, reading, same_samples, spoiled
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segments
-from inpaint_batch.imaging.tiff_cog import CHANGED, note_place, turn_note
+from inpaint_batch.imaging.tiff_cog import BLANK, blank_note, find_note
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
 from inpaint_batch.imaging.tiff_levels import with_copies
 from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
@@ -44,7 +44,7 @@ def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, 
     for page, own in with_copies(source, patches):
         _write_page(page, own, destination, is_copy=is_copy or page is not source)
     with destination.open("r+b") as file:
-        turn_note(file, is_big=source.layout.is_big)
+        blank_note(file, is_big=source.layout.is_big)
 
 
 def _write_page(source: TiffSource, patches: Sequence[Patch], destination: Path, *, is_copy: bool) -> None:
@@ -222,12 +222,12 @@ def verify_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path,
         for (page, own), written_page in zip(pages, [written, *written.reduced], strict=True):
             gaps += _verified_page(page, own, written_page, old, new)
         with reading(source.path):
-            note = note_place(old, is_big=source.layout.is_big)
+            note = find_note(old, is_big=source.layout.is_big)
         if note is not None:
-            gaps.append((note, len(CHANGED)))
-            new.seek(note)
-            if new.read(len(CHANGED)) != CHANGED:
-                raise spoiled(destination, "it does not say that it was changed")
+            gaps.append(note)
+            new.seek(note.start)
+            if new.read(note.length) != BLANK * note.length:
+                raise spoiled(destination, "it still says how it was laid out")
         _verify_rest(old, new, gaps, destination)
 
 
