@@ -40,11 +40,12 @@ def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> 
         pages = [page, *_reduced_copies(path, file, page)]
         shared = _shared_segments(path, file, pages)
         layouts = [
-            _layout(path, file, each, number, max_bytes, shared=indices)
-            for each, number, indices in zip(pages, [page_number] + [None] * len(pages), shared, strict=False)
+            _layout(path, file, each, page_number if each is page else None, max_bytes, shared=indices)
+            for each, indices in zip(pages, shared, strict=True)
         ]
+        file_bytes = int(file.filehandle.size)
     for layout in layouts:
-        _check_segments(path, layout, path.stat().st_size)
+        _check_segments(path, layout, file_bytes)
         _check_copy(path, layouts[0], layout)
     return layouts
 

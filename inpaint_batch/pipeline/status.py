@@ -122,7 +122,7 @@ def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
     found = {shard: _begun(state, shard) for shard in shards}
     _count_ledger(state, found)
     for shard, status in found.items():
-        summary = read_json(state / f"summary{_ending(shard)}.json")
+        summary = read_json(state / f"summary{ending_of(shard)}.json")
         if summary is not None:
             rows = summary["rows"]
             status.state, status.exit_code = "ended", summary["exit_code"]
@@ -141,10 +141,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _begun(state: Path, shard: Shard) -> ShardStatus:
-    about = read_json(state / f"run{_ending(shard)}.json")
+    about = read_json(state / f"run{ending_of(shard)}.json")
     if about is None:
         return ShardStatus(str(shard))
-    alive = holder_of(state / f"lock{_ending(shard)}") == about["process"] and lives(about["process"]) is not False
+    alive = holder_of(state / f"lock{ending_of(shard)}") == about["process"] and lives(about["process"]) is not False
     return ShardStatus(
         str(shard),
         state="running" if alive else "killed",
@@ -178,5 +178,6 @@ def _count_ledger(state: Path, found: dict[Shard, ShardStatus]) -> None:
         shard.by_code = +counts
 
 
-def _ending(shard: Shard) -> str:
+def ending_of(shard: Shard) -> str:
+    """`state_ending` of a shard, of which 1/1 stands for a whole run."""
     return state_ending(shard if shard.count > 1 else None)
