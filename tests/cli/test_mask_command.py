@@ -31,6 +31,21 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
+def interrupt_at_the_second(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have the search end as by Ctrl-C at its second image; returns the names of those begun, as they come."""
+    seen: list[str] = []
+    read = pipeline.grey_of
+
+    def interrupted(source, box):
+        seen.append(source.path.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return read(source, box)
+
+    monkeypatch.setattr(pipeline, "grey_of", interrupted)
+    return seen
+
+
 def picture(seed: int = 0, *, scratched: bool = True) -> np.ndarray:
     """Grey levels 0..1 with noise and, if asked for, one bright scratch and a speck of dust."""
     grey = 0.4 + 0.02 * np.random.default_rng(seed).standard_normal((SIDE_PX, SIDE_PX))
@@ -171,15 +186,7 @@ def test_a_second_call_goes_on_after_the_first(monkeypatch, photos, tmp_path, ca
 
 def test_an_interrupted_call_goes_on_later(monkeypatch, photos, tmp_path, capsys):
     masks = tmp_path / "masks"
-    seen, read = [], pipeline.grey_of
-
-    def interrupted(source, box):
-        seen.append(source.path.name)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return read(source, box)
-
-    monkeypatch.setattr(pipeline, "grey_of", interrupted)
+    seen = interrupt_at_the_second(monkeypatch)
     assert call(monkeypatch, "mask", photos, "--output", masks, "--workers", 1) == 130
     assert seen[:2] == ["b.png", "clean.tif"]
     assert not (masks / "manifest.csv").exists()
@@ -194,15 +201,7 @@ def test_what_a_fresh_call_did_not_come_to_is_found_anew_by_the_next(monkeypatch
     masks, other = tmp_path / "masks", tmp_path / "other"
     assert call(monkeypatch, "mask", photos, "--output", masks) == 0
     assert call(monkeypatch, "mask", photos, "--output", other, "--dilate", 5) == 0
-    seen, read = [], pipeline.grey_of
-
-    def interrupted(source, box):
-        seen.append(source.path.name)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return read(source, box)
-
-    monkeypatch.setattr(pipeline, "grey_of", interrupted)
+    seen = interrupt_at_the_second(monkeypatch)
     again = ("mask", photos, "--output", masks, "--dilate", 5, "--workers", 1)
     assert call(monkeypatch, *again, "--fresh") == 130
     seen[2:] = []  # the third may have begun by the time that the second ended it

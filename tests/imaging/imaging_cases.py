@@ -8,6 +8,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,8 +17,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from inpaint_batch.config import JpegMode
 from inpaint_batch.imaging.mask_pictures import open_picture
+from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.types import Box, Patch
 
 NO_LIMIT = 1 << 40
@@ -63,6 +67,17 @@ def patches_for(source: ImageSource, seed: int = 0) -> list[Patch]:
         samples[...] = rng.integers(40, 200, header.num_bands)
         patches.append(Patch(box, samples, hole))
     return patches
+
+
+def restore(
+    path: Path, out: Path, patches: list[Patch] | None = None, *, page: int | None = None, jpeg: JpegMode = "patch"
+) -> tuple[Any, list[Patch]]:
+    """Fill, write and verify; returns the source and the patches, which are `patches_for` it where none are given."""
+    source = open_image(path, max_bytes=NO_LIMIT, page=page)
+    patches = patches_for(source) if patches is None else patches
+    write_filled(source, patches, out, jpeg=jpeg)
+    verify_written(source, patches, out, jpeg=jpeg)
+    return source, patches
 
 
 def hole_map(source: ImageSource, patches: list[Patch]) -> NDArray[np.bool_]:

@@ -16,7 +16,6 @@ from PIL import Image
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jp2
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.imaging.write import verify_written, write_filled
 
 MODES = {"grey": "L", "grey_alpha": "LA", "rgb": "RGB", "rgba": "RGBA"}
 
@@ -29,14 +28,6 @@ def box(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def restored(path: Path, out: Path) -> tuple[Any, list[Any]]:
-    source = open_image(path, max_bytes=cases.NO_LIMIT)
-    patches = cases.patches_for(source)
-    write_filled(source, patches, out, jpeg="patch")
-    verify_written(source, patches, out, jpeg="patch")
-    return source, patches
-
-
 @pytest.mark.parametrize("options", [{}, {"tile_size": (64, 64)}, {"num_resolutions": 2, "mct": 0}])
 @pytest.mark.parametrize("kind", MODES)
 def test_known_samples_and_all_boxes_stay(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
@@ -45,7 +36,7 @@ def test_known_samples_and_all_boxes_stay(tmp_path: Path, kind: str, options: di
     more = box(b"uuid", exif) + box(b"uuid", jp2.XMP_UUID + cases.XMP) + box(b"xml ", b"<a/>")
     data = jp2_file(kind, **options, **({"comment": "made by hand"} if kind == "grey" else {}))
     path.write_bytes(data + more)
-    source, patches = restored(path, out)
+    source, patches = cases.restore(path, out)
     header = source.header
     assert (header.format, header.num_bands) == ("jp2", cases.BANDS[kind])
     assert header.has_alpha == (kind in ("grey_alpha", "rgba"))
@@ -76,7 +67,7 @@ def test_sixteen_bits_stay(tmp_path: Path, kind: str) -> None:
     path, out = tmp_path / "a.jp2", tmp_path / "b.jp2"
     samples = cases.picture(kind, dtype="uint16")
     path.write_bytes(imagecodecs.jpeg2k_encode(samples, level=0, codecformat="jp2", reversible=True))
-    source, patches = restored(path, out)
+    source, patches = cases.restore(path, out)
     assert source.header.dtype == "uint16"
     after = imagecodecs.jpeg2k_decode(out.read_bytes()).reshape(97, 131, -1)
     np.testing.assert_array_equal(after, cases.filled(samples.reshape(97, 131, -1), source, patches))
@@ -90,7 +81,7 @@ def test_sixteen_bits_with_alpha_stay(tmp_path: Path) -> None:
     boxes[b"jp2h"] = boxes[b"jp2h"].replace(b"\x00\x04\x07\x07", b"\x00\x04\x0f\x07")  # bands and depth
     boxes[b"jp2c"] = bytes(imagecodecs.jpeg2k_encode(samples, level=0, codecformat="j2k", reversible=True))
     path.write_bytes(b"".join(box(*each) for each in boxes.items()))
-    source, patches = restored(path, out)
+    source, patches = cases.restore(path, out)
     assert (source.header.dtype, source.header.has_alpha) == ("uint16", True)
     after = imagecodecs.jpeg2k_decode(dict(jp2.read_boxes(out))[b"jp2c"])
     np.testing.assert_array_equal(after, cases.filled(samples, source, patches))
@@ -103,7 +94,7 @@ def test_long_and_open_box_lengths_are_read(tmp_path: Path) -> None:
     front = b"".join(box(*each) for each in boxes[:-1])
     for last in (struct.pack(">I4sQ", 1, kind, 16 + len(code)) + code, struct.pack(">I4s", 0, kind) + code):
         path.write_bytes(front + last)
-        restored(path, out)
+        cases.restore(path, out)
         assert out.read_bytes().startswith(front)
 
 

@@ -43,14 +43,6 @@ def coefficients(path: Path) -> list[np.ndarray]:
     return [plane for plane in (image.Y, image.Cb, image.Cr) if plane is not None]
 
 
-def restore(path: Path, out: Path, patches: list[Patch] | None = None):
-    source = open_image(path, max_bytes=cases.NO_LIMIT)
-    patches = cases.patches_for(source) if patches is None else patches
-    write_filled(source, patches, out, jpeg="patch")
-    verify_written(source, patches, out, jpeg="patch")
-    return source, patches
-
-
 def assert_only_blocks_with_holes_changed(path: Path, out: Path, hole: np.ndarray) -> int:
     """Compare through jpeglib's own reader; returns the number of changed luma blocks."""
     num_changed = 0
@@ -76,7 +68,7 @@ def test_only_blocks_with_holes_change(
 ) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save_jpeg(path, cases.picture("rgb", *size), subsampling, quality=92, progressive=progressive)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = cases.hole_map(source, patches)
     assert assert_only_blocks_with_holes_changed(path, out, hole) > 0
     with Image.open(path) as one, Image.open(out) as two:
@@ -122,7 +114,7 @@ def test_where_coefficients_cannot_be_seen_in_place_copies_do(
     """Builds may hide the C functions, and libjpeg holds in pieces what exceeds a gigabyte."""
     path, out, other = (tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg"))
     save_jpeg(path, cases.picture("rgb"), subsampling, quality=90)
-    restore(path, out)
+    cases.restore(path, out)
     if why == "hidden":
         monkeypatch.setattr(jpeg_transcode, "is_available", lambda _: False)
     else:
@@ -131,7 +123,7 @@ def test_where_coefficients_cannot_be_seen_in_place_copies_do(
             raise ValueError("in pieces")
 
         monkeypatch.setattr(jpeg_transcode, "_in_place", refuse)
-    source, patches = restore(path, other)
+    source, patches = cases.restore(path, other)
     assert out.read_bytes() == other.read_bytes()
     without_hole = [replace(patch, hole=np.zeros_like(patch.hole)) for patch in patches]
     with pytest.raises(RowError, match="coefficients of known samples changed"):
@@ -144,7 +136,7 @@ def test_unusual_sampling(tmp_path: Path, subsampling: str) -> None:
     save_jpeg(path, cases.picture("rgb"), subsampling, quality=90)
     stream = jpeg_stream.parse(path.read_bytes())
     assert [(c.horizontal, c.vertical) for c in stream.components] == SUBSAMPLINGS[subsampling]
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     assert assert_only_blocks_with_holes_changed(path, out, cases.hole_map(source, patches)) > 0
 
 
@@ -164,7 +156,7 @@ def test_fill_is_visible_where_the_hole_was(tmp_path: Path, subsampling: str, qu
     damaged[hole] = 255
     save_jpeg(path, damaged, subsampling, quality=quality)
     patch = Patch(Box(0, 0, 203, 301), np.rint(truth).astype(np.uint8), hole)
-    restore(path, out, [patch])
+    cases.restore(path, out, [patch])
     now = cases.decode_elsewhere(out).astype(float)
     # Chroma of the outermost hole pixels is shared with known ones; look one cell further in.
     inner = np.zeros_like(hole)
@@ -181,7 +173,7 @@ def test_coefficients_are_the_old_ones_plus_the_transformed_change(tmp_path: Pat
     Image.fromarray(cases.picture("grey", 96, 128)).save(path, quality=quality)
     fill = cases.picture("grey", 96, 128, seed=1)[::-1]
     hole = np.random.default_rng(quality).random((96, 128)) < 0.03
-    restore(path, out, [Patch(Box(0, 0, 96, 128), fill[..., None].copy(), hole)])
+    cases.restore(path, out, [Patch(Box(0, 0, 96, 128), fill[..., None].copy(), hole)])
     (before,), (after,) = coefficients(path), coefficients(out)
     table = jpeglib.read_dct(str(path)).qt[0].astype(np.float64)
     frequency, position = np.mgrid[0:8, 0:8]
@@ -203,7 +195,7 @@ def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path)
     hole = np.zeros((97, 131), np.bool_)
     hole[30, 20:100] = True  # one pixel high: most of each touched block is known
     fill = np.clip(before + 3, 0, 255).astype(np.uint8)
-    restore(path, out, [Patch(source.header.box, fill, hole)])
+    cases.restore(path, out, [Patch(source.header.box, fill, hole)])
     change = np.abs(cases.decode_elsewhere(out).astype(int) - before)[~hole]
     assert change.max() <= 8
     assert change.mean() < 0.2
@@ -214,7 +206,7 @@ def test_a_fill_equal_to_the_source_changes_no_coefficient_by_more_than_rounding
     save_jpeg(path, cases.picture("grey"), quality=75)
     source = open_image(path, max_bytes=cases.NO_LIMIT)
     same = Patch(source.header.box, source.read(source.header.box), np.ones((97, 131), np.bool_))
-    restore(path, out, [same])
+    cases.restore(path, out, [same])
     for old, new in zip(coefficients(path), coefficients(out), strict=True):
         assert np.abs(old[:-1, :-1].astype(int) - new[:-1, :-1]).max() <= 1  # blocks at the edge get new padding
         assert (old[:-1, :-1] == new[:-1, :-1]).mean() > 0.99
@@ -223,7 +215,7 @@ def test_a_fill_equal_to_the_source_changes_no_coefficient_by_more_than_rounding
 def test_nothing_to_fill_changes_no_coefficient(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save_jpeg(path, cases.picture("rgb"), restart_marker_blocks=3)
-    restore(path, out, [])
+    cases.restore(path, out, [])
     assert all(np.array_equal(old, new) for old, new in zip(coefficients(path), coefficients(out), strict=True))
     np.testing.assert_array_equal(cases.decode_elsewhere(path), cases.decode_elsewhere(out))
 
@@ -232,7 +224,7 @@ def test_nothing_to_fill_changes_no_coefficient(tmp_path: Path) -> None:
 def test_grey(tmp_path: Path, options: dict[str, object]) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     Image.fromarray(cases.picture("grey")).save(path, quality=95, **options)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = cases.hole_map(source, patches)
     assert assert_only_blocks_with_holes_changed(path, out, hole) > 0
     expected = cases.filled(cases.decode_elsewhere(path), source, patches)
@@ -248,7 +240,7 @@ def test_rgb_without_colour_transform(tmp_path: Path, more: bytes) -> None:
     tables = data.index(b"\xff\xdb")
     path.write_bytes(data[:tables] + more + data[tables:])
     assert jpeg_stream.parse(path.read_bytes()).colours == "rgb"
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = cases.hole_map(source, patches)
     assert_only_blocks_with_holes_changed(path, out, hole)
     expected = cases.filled(cases.decode_elsewhere(path), source, patches)
@@ -266,7 +258,7 @@ def test_all_metadata_stays_byte_for_byte(tmp_path: Path) -> None:
     scan = data.index(b"\xff\xdb")
     many = b"".join(b"\xff\xfe" + (2 + 7).to_bytes(2, "big") + b"note %02d" % i for i in range(60))
     path.write_bytes(data[:scan] + iptc + many + data[scan:] + b"trailing bytes of a camera")
-    restore(path, out)
+    cases.restore(path, out)
     before, after = (jpeg_stream.parse(file.read_bytes()) for file in (path, out))
     assert before.metadata == after.metadata
     assert len(before.metadata) > 65
@@ -287,7 +279,7 @@ def test_further_pictures_behind_the_first_are_still_found(tmp_path: Path, paddi
     pictures[0].save(path, "MPO", save_all=True, append_images=pictures[1:], quality=90)
     if padding:
         _pad_first_picture(path, padding)
-    restore(path, out)
+    cases.restore(path, out)
     assert path.stat().st_size != out.stat().st_size
     with Image.open(path) as one, Image.open(out) as two:
         assert one.n_frames == two.n_frames == 3
@@ -325,7 +317,7 @@ def test_quantisation_tables_are_read_in_natural_order(tmp_path: Path) -> None:
 def test_a_changed_known_block_is_caught(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save_jpeg(path, cases.picture("rgb"), quality=90)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     image = jpeglib.read_dct(str(out))
     image.Y[0, 0, 2, 2] += 1
     image.write_dct(str(tmp_path / "c.jpg"))
@@ -418,7 +410,7 @@ def test_any_hole_in_any_sampling(tmp_path_factory: pytest.TempPathFactory, data
         box = Box(top, left, int(rng.integers(1, size[0] - top + 1)), int(rng.integers(1, size[1] - left + 1)))
         hole = rng.random((box.height, box.width)) < rng.random() / 4
         patches.append(Patch(box, rng.integers(0, 256, (box.height, box.width, 3), dtype=np.uint8), hole))
-    source, _ = restore(path, out, patches)
+    source, _ = cases.restore(path, out, patches)
     assert_only_blocks_with_holes_changed(path, out, cases.hole_map(source, patches))
 
 

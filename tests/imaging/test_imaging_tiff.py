@@ -43,10 +43,7 @@ def tags(path: Path) -> dict[int, object]:
 
 
 def restore(path: Path, out: Path, patches: list[Patch] | None = None):
-    source = open_image(path, max_bytes=cases.NO_LIMIT)
-    patches = cases.patches_for(source) if patches is None else patches
-    write_filled(source, patches, out, jpeg="patch")
-    verify_written(source, patches, out, jpeg="patch")
+    source, patches = cases.restore(path, out, patches)
     on_copy = shutil.copyfile(path, out.with_name(f"on-copy-{out.name}"))
     write_filled(source, patches, on_copy, jpeg="patch", is_copy=True)
     assert on_copy.read_bytes() == out.read_bytes()

@@ -22,8 +22,8 @@ from inpaint_batch.cli.main import app
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jpeg_stream
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.imaging.write import verify_written, write_filled
-from inpaint_batch.types import Box, Patch
+from inpaint_batch.imaging.write import verify_written
+from inpaint_batch.types import Box
 
 SIZE = (250, 330)
 FARTHEST_PX = 17
@@ -68,14 +68,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def restore(path: Path, out: Path, patches: list[Patch] | None = None):
-    source = open_image(path, max_bytes=cases.NO_LIMIT)
-    patches = cases.patches_for(source) if patches is None else patches
-    write_filled(source, patches, out, jpeg="patch")
-    verify_written(source, patches, out, jpeg="patch")
-    return source, patches
-
-
 def segments(path: Path) -> list[bytes]:
     data = path.read_bytes()
     with tifffile.TiffFile(path) as file:
@@ -98,7 +90,7 @@ def by_libtiff(path: Path) -> np.ndarray:
 def test_known_pixels_stay_and_holes_are_filled(tmp_path: Path, writer: str) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     WRITERS[writer](path)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     assert tags(out) == tags(path)
     hole = cases.hole_map(source, patches)
     far = cv2.dilate(hole.view(np.uint8), np.ones((2 * FARTHEST_PX + 1,) * 2, np.uint8)) == 0
@@ -120,7 +112,7 @@ def test_known_pixels_stay_and_holes_are_filled(tmp_path: Path, writer: str) -> 
 def test_blocks_without_a_hole_keep_every_coefficient(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     by_tifffile(path, rgb(), photometric="rgb", tile=(64, 80))
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = np.zeros((4 * 64, 5 * 80), np.bool_)
     hole[: SIZE[0], : SIZE[1]] = cases.hole_map(source, patches)
     num_changed = 0
@@ -146,7 +138,7 @@ def test_a_segment_written_anew_uses_the_common_tables(tmp_path: Path) -> None:
     # libtiff reads the next segment with whatever tables it saw last.
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     by_vips(path, Q=90)
-    restore(path, out)
+    cases.restore(path, out)
     changed = [new for old, new in zip(segments(path), segments(out), strict=True) if old != new]
     assert changed
     for data in changed:
@@ -168,7 +160,7 @@ def test_common_huffman_tables_of_another_kind_are_no_loss_of_the_next_segment(t
     data[offset : offset + len(tables)] = swapped
     path.write_bytes(data)
     with pytest.raises(RowError, match="Huffman tables of its own") as caught:
-        restore(path, out)
+        cases.restore(path, out)
     assert caught.value.code == FailureCode.WRITE
 
 
@@ -176,7 +168,7 @@ def test_common_huffman_tables_of_another_kind_are_no_loss_of_the_next_segment(t
 def test_verification_sees_what_is_not_as_meant(tmp_path: Path, writer: str) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     WRITERS[writer](path)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     other = [replace(patch, samples=np.full_like(patch.samples, 255)) for patch in patches]
     with pytest.raises(RowError, match="not the one that was meant"):
         verify_written(source, other, out, jpeg="patch")
@@ -277,7 +269,7 @@ def test_only_tables_count_of_what_segments_have_in_common(tmp_path: Path, write
     with tifffile.TiffFile(path) as file:
         tables = file.pages.first.tags[347].value
     with_tables(path, tables[:2] + extra + tables[2:])
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = cases.hole_map(source, patches).view(np.uint8)
     far = cv2.dilate(hole, np.ones((2 * FARTHEST_PX + 1,) * 2, np.uint8)) == 0
     middle = cv2.erode(hole, np.ones((7, 7), np.uint8)) > 0
@@ -308,7 +300,7 @@ def test_a_segment_that_repeats_common_tables_leaves_them_to_the_next(tmp_path: 
         data[tag.valueoffset : tag.valueoffset + tag.valuebytecount] = struct.pack(f"<{len(values)}I", *values)
         assert int(tag.dtype) == 4
     path.write_bytes(data)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = cases.hole_map(source, patches).view(np.uint8)
     far = cv2.dilate(hole, np.ones((2 * FARTHEST_PX + 1,) * 2, np.uint8)) == 0
     with Image.open(path) as one, Image.open(out) as two:  # tile by tile, in the order of the file
@@ -327,5 +319,5 @@ def test_a_damaged_thumbnail_does_not_end_the_process(tmp_path: Path) -> None:
     data[counts : counts + 16] = b"\x10" * 16
     path.write_bytes(data)
     with pytest.raises(RowError, match="segment 0 does not decode") as caught:
-        restore(path, out)
+        cases.restore(path, out)
     assert caught.value.code == FailureCode.READ

@@ -20,7 +20,7 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import tiff_levels
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.tiff_levels import _Cells
-from inpaint_batch.imaging.write import verify_written, write_filled
+from inpaint_batch.imaging.write import verify_written
 from inpaint_batch.types import Box, Patch
 
 SIZE = (501, 630)
@@ -40,14 +40,6 @@ def levels(path: Path, page: int = 0) -> list[np.ndarray]:
     return [each.reshape(*each.shape[:2], -1) for each in found]
 
 
-def restore(path: Path, out: Path, patches: list[Patch] | None = None, page: int | None = None):
-    source = open_image(path, max_bytes=cases.NO_LIMIT, page=page)
-    patches = cases.patches_for(source) if patches is None else patches
-    write_filled(source, patches, out, jpeg="patch")
-    verify_written(source, patches, out, jpeg="patch")
-    return source, patches
-
-
 PYRAMIDS: dict[str, Callable[[Path], None]] = {
     "pages, Deflate": lambda path: pyramid(path, compression="deflate"),
     "sub-images, LZW, BigTIFF": lambda path: pyramid(path, compression="lzw", subifd=True, bigtiff=True),
@@ -62,7 +54,7 @@ PYRAMIDS: dict[str, Callable[[Path], None]] = {
 def test_every_level_shows_the_fill_and_nothing_else_changes(tmp_path: Path, kind: str) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     PYRAMIDS[kind](path)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     before, after = levels(path), levels(out)
     assert [each.shape for each in before] == [each.shape for each in after]
     assert len(before) == 1 + len(source.reduced) > 3
@@ -89,7 +81,7 @@ def test_every_level_shows_the_fill_and_nothing_else_changes(tmp_path: Path, kin
 def test_levels_compressed_with_jpeg(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     pyramid(path, compression="jpeg", Q=85)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     hole = cases.hole_map(source, patches)
     for before, after in zip(levels(path), levels(out), strict=True):
         size = before.shape[1::-1]
@@ -113,7 +105,7 @@ def test_a_thumbnail_of_any_size(tmp_path: Path) -> None:
     box = Box(100, 200, 50, 60)
     patch = Patch(box, np.full((50, 60, 3), 9, np.uint8), np.ones((50, 60), np.bool_))
     for page in (None, 1):
-        restore(path, out, [patch], page)
+        cases.restore(path, out, [patch], page=page)
         before, after = levels(path)[1], levels(out)[1]
         changed = (before != after).any(axis=2)
         rows, columns = np.nonzero(changed)
@@ -134,7 +126,7 @@ def test_only_the_copies_of_the_chosen_page_change(tmp_path: Path) -> None:
         open_image(path, max_bytes=cases.NO_LIMIT)
     with pytest.raises(RowError, match="page 4 of a TIFF, a reduced copy of another"):
         open_image(path, max_bytes=cases.NO_LIMIT, page=4)
-    restore(path, out, page=3)
+    cases.restore(path, out, page=3)
     with tifffile.TiffFile(path) as one, tifffile.TiffFile(out) as two:
         same = [np.array_equal(a.asarray(), b.asarray()) for a, b in zip(one.pages, two.pages, strict=True)]
     assert same == [True, True, False, False]
@@ -162,7 +154,7 @@ def test_copies_that_cannot_be_made_anew_are_refused(tmp_path: Path, copy: np.nd
 def test_verification_looks_at_the_copies(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     pyramid(path, compression="none")
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     with tifffile.TiffFile(out) as file:
         segments = [page.dataoffsets[5] for page in file.pages[1:2]]
     sound = out.read_bytes()
@@ -198,7 +190,7 @@ def test_masks_beside_page_and_copies_stay_as_they_are(tmp_path: Path) -> None:
             small = mask[: len(page), : page.shape[1]]
             file.write(small, photometric=4, subfiletype=4 | bit, metadata=None)
     for page in (None, 1):
-        source, _ = restore(path, out, page=page)
+        source, _ = cases.restore(path, out, page=page)
         assert len(source.reduced) == 1
         with tifffile.TiffFile(path) as one, tifffile.TiffFile(out) as two:
             same = [np.array_equal(a.asarray(), b.asarray()) for a, b in zip(one.pages, two.pages, strict=True)]
@@ -263,7 +255,7 @@ def test_many_specks_against_a_slow_reference(
         for left in range(0, 410, 41):
             samples = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
             patches.append(Patch(Box(top, left, 7, 9), samples, rng.random((7, 9)) < 0.3))
-    source, _ = restore(path, out, patches)
+    source, _ = cases.restore(path, out, patches)
     large, hole = cases.filled(full, source, patches), cases.hole_map(source, patches)
     for before, after in list(zip(levels(path), levels(out), strict=True))[1:]:
         height, width = before.shape[:2]
@@ -298,7 +290,7 @@ def test_what_stands_for_no_data_has_no_part_in_a_mean(tmp_path: Path, no_data: 
     hole[0, 0] = True
     patch = Patch(Box(50, 101, 20, 21), np.full((20, 21, 1), 7, np.float32), hole)
     beside = Patch(Box(80, 20, 4, 4), np.full((4, 4, 1), no_data, np.float32), np.ones((4, 4), np.bool_))
-    restore(path, out, [patch, beside])
+    cases.restore(path, out, [patch, beside])
     before, after = (each[1][..., 0] for each in (levels(path), levels(out)))
     assert (after[26:35, 50:61] == 7).all()
     np.testing.assert_array_equal(after[40:42, 10:12], np.full((2, 2), no_data))
@@ -315,7 +307,7 @@ def test_colours_of_a_copy_are_no_more_than_its_alpha(tmp_path: Path) -> None:
             options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["assocalpha"]}
             file.write(page, subfiletype=subfile, metadata=None, **options)
     patch = Patch(Box(10, 10, 8, 8), np.full((8, 8, 2), 190, np.uint8), np.ones((8, 8), np.bool_))
-    restore(path, out, [patch])
+    cases.restore(path, out, [patch])
     small = levels(out)[1]
     assert (small[5:9, 5:9, 0] == 150).all()
     assert (small[..., 1] == 150).all()

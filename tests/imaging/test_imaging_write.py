@@ -25,20 +25,12 @@ from inpaint_batch.storage import byte_ranges
 from inpaint_batch.types import Box, Patch
 
 
-def restore(path: Path, destination: Path, jpeg: str = "patch"):
-    source = open_image(path, max_bytes=cases.NO_LIMIT)
-    patches = cases.patches_for(source)
-    write_filled(source, patches, destination, jpeg=jpeg)
-    verify_written(source, patches, destination, jpeg=jpeg)
-    return source, patches
-
-
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("kind", cases.BANDS)
 def test_png_keeps_every_known_sample(tmp_path: Path, kind: str, orientation: int) -> None:
     path, out = tmp_path / "a.png", tmp_path / "b.png"
     Image.fromarray(cases.picture(kind)).save(path, exif=cases.exif_block(orientation))
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     np.testing.assert_array_equal(
         cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
     )
@@ -50,7 +42,7 @@ def test_png_of_16_bits(tmp_path: Path, kind: str) -> None:
     path, out = tmp_path / "a.png", tmp_path / "b.png"
     samples = cases.picture(kind, 33, 47, "uint16")
     path.write_bytes(cases.png16(samples))
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     assert source.header.dtype == "uint16"
     before = samples.reshape(*samples.shape[:2], -1)
     np.testing.assert_array_equal(cases.png16_samples(out.read_bytes()), cases.filled(before, source, patches))
@@ -70,7 +62,7 @@ def test_png_keeps_every_chunk_in_its_place(tmp_path: Path) -> None:
         b"tIME", struct.pack(">HBBBBB", 1999, 1, 2, 3, 4, 5)
     )
     path.write_bytes(data[:end] + extra + data[end:] + b"after the end")
-    restore(path, out)
+    cases.restore(path, out)
 
     def layout(content: bytes) -> list[bytes]:
         """Every chunk in order; the pixels only as one marker for their place."""
@@ -155,7 +147,7 @@ def test_webp_keeps_samples_and_metadata(tmp_path: Path, kind: str, lossless: bo
         path, lossless=lossless, exact=True, quality=85,
         icc_profile=cases.icc_profile(), exif=cases.exif_block(orientation), xmp=cases.XMP,
     )  # fmt: skip
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     np.testing.assert_array_equal(
         cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
     )
@@ -170,7 +162,7 @@ def test_webp_keeps_samples_and_metadata(tmp_path: Path, kind: str, lossless: bo
 def test_plain_webp_stays_plain(tmp_path: Path, lossless: bool) -> None:
     path, out = tmp_path / "a.webp", tmp_path / "b.webp"
     Image.fromarray(cases.picture("rgb", 64, 65)).save(path, lossless=lossless)
-    restore(path, out)
+    cases.restore(path, out)
     assert out.read_bytes()[12:16] == b"VP8L"
 
 
@@ -182,7 +174,7 @@ def test_webp_with_opaque_alpha_still_has_alpha(tmp_path: Path) -> None:
     opaque = open_image(path, max_bytes=cases.NO_LIMIT)
     assert opaque.header.has_alpha
     assert (opaque.read(opaque.header.box) == 255).all()
-    restore(path, out)
+    cases.restore(path, out)
     with Image.open(out) as image:
         assert image.mode == "RGBA"
 
@@ -196,7 +188,7 @@ def test_webp_keeps_an_alpha_that_only_its_pixels_tell_of(tmp_path: Path, lossle
     assert data[12:16] == b"VP8X"
     data[20] &= ~0x10
     path.write_bytes(data)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     assert source.header.has_alpha
     before = cases.decode_elsewhere(path)
     assert before.shape[2] == 4
@@ -208,7 +200,7 @@ def test_webp_keeps_what_stands_behind_its_end(tmp_path: Path) -> None:
     Image.fromarray(cases.picture("rgb")).save(path)
     with path.open("ab") as file:
         file.write(b"a motion picture")
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     assert out.read_bytes().endswith(b"a motion picture")
     out.write_bytes(out.read_bytes()[:-1])
     with pytest.raises(RowError, match="changed on the way"):
@@ -222,7 +214,7 @@ def test_png_does_not_say_where_pixels_stood(tmp_path: Path) -> None:
     place = data.index(b"IDAT") - 4
     places = cases.png_chunk(b"iDOT", struct.pack(">7I", 2, 0, 49, 40, 49, 48, 9000))
     path.write_bytes(data[:place] + places + data[place:])
-    restore(path, out)
+    cases.restore(path, out)
     kinds = [kind for kind, _ in png.split_chunks(out.read_bytes())]
     assert [kind for kind in kinds if kind != b"IDAT"] == [b"IHDR", b"pHYs", b"IEND"]
 
@@ -239,7 +231,7 @@ def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
     data = path.read_bytes()
     tables = data.index(b"\xff\xdb")
     path.write_bytes(data[:tables] + segment + data[tables:])
-    source, patches = restore(path, out, "lossless")
+    source, patches = cases.restore(path, out, jpeg="lossless")
     np.testing.assert_array_equal(
         cases.decode_elsewhere(out), cases.filled(cases.decode_elsewhere(path), source, patches)
     )
@@ -259,7 +251,7 @@ def test_jpeg_can_leave_as_png(tmp_path: Path, kind: str) -> None:
 def test_comments_of_a_jpeg_can_be_read_in_its_png(tmp_path: Path, comment: bytes) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.png"
     Image.fromarray(cases.picture("rgb")).save(path, comment=comment)
-    restore(path, out, "lossless")
+    cases.restore(path, out, jpeg="lossless")
     with Image.open(out) as image:
         assert image.info["Comment"] in (comment.decode(errors="replace"), comment.decode("latin-1"))
         assert ("ö" in image.info["Comment"]) == (comment != b"a note")
@@ -273,7 +265,7 @@ def test_the_shape_of_pixels_stays_in_a_png(tmp_path: Path, across: int, down: i
     assert data[6:11] == b"JFIF\x00"
     data[13:18] = struct.pack(">BHH", 0, across, down)
     path.write_bytes(data)
-    restore(path, out, "lossless")
+    cases.restore(path, out, jpeg="lossless")
     with Image.open(out) as image:
         assert image.info.get("aspect") == ((across, down) if across != down else None)
 
@@ -283,7 +275,7 @@ def test_a_wrong_output_is_caught(tmp_path: Path, suffix: str) -> None:
     path, out = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
     Image.fromarray(cases.picture("rgb")).save(path, **options)
-    source, patches = restore(path, out)
+    source, patches = cases.restore(path, out)
     wrong = cases.decode_elsewhere(out).copy()
     wrong[3, 3, 0] ^= 1
     Image.fromarray(wrong).save(out, **options)
