@@ -129,3 +129,12 @@ def wait_until_done(process: subprocess.Popen[str], output: Path, num_rows: int,
         if sum(line["status"] == "done" for line in ledger_lines(output)) >= num_rows:
             return
         time.sleep(0.01)
+
+
+def wait_for_text(process: subprocess.Popen[str], path: Path, text: str, patience_s: float = 150) -> None:
+    """Until a file that a run writes has that text, or it has ended, or patience has."""
+    until_s = time.monotonic() + patience_s
+    while time.monotonic() < until_s and process.poll() is None:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.01)

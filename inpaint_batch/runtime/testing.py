@@ -101,7 +101,7 @@ class FaultyEngine(IdentityEngine):
         if kind == "m" or (kind == "b" and len(batch) > 2) or (kind == "t" and batch.side_px > 64):
             _find_no_memory()
         if kind == "s":
-            time.sleep(self._sleep_s)
+            self._sleep()
         if kind == "k":
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "p":
@@ -111,8 +111,7 @@ class FaultyEngine(IdentityEngine):
     def _look_at(self, batch: TileBatch) -> None:
         """Be particular about plain pictures."""
         if _has_plain(batch, (0, 0, 0)):
-            log.warning("the faulty engine sleeps for %g s as it was told to", self._sleep_s)
-            time.sleep(self._sleep_s)
+            self._sleep()
         if _has_plain(batch, (0, 1, 0)):
             _find_no_memory()
         if _has_plain(batch, (0, 0, 1)):
@@ -121,6 +120,10 @@ class FaultyEngine(IdentityEngine):
             ctypes.string_at(0)
         if _has_plain(batch, (1, 1, 1)):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _sleep(self) -> None:
+        log.warning("the faulty engine sleeps for %g s as it was told to", self._sleep_s)
+        time.sleep(self._sleep_s)
 
 
 def _has_plain(batch: TileBatch, colour: tuple[int, int, int]) -> bool:

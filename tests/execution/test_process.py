@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from gallery import Gallery, ledger_lines, run, tree, wait_until_done
+from gallery import Gallery, ledger_lines, run, tree, wait_for_text, wait_until_done
 from PIL import Image
 
 from inpaint_batch.config import TilingConfig
@@ -49,14 +49,6 @@ def start(manifest: Path, output: Path, *flags: str, engine: str) -> subprocess.
 
 def summary_of(output: Path) -> dict[str, Any]:
     return json.loads((output / ".inpaint-batch" / "summary.json").read_text())
-
-
-def wait_for_text(process: subprocess.Popen[str], path: Path, text: str) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until and process.poll() is None:
-        if path.exists() and text in path.read_text():
-            return
-        time.sleep(0.01)
 
 
 def test_each_bad_row_fails_alone_with_its_code(every_format, tmp_path):
@@ -139,7 +131,8 @@ def test_a_signal_drains_the_workers_and_spares_them(gallery, tmp_path):
     assert process.returncode == summary["exit_code"] == 75, told
     assert "what was begun is done" in told
     assert 0 < summary["rows"]["done"] < 30
-    assert not (output / ".inpaint-batch" / "run.log").exists()  # no worker died
+    log = (output / ".inpaint-batch" / "run.log").read_text().splitlines()
+    assert all("the faulty engine sleeps" in line for line in log)  # no worker died
     rest = run(manifest, output, engine="faulty:s@0")
     assert (rest["exit_code"], rest["rows"]["skipped"]) == (0, summary["rows"]["done"])
 

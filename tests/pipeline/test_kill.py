@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from gallery import Gallery, ledger_lines, run, tree
+from gallery import Gallery, ledger_lines, run, tree, wait_for_text
 
 from inpaint_batch.errors import StorageError
 from inpaint_batch.pipeline.stop import stop_on_signals
@@ -164,7 +164,7 @@ def test_handlers_are_put_back_if_nothing_was_asked():
 def test_a_second_interrupt_ends_at_once(slow_rows, tmp_path):
     manifest, output = slow_rows.manifest(), tmp_path / "out"
     with start(manifest, output, FOR_EVER) as process:
-        wait_for(process, output, "started", 2)  # so the first is on its way, and no longer only about to be
+        wait_for_text(process, output / ".inpaint-batch" / "run.log", "sleeps")  # rows no engine has seen are dropped
         with pytest.raises(StorageError, match=f"process {process.pid}"):  # two runs in one folder
             run(manifest, output)
         until = time.monotonic() + PATIENCE_S
