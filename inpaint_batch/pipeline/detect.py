@@ -26,7 +26,7 @@ from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.pipeline.detect_items import Item, items_of, told_apart
-from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, read_state, version_of
+from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, is_of_person, read_state, version_of
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
@@ -189,14 +189,14 @@ class _Look:
             return self._listed(item, old), False
         version = version_of(item.image)
         mask = version_of(str(safe_join(self.output, item.mask)))
-        is_theirs = bool(mask) and mask != old.mask and not self.fresh
+        is_theirs = bool(mask) and (mask != old.mask or is_of_person(old)) and not self.fresh
         if is_theirs or (old is not UNSEEN and old.version == version):
-            return self._listed(item, replace(old, version=version)), False
+            return self._listed(item, replace(old, version=version), is_other_image=old.version != version), False
         with ExitStack() as stack:
             return self._masked(item, self._opened(item, stack), version), True
 
-    def _listed(self, item: Item, seen: Seen) -> Seen:
-        """`seen`, and what a person made of the mask since."""
+    def _listed(self, item: Item, seen: Seen, *, is_other_image: bool = False) -> Seen:
+        """`seen`, and what a person made of the mask since; `is_other_image` where the image has changed, too."""
         mask = safe_join(self.output, item.mask)
         version = version_of(str(mask))
         if not version:
@@ -204,7 +204,9 @@ class _Look:
         is_edited = version != seen.mask
         if is_edited:
             seen = replace(seen, mask=version if _marks_anything(mask, self.max_image_bytes) else "", coverage=0.0)
-        if self.review and seen.mask and (is_edited or not preview_files(self.output, item.output)[1].exists()):
+        if is_edited or is_other_image:
+            self._forget_preview(item)
+        if self.review and seen.mask and not preview_files(self.output, item.output)[1].exists():
             with ExitStack() as stack:
                 source = self._opened(item, stack)
                 picture = open_picture(mask, max_bytes=self.max_image_bytes)
@@ -212,6 +214,14 @@ class _Look:
                 assert isinstance(marked, np.ndarray)
                 write_preview(source, marked, self.output, item.output)
         return seen
+
+    def _forget_preview(self, item: Item) -> None:
+        """Where an earlier call with `review` made one: one without must not leave it to a later one, as if it still
+        were what is to be reviewed.
+        """
+        if self.state is not None or self.review:  # else nothing is noted, and the next call does all of this again
+            for path in reversed(preview_files(self.output, item.output)):  # the last written tells that both are there
+                path.unlink(missing_ok=True)
 
     def _opened(self, item: Item, stack: ExitStack) -> ImageSource:
         path = stack.enter_context(on_this_machine(item.image, "image"))
@@ -231,9 +241,9 @@ class _Look:
             found = detect_in(read, header.height_px, header.width_px, self.config)
         if self._is_given_up():  # no mask without a line in STATE: it would count as a person's
             raise RowError(FailureCode.READ, f"the search for damage in {item.image} was interrupted", retryable=True)
+        self._forget_preview(item)
         if not found.hole.any():
-            for path in (mask, *preview_files(self.output, item.output)):
-                path.unlink(missing_ok=True)
+            mask.unlink(missing_ok=True)
             return Seen(version, found.coverage, {}, "")
         _write_mask(mask, found.hole, header.orientation)
         if self.review:

@@ -36,6 +36,11 @@ class Seen:
 UNSEEN = Seen("", 0.0, {}, "")
 
 
+def is_of_person(seen: Seen) -> bool:
+    """Whether an earlier call found the mask edited or added by a person; what is found covers more than nothing."""
+    return bool(seen.mask and seen.version) and not seen.coverage
+
+
 class StateFile:
     """The file as it is written; `add` may be called from several threads."""
 

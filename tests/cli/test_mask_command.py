@@ -248,6 +248,11 @@ def test_no_mask_of_a_person_is_written_over(monkeypatch, photos, tmp_path):
     for name in ("b.png", "clean.tif", "box/a.jpg"):
         assert (samples(masks / f"{name}.png") == np.asarray(drawn)).all()
     assert len(rows(masks / "manifest.csv")) == 3
+    for name in ("b.png", "clean.tif", "box/a.jpg"):  # nor when a call has met the mask before
+        Image.fromarray(np.rint(picture(4) * 255).clip(0, 255).astype(np.uint8)).save(photos / name)
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    for name in ("b.png", "clean.tif", "box/a.jpg"):
+        assert (samples(masks / f"{name}.png") == np.asarray(drawn)).all()
     assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
     assert not any(
         np.array_equal(samples(masks / f"{name}.png"), drawn) for name in ("b.png", "clean.tif", "box/a.jpg")
@@ -309,6 +314,26 @@ def test_review_pages_show_every_mask(monkeypatch, photos, tmp_path):
     assert [row["output"] for row in rows(masks / "manifest.csv")] == ["box/a.jpg"]
     assert "b.png" in (masks / "clean.txt").read_text()
     assert (masks / "review.html").read_text().count("<figure>") == 1
+
+
+def test_pages_after_calls_without_review_show_what_is_there(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--review") == 0
+    edited = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    edited[5:9, 5:9] = 255
+    Image.fromarray(edited).save(masks / "b.png.png")
+    other = np.rint(picture(3) * 255).clip(0, 255).astype(np.uint8)[::-1]
+    Image.fromarray(other).save(photos / "box" / "a.jpg")
+    for review in ([], ["--review"]):
+        assert call(monkeypatch, "mask", photos, "--output", masks, *review) == 0
+    assert (samples(masks / ".review" / "b.png.png")[..., 3] == edited).all()
+    marks = samples(masks / ".review" / "box" / "a.jpg.png")
+    assert ((marks[..., 3] > 0) == (samples(masks / "box" / "a.jpg.png") > 0)).all()
+
+    Image.fromarray(np.full((SIDE_PX, SIDE_PX), 200, np.uint8)).save(photos / "b.png")  # below a mask that stays
+    for review in ([], ["--review"]):
+        assert call(monkeypatch, "mask", photos, "--output", masks, *review) == 0
+    assert abs(float(samples(masks / ".review" / "b.png.jpg").mean()) - 200) < 2
 
 
 def test_pages_of_a_scan_have_masks_of_their_own(monkeypatch, tmp_path, capsys):
