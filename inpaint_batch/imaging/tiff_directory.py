@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from inpaint_batch.imaging.source import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
 from inpaint_batch.types import SampleType
+
+# It logs every tag that it cannot read, each time; where nobody takes these lines they end on stderr, between ours.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
 _GDAL_NO_DATA_TAG = 42113
@@ -39,10 +43,15 @@ def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> 
         page = _choose_page(path, file, page_number)
         pages = [page, *_reduced_copies(path, file, page)]
         shared = _shared_segments(path, file, pages)
-        layouts = [
-            _layout(path, file, each, page_number if each is page else None, max_bytes, shared=indices)
-            for each, indices in zip(pages, shared, strict=True)
-        ]
+        layouts = [_layout(path, file, page, page_number, max_bytes, shared=shared[0])]
+        for copy, indices in zip(pages[1:], shared[1:], strict=True):
+            try:
+                layouts.append(_layout(path, file, copy, None, max_bytes, shared=indices))
+            except RowError as error:
+                if error.code != FailureCode.READ:
+                    raise
+                kind = "a TIFF with reduced copies of a kind that is not written"  # its page is of one that is
+                raise refuse(path, kind, _SAVE_WITHOUT) from error
         file_bytes = int(file.filehandle.size)
     for layout in layouts:
         _check_segments(path, layout, file_bytes)

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from gallery import tree
+import tifffile
+from gallery import noise, tree
 
 from inpaint_batch.cli.main import COMMANDS
 
@@ -73,3 +74,16 @@ def test_a_full_disk_under_standard_output_is_told(gallery, done):
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "engines"])
 def test_streams_that_are_closed(command):
     assert program(command, "--help", stdout=">&- 2>&-") == (0, "")
+
+
+def test_nothing_else_speaks_on_standard_error(gallery, tmp_path):
+    gallery.add("a.tif")
+    # As GDAL writes it for elevation models: more digits than the reader of tags wants to take.
+    no_data = (42113, 2, 0, "-3.4028234663852886e+38", True)
+    samples = noise(0, 72, "L").astype("float32")
+    tifffile.imwrite(gallery.folder / "a.tif", samples, metadata=None, extratags=[no_data])
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    flags = ("--output", output, "--engine", "identity", "--log-format", "json")
+    assert program("run", manifest, *flags, stdout=">/dev/null") == (0, "")
+    assert program("check", manifest, stdout=">/dev/null") == (0, "")
+    assert program("report", output, stdout=">/dev/null") == (0, "")

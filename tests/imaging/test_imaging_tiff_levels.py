@@ -151,6 +151,17 @@ def test_copies_that_cannot_be_made_anew_are_refused(tmp_path: Path, copy: np.nd
     assert caught.value.code == FailureCode.READ
 
 
+def test_a_copy_that_is_not_written_is_not_taken_for_its_page(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    full = cases.picture("rgb", 100, 120)
+    with tifffile.TiffWriter(path) as file:
+        file.write(full, photometric="rgb", compression="lzw")
+        file.write(full[::2, ::2], photometric="rgb", subfiletype=1, compression="webp")
+    with pytest.raises(RowError, match="reduced copies of a kind that is not written") as caught:
+        open_image(path, max_bytes=cases.NO_LIMIT)
+    assert caught.value.code == FailureCode.READ
+
+
 def test_verification_looks_at_the_copies(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     pyramid(path, compression="none")
