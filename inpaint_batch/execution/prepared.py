@@ -43,6 +43,8 @@ class PreparedRow:
     """Of its image, where the result will be made of one."""
     num_filled: int = 0
     """Tiles that the engine has filled."""
+    num_previews: int = 0
+    """Previews within the metadata that were filled along with the image."""
 
     def progress(self) -> RowTiles:
         """How far it is; may be asked from any thread."""

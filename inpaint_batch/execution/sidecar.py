@@ -22,6 +22,7 @@ from inpaint_batch.imaging.xmp import Mark
 from inpaint_batch.report.summary import library_versions
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.uris import redacted
+from inpaint_batch.words import counted
 
 if TYPE_CHECKING:
     from inpaint_batch.execution.prepared import PreparedRow
@@ -97,7 +98,12 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
     result_format = written_format(header.format, task.config.jpeg)
     by_coefficient = header.has_coefficients and result_format == header.format
     samples = "every JPEG coefficient of every block without a hole sample" if by_coefficient else _SAMPLES
-    added = " but for what --xmp added" if task.config.xmp and prepared.patches else ""
+    changes = []
+    if prepared.num_previews:
+        changes.append(counted(prepared.num_previews, "preview"))
+    if task.config.xmp and prepared.patches:
+        changes.append("what --xmp added")
+    changed = f" but for {' and '.join(changes)}" if changes else ""
     boxes = prepared.hole_boxes
     told = {
         "format": FORMAT,
@@ -119,7 +125,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
             "boxes": [{"top": b.top, "left": b.left, "height": b.height, "width": b.width} for b in boxes[:MAX_BOXES]],
         },
         "tiles_by_side_px": {str(side): count for side, count in sorted(num_tiles.items())},
-        "verified": f"{samples}, and the metadata{added}, equal the source's",
+        "verified": f"{samples}, and the metadata{changed}, equal the source's",
         "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.watch.seconds.items()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inpaint_batch.execution.prepared import PreparedRow
 from inpaint_batch.execution.sidecar import paths_beside, write_beside, xmp_mark
+from inpaint_batch.imaging.previews import fill_previews
 from inpaint_batch.imaging.write import verify_written, write_filled, written_format
 from inpaint_batch.imaging.xmp_files import mark_file
 from inpaint_batch.storage.atomic import atomic_write
@@ -29,10 +30,12 @@ def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
             write_filled(prepared.source, patches, temporary, jpeg=task.config.jpeg, is_copy=is_copy)
             watch.lap("write")
             verify_written(prepared.source, patches, temporary, jpeg=task.config.jpeg)
+            kind = written_format(prepared.source.header.format, task.config.jpeg)
+            prepared.num_previews, warnings = fill_previews(prepared.source, patches, temporary, kind)
+            prepared.warnings += warnings
             watch.lap("verify")
             if task.facts is not None:
                 if task.config.xmp and patches:  # a copy has nothing that a model made
-                    kind = written_format(prepared.source.header.format, task.config.jpeg)
                     mark_file(temporary, kind, xmp_mark(prepared, task.facts), task.config.page)
                 # Before the result has its name: a result never stands without what is wanted beside it.
                 write_beside(prepared, task.facts, num_tiles, temporary)

@@ -1,31 +1,60 @@
-"""The one thing that is read out of EXIF: the orientation tag."""
+"""What is read out of EXIF: the orientation tag, and where the preview stands.
+
+A block that is torn is kept as it is; it only tells less, or nothing.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 
-_ORIENTATION_TAG = 0x0112
-_SHORT, _LONG = 3, 4
 EXIF_PREFIX = b"Exif\x00\x00"
+_ORIENTATION_TAG, _PREVIEW_START_TAG, _PREVIEW_LENGTH_TAG = 0x0112, 0x0201, 0x0202
+_FORMATS = {3: "H", 4: "I"}
+"""SHORT and LONG, the types of all three."""
 
 
 def orientation(exif: bytes) -> int:
     """EXIF orientation 1..8 of a TIFF-structured EXIF block, with or without its `Exif` prefix; 1 where it says
     nothing sensible.
     """
+    first = next(_directories(exif.removeprefix(EXIF_PREFIX)), {})
+    value = first.get(_ORIENTATION_TAG, 1)
+    return value if 1 <= value <= 8 else 1
+
+
+def find_preview(exif: bytes) -> range:
+    """Where in an EXIF block, with or without its prefix, the JPEG of its second directory stands; empty where there
+    is none.
+    """
     block = exif.removeprefix(EXIF_PREFIX)
+    head = len(exif) - len(block)
+    second = next(islice(_directories(block), 1, None), {})
+    start, length = (second.get(tag, 0) for tag in (_PREVIEW_START_TAG, _PREVIEW_LENGTH_TAG))
+    return range(head + start, head + start + length) if start and start + length <= len(block) else range(0)
+
+
+def _directories(block: bytes) -> Iterator[dict[int, int]]:
+    """The directories of a block in their order, two at most: of each the tags that hold a number, the first of two
+    alike.
+    """
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    try:
-        if order is None:
-            return 1
-        (offset,) = struct.unpack_from(order + "I", block, 4)
-        (num_entries,) = struct.unpack_from(order + "H", block, offset)
-        for index in range(num_entries):
-            entry = offset + 2 + 12 * index
-            tag, kind = struct.unpack_from(order + "HH", block, entry)
-            if tag == _ORIENTATION_TAG and kind in (_SHORT, _LONG):
-                (value,) = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), block, entry + 8)
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass  # a torn EXIF block is kept as it is; it only tells us nothing
-    return 1
+    if order is None:
+        return
+    pointer = 4
+    for _ in range(2):
+        tags: dict[int, int] = {}
+        with suppress(struct.error):
+            (start,) = struct.unpack_from(order + "I", block, pointer)
+            if not start:
+                return
+            (num_entries,) = struct.unpack_from(order + "H", block, start)
+            pointer = start + 2 + 12 * num_entries
+            for entry in range(start + 2, pointer, 12):
+                tag, kind = struct.unpack_from(order + "HH", block, entry)
+                if kind in _FORMATS:
+                    (value,) = struct.unpack_from(order + _FORMATS[kind], block, entry + 8)
+                    tags.setdefault(tag, value)
+        yield tags

@@ -22,9 +22,11 @@ from inpaint_batch.types import SampleType
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
-_GDAL_NO_DATA_TAG = 42113
+_GDAL_NO_DATA_TAG, _PHOTOSHOP_TAG = 42113, 34377
 _ARRAY_TYPES = (3, 4, 16)
 """SHORT, LONG, LONG8."""
+_BYTE_TYPES = (1, 7)
+"""BYTE, UNDEFINED."""
 _INTERLEAVED, _PLANES = 1, 2
 """Values of PlanarConfiguration."""
 _REDUCED, _MASK = 1, 4
@@ -104,7 +106,18 @@ def _layout(
         shared=shared,
         jpeg_tables=bytes(page.tags.valueof(347, default=b"")),
         no_data=_no_data(page, kind.dtype),
+        photoshop=_photoshop(page),
     )
+
+
+def _photoshop(page: tifffile.TiffPage) -> range:
+    tag = page.tags.get(_PHOTOSHOP_TAG)
+    if tag is None or int(tag.dtype) not in _BYTE_TYPES:
+        return range(0)
+    start, length = int(tag.valueoffset), int(tag.valuebytecount)
+    segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+    is_alone = all(start + length <= offset or offset + size <= start for offset, size in segments)
+    return range(start, start + length) if is_alone else range(0)
 
 
 def _no_data(page: tifffile.TiffPage, dtype: SampleType) -> float | None:

@@ -60,6 +60,10 @@ class TiffLayout:
     """What JPEG segments have in common, as a stream without a picture."""
     no_data: float | None = None
     """A value that stands for no sample at all, as GDAL notes it in elevation models and the like."""
+    photoshop: range = range(0)
+    """Where in the file the image resources of Photoshop stand; empty where there are none, or in the midst of
+    segments.
+    """
 
     @property
     def is_jpeg(self) -> bool:

@@ -1,0 +1,175 @@
+"""Fill a preview as its picture was filled: what stood for damage becomes the mean of what it stands for now.
+
+Previews are JPEGs, and are patched as such: what no hole touches keeps its coefficients. The result takes just as many
+bytes as before, so that nothing around it moves; where it would take more, touched blocks lose their finest detail.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import imagecodecs
+import numpy as np
+
+from inpaint_batch.errors import RowError
+from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.jpeg_coefficients import Coefficients, edit_coefficients
+from inpaint_batch.imaging.jpeg_patch import patched, touched_blocks
+from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
+from inpaint_batch.imaging.source import ImageSource, apply_patches
+from inpaint_batch.types import BoolArray, Box, FloatArray, Header, Patch
+
+_MAX_PREVIEW_PIXELS = 1 << 22
+"""Those in metadata have a few ten thousand, those of full HD two million."""
+_CHUNK_PIXELS = 1 << 20
+"""Of the picture that are read at a time."""
+_SOFT_PX = 1
+"""How much farther than its own pixel a scaled-down detail may be seen."""
+_AROUND_PX = 3
+"""How far around what is filled preview and picture are compared."""
+_ALIKE = 0.08
+"""How much preview and picture may differ around the hole, as a mean over channels in [0, 1], and still be one picture:
+more than sharpening and another colour space do, less than another picture does."""
+_KEPT_FREQUENCIES = (6, 4, 2, 1)
+"""How many frequencies a side of a block keeps, where it must take fewer bytes."""
+
+
+def fill_preview(preview: bytes, source: ImageSource, patches: Sequence[Patch]) -> bytes | None:
+    """`preview`, a JPEG, as it is once `patches` are filled in `source`, in as many bytes; unchanged where no hole
+    touches it.
+
+    None where it is no preview of this picture, or of a kind that is not patched. Raises `RowError` as reading the
+    source does.
+    """
+    try:
+        stream = jpeg_stream.parse(preview)
+        if not _is_usable(stream, source.header):
+            return None
+        decoded = imagecodecs.jpeg8_decode(preview)  # libjpeg must not see what nobody has decoded
+    except (ValueError, imagecodecs.Jpeg8Error):
+        return None
+    before = np.divide(decoded.reshape(*decoded.shape[:2], -1), 255, dtype=np.float32)
+    shown = min(
+        (_shown(source, patches, frame, before) for frame in _frames(source.header, stream)),
+        key=lambda shown: shown.difference,
+    )
+    if shown.difference > _ALIKE:
+        return None
+    if not shown.hole.any():
+        return preview
+    samples = shown.rgb.mean(axis=2, keepdims=True) if len(stream.components) == 1 else shown.rgb
+    patch = Patch(shown.frame, np.rint(samples * 255).astype(np.uint8), shown.hole)
+    try:
+        return _fitted(preview, stream, patch, source.path)
+    except (ValueError, RowError):  # a stream that libjpeg cannot write
+        return None
+
+
+def _is_usable(stream: JpegStream, picture: Header) -> bool:
+    return (
+        stream.depth == 8
+        and stream.is_huffman_dct
+        and stream.is_patchable
+        and len(stream.components) in (1, 3)
+        and stream.width_px * stream.height_px <= _MAX_PREVIEW_PIXELS
+        and stream.width_px <= picture.width_px
+        and stream.height_px <= picture.height_px
+    )
+
+
+def _frames(picture: Header, preview: JpegStream) -> Iterator[Box]:
+    """Where in the preview the picture may stand: all over it, or between bars that keep its shape."""
+    width_px, height_px = preview.width_px, preview.height_px
+    yield Box(0, 0, height_px, width_px)
+    inner_height_px = round(width_px * picture.height_px / picture.width_px)
+    inner_width_px = round(height_px * picture.width_px / picture.height_px)
+    if 0 < inner_height_px < height_px - 1:
+        yield Box((height_px - inner_height_px) // 2, 0, inner_height_px, width_px)
+    elif 0 < inner_width_px < width_px - 1:
+        yield Box(0, (width_px - inner_width_px) // 2, height_px, inner_width_px)
+
+
+class _Shown(NamedTuple):
+    """A filled picture as a preview shows it within `frame`."""
+
+    frame: Box
+    rgb: FloatArray
+    """(h, w, 3) in [0, 1], of meaning at the hole and around it."""
+    hole: BoolArray
+    """(h, w), what the hole touches."""
+    difference: float
+    """How much preview and picture differ around the hole (see `_ALIKE`); 0 where the hole is all there is."""
+
+
+def _shown(source: ImageSource, patches: Sequence[Patch], frame: Box, before: FloatArray) -> _Shown:
+    rows = np.arange(frame.height + 1) * source.header.height_px // frame.height
+    columns = np.arange(frame.width + 1) * source.header.width_px // frame.width
+    hole = np.zeros((frame.height, frame.width), np.bool_)
+    in_row: defaultdict[int, list[int]] = defaultdict(list)
+    for number, patch in enumerate(patches):
+        box = patch.box
+        first, last = np.searchsorted(rows, [box.top, box.bottom - 1], "right") - 1
+        for row in range(int(first), int(last) + 1):
+            lines = patch.hole[max(0, rows[row] - box.top) : rows[row + 1] - box.top]
+            pixels = np.flatnonzero(lines.any(axis=0)) + box.left
+            hole[row, np.searchsorted(columns, pixels, "right") - 1] = True
+            in_row[row].append(number)
+    hole = _grown(hole, _SOFT_PX)
+    near = _grown(hole, _AROUND_PX)
+    rgb = np.zeros((frame.height, frame.width, 3), np.float32)
+    for row in np.flatnonzero(near.any(axis=1)).tolist():
+        own = [patches[number] for number in in_row[row]]
+        height_px = int(rows[row + 1] - rows[row])
+        for run in _runs(near[row], max(1, _CHUNK_PIXELS // (height_px * int(columns[1])))):
+            starts, end = columns[run.start : run.stop], int(columns[run.stop])
+            box = Box(int(rows[row]), int(starts[0]), height_px, end - int(starts[0]))
+            samples = source.read(box).copy()
+            apply_patches(source, samples, box, own)
+            in_columns = samples_to_rgb(samples, source.header).mean(axis=0, dtype=np.float32)
+            sizes = np.diff(starts, append=end)[:, None]
+            rgb[row, run.start : run.stop] = np.add.reduceat(in_columns, starts - starts[0], axis=0) / sizes
+    around = near & ~hole
+    difference = float(np.abs(rgb - before[frame.slices])[around].mean()) if around.any() else 0.0
+    return _Shown(frame, rgb, hole, difference)
+
+
+def _grown(flags: BoolArray, margin_px: int) -> BoolArray:
+    """Flags (h, w), set too where one is at most so far away in both directions."""
+    for axis in (0, 1):
+        padded = np.pad(flags, [(margin_px, margin_px) if each == axis else (0, 0) for each in (0, 1)])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * margin_px + 1, axis)
+        flags = np.asarray(windows.any(axis=-1))
+    return flags
+
+
+def _runs(flags: BoolArray, longest: int) -> Iterator[range]:
+    """Where flags (n,) are set one after the other, in pieces of at most so many."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        for first in range(start, stop, longest):
+            yield range(first, min(first + longest, stop))
+
+
+def _fitted(preview: bytes, stream: JpegStream, patch: Patch, path: Path) -> bytes | None:
+    """`preview` with `patch`, in as many bytes; None where that cannot be."""
+
+    def whole(fresh: bytes) -> bytes:
+        return SOI + b"".join(stream.metadata) + jpeg_stream.split_pixels(fresh)
+
+    fresh = whole(patched(preview[: stream.end], stream, [patch], path, ""))
+    for kept in _KEPT_FREQUENCIES:
+        if len(fresh) <= len(preview):
+            break
+
+        def soften(planes: list[Coefficients], kept: int = kept) -> None:
+            for index, plane in enumerate(planes):
+                touched = touched_blocks(stream, index, [patch])
+                plane[touched, kept:] = 0
+                plane[touched, :, kept:] = 0
+
+        fresh = whole(edit_coefficients(fresh, jpeg_stream.parse(fresh), soften))
+    return fresh.ljust(len(preview), b"\0") if len(fresh) <= len(preview) else None

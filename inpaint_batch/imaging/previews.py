@@ -1,0 +1,144 @@
+"""The previews within the metadata of a finished file, by which file managers show an image without opening it.
+
+They are filled as their picture was, lest they go on showing the damage: those of EXIF (JPEG, PNG, WebP), of
+Photoshop (JPEG, TIFF), and the larger ones that cameras append (JPEG). Each keeps its place and its length, so nothing
+else in the file changes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, assert_never
+
+from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, png, webp
+from inpaint_batch.imaging.jpeg import read_stream
+from inpaint_batch.imaging.preview_fill import fill_preview
+from inpaint_batch.imaging.source import ImageSource, reading, spoiled, writing
+from inpaint_batch.imaging.tiff import TiffSource
+from inpaint_batch.types import ImageFormat, Patch
+
+_APP1, _APP13 = 0xE1, 0xED
+_SEGMENT_HEAD_BYTES = 4
+_CHUNK_HEAD_BYTES, _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4, 4
+_FIRST_WEBP_CHUNK = 12
+_PHOTOSHOP_NAME = b"Photoshop 3.0\x00"
+
+
+class _Place(NamedTuple):
+    """Where in a file a preview stands."""
+
+    start: int
+    length: int
+    of: str
+    """Whose it is, in words."""
+    checked: range = range(0)
+    """The bytes around it that a checksum behind them is of, in PNG."""
+
+
+class Filled(NamedTuple):
+    """What became of the previews of a file."""
+
+    num_filled: int
+    warnings: list[str]
+    """Of those that go on showing what was there."""
+
+
+def fill_previews(source: ImageSource, patches: Sequence[Patch], destination: Path, kind: ImageFormat) -> Filled:
+    """Fill the previews in `destination`, a file of that kind that is `source` with `patches`, in place.
+
+    Raises `RowError`: read as reading the source does; write where the file does not take it.
+    """
+    num_filled, warnings = 0, []
+    with writing(destination), destination.open("r+b") as file:
+        for place in list(_places(file, source, destination, kind)) if patches else []:
+            before = _bytes_at(file, place.start, place.length)
+            with reading(source.path):
+                after = fill_preview(before, source, patches)
+            if after is None:
+                reason = "it is of a kind that is not patched, or does not look like the picture"
+                warnings.append(f"the preview of {place.of} goes on showing what was there: {reason}")
+            elif after != before:
+                _put(file, place, after, destination)
+                num_filled += 1
+    return Filled(num_filled, warnings)
+
+
+def _put(file: BinaryIO, place: _Place, preview: bytes, path: Path) -> None:
+    file.seek(place.start)
+    file.write(preview)
+    if place.checked:
+        checksum = zlib.crc32(_bytes_at(file, place.checked.start, len(place.checked)))
+        file.seek(place.checked.stop)
+        file.write(checksum.to_bytes(_CHECKSUM_BYTES, "big"))
+    file.flush()
+    if _bytes_at(file, place.start, place.length) != preview:
+        raise spoiled(path, "its preview changed on the way")
+
+
+def _places(file: BinaryIO, source: ImageSource, path: Path, kind: ImageFormat) -> Iterator[_Place]:
+    match kind:
+        case "jpeg":
+            return _places_in_jpeg(path)
+        case "png":
+            return _places_in_png(path)
+        case "webp":
+            return _places_in_webp(path)
+        case "tiff":
+            assert isinstance(source, TiffSource)
+            resources = source.layout.photoshop  # they have not moved
+            return _photoshop_place(_bytes_at(file, resources.start, len(resources)), resources.start)
+        case "jp2":  # no program is known to put any there
+            return iter(())
+        case _:
+            assert_never(kind)
+
+
+def _places_in_jpeg(path: Path) -> Iterator[_Place]:
+    metadata = read_stream(path).metadata
+    start = len(jpeg_stream.SOI)  # behind it the writer puts all metadata, one segment after the other
+    for segment in metadata:
+        if segment[1] == _APP1:
+            yield from _exif_place(segment[_SEGMENT_HEAD_BYTES:], start + _SEGMENT_HEAD_BYTES)
+        elif segment[1] == _APP13 and segment.startswith(_PHOTOSHOP_NAME, _SEGMENT_HEAD_BYTES):
+            head_bytes = _SEGMENT_HEAD_BYTES + len(_PHOTOSHOP_NAME)
+            yield from _photoshop_place(segment[head_bytes:], start + head_bytes)
+        start += len(segment)
+    larger = jpeg_pictures.find_previews(metadata)
+    end = jpeg_stream.parse(path.read_bytes()).end if larger else 0
+    yield from (_Place(each.start, len(each), "the camera") for each in larger if each.start >= end)
+
+
+def _places_in_png(path: Path) -> Iterator[_Place]:
+    start = len(png.SIGNATURE)
+    for kind, chunk in png.split_chunks(path.read_bytes()):
+        if kind == b"eXIf":
+            checked = range(start + _LENGTH_BYTES, start + len(chunk) - _CHECKSUM_BYTES)
+            yield from _exif_place(chunk[_CHUNK_HEAD_BYTES:-_CHECKSUM_BYTES], start + _CHUNK_HEAD_BYTES, checked)
+        start += len(chunk)
+
+
+def _places_in_webp(path: Path) -> Iterator[_Place]:
+    start = _FIRST_WEBP_CHUNK
+    for kind, body in webp.read_chunks(path, bodies=True):
+        if kind == b"EXIF":
+            yield from _exif_place(body, start + _CHUNK_HEAD_BYTES)
+        start += _CHUNK_HEAD_BYTES + len(body) + len(body) % 2
+
+
+def _exif_place(block: bytes, start: int, checked: range = range(0)) -> Iterator[_Place]:
+    preview = exif.find_preview(block)
+    if preview:
+        yield _Place(start + preview.start, len(preview), "EXIF", checked)
+
+
+def _photoshop_place(resources: bytes, start: int) -> Iterator[_Place]:
+    preview = photoshop.find_preview(resources)
+    if preview:
+        yield _Place(start + preview.start, len(preview), "Photoshop")
+
+
+def _bytes_at(file: BinaryIO, start: int, length: int) -> bytes:
+    file.seek(start)
+    return file.read(length)
