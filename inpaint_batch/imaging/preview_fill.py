@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.errors import RowError
 from inpaint_batch.imaging import jpeg_stream
@@ -106,35 +107,52 @@ class _Shown(NamedTuple):
 
 
 def _shown(source: ImageSource, patches: Sequence[Patch], frame: Box, before: FloatArray) -> _Shown:
-    rows = np.arange(frame.height + 1) * source.header.height_px // frame.height
-    columns = np.arange(frame.width + 1) * source.header.width_px // frame.width
-    hole = np.zeros((frame.height, frame.width), np.bool_)
+    rows = _edges(source.header.height_px, frame.height)
+    columns = _edges(source.header.width_px, frame.width)
     in_row: defaultdict[int, list[int]] = defaultdict(list)
+    hole = np.zeros((frame.height, frame.width), np.bool_)
     for number, patch in enumerate(patches):
-        box = patch.box
-        first, last = np.searchsorted(rows, [box.top, box.bottom - 1], "right") - 1
-        for row in range(int(first), int(last) + 1):
-            lines = patch.hole[max(0, rows[row] - box.top) : rows[row + 1] - box.top]
-            pixels = np.flatnonzero(lines.any(axis=0)) + box.left
-            hole[row, np.searchsorted(columns, pixels, "right") - 1] = True
+        for row, touched in _touched(patch, rows, columns):
             in_row[row].append(number)
+            hole[row, touched] = True
     hole = _grown(hole, _SOFT_PX)
     near = _grown(hole, _AROUND_PX)
     rgb = np.zeros((frame.height, frame.width, 3), np.float32)
     for row in np.flatnonzero(near.any(axis=1)).tolist():
         own = [patches[number] for number in in_row[row]]
-        height_px = int(rows[row + 1] - rows[row])
-        for run in _runs(near[row], max(1, _CHUNK_PIXELS // (height_px * int(columns[1])))):
-            starts, end = columns[run.start : run.stop], int(columns[run.stop])
-            box = Box(int(rows[row]), int(starts[0]), height_px, end - int(starts[0]))
-            samples = source.read(box).copy()
-            apply_patches(source, samples, box, own)
-            in_columns = samples_to_rgb(samples, source.header).mean(axis=0, dtype=np.float32)
-            sizes = np.diff(starts, append=end)[:, None]
-            rgb[row, run.start : run.stop] = np.add.reduceat(in_columns, starts - starts[0], axis=0) / sizes
+        top, bottom = int(rows[row]), int(rows[row + 1])
+        for run in _runs(near[row], max(1, _CHUNK_PIXELS // ((bottom - top) * int(columns[1])))):
+            rgb[row, run.start : run.stop] = _means(source, own, top, bottom, columns[run.start : run.stop + 1])
     around = near & ~hole
     difference = float(np.abs(rgb - before[frame.slices])[around].mean()) if around.any() else 0.0
     return _Shown(frame, rgb, hole, difference)
+
+
+def _edges(length_px: int, num_cells: int) -> NDArray[np.intp]:
+    """Where each pixel of a preview begins in its picture, and where the last one ends; (num_cells + 1,)."""
+    return np.arange(num_cells + 1) * length_px // num_cells
+
+
+def _touched(patch: Patch, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Rows of a preview in which a patch lies, each with the columns that hold some of its hole."""
+    box = patch.box
+    first, last = np.searchsorted(rows, [box.top, box.bottom - 1], "right") - 1
+    for row in range(int(first), int(last) + 1):
+        lines = patch.hole[max(0, rows[row] - box.top) : rows[row + 1] - box.top]
+        pixels = np.flatnonzero(lines.any(axis=0)) + box.left
+        yield row, np.searchsorted(columns, pixels, "right") - 1
+
+
+def _means(
+    source: ImageSource, patches: Sequence[Patch], top: int, bottom: int, columns: NDArray[np.intp]
+) -> FloatArray:
+    """The mean colours (n, 3) of n cells side by side, between `columns` (n + 1,), after filling."""
+    box = Box(top, int(columns[0]), bottom - top, int(columns[-1] - columns[0]))
+    samples = source.read(box).copy()
+    apply_patches(source, samples, box, patches)
+    in_columns = samples_to_rgb(samples, source.header).mean(axis=0, dtype=np.float32)
+    sums = np.add.reduceat(in_columns, columns[:-1] - columns[0], axis=0)
+    return np.divide(sums, np.diff(columns)[:, None], dtype=np.float32)
 
 
 def _grown(flags: BoolArray, margin_px: int) -> BoolArray:
