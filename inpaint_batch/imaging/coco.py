@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,9 @@ class CocoIndex:
         self._lock = threading.Lock()
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         weakref.finalize(self, self._database.close)
-        with _with_room(shown):
+        with _with_room(shown), closing(members(path, _LISTS, max_bytes=max_bytes, shown=shown)) as found:
             self._database.executescript("PRAGMA journal_mode = OFF; BEGIN;" + _TABLES)
-            for member in members(path, _LISTS, max_bytes=max_bytes, shown=shown):
+            for member in found:
                 if member.key == "images":
                     self._add_image(member.value)
                 elif member.key in ("annotations", ""):  # a bare list of them is what models hand in as results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,11 +27,12 @@ class Member(NamedTuple):
     """The value as it stands in the file."""
 
 
-def members(path: Path, itemised: Collection[str], *, max_bytes: int, shown: str) -> Iterator[Member]:
+def members(path: Path, itemised: Collection[str], *, max_bytes: int, shown: str) -> Generator[Member]:
     """The members of the object in `path`, in its order; a list under one of the keys `itemised` comes item by item.
 
     If the outermost value is a list, its items. No value may take more than `max_bytes` parsed. Raises RowError(MASK)
     where the text is not such JSON (NaN and Infinity are none) or a value is too large; later, while members are taken.
+    Whoever may stop before the end closes it, and with it the file.
     """
     with understood(shown), path.open(encoding="utf-8-sig") as file:
         stream = _Stream(file, max_bytes // PARSED_BYTES_PER_CHARACTER, shown)

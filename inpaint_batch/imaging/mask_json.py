@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -59,8 +60,8 @@ def read_json_mask(path: Path, shown: str, image: ForImage) -> NDArray[np.uint8]
     Raises ManyImages for a COCO file, RowError(MASK) for what cannot be understood, RowError(SIZE) where it tells
     another size than the image's, and RowError(MEMORY).
     """
-    with understood(shown):
-        return _read(members(path, _LISTS, max_bytes=image.max_bytes, shown=shown), shown, image)
+    with understood(shown), closing(members(path, _LISTS, max_bytes=image.max_bytes, shown=shown)) as found:
+        return _read(found, shown, image)
 
 
 def _read(found: Iterator[Member], shown: str, image: ForImage) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -280,6 +280,33 @@ def test_damaged_coco_files_are_forgotten_like_others(tmp_path: Path) -> None:
     assert len(coco._kept) == coco.MAX_INDICES
     gc.collect()
     assert [index() for index in built] == [None] * (coco.MAX_INDICES + 3)  # what was read of them is gone, too
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"images": [{"file_name": "a.tif"}], "annotations": []},
+        {"annotations": [{"id": 1}], "images": []},
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[1, 2]]}, "more": {}},
+        {str(number): number for number in range(100)},
+    ],
+)
+def test_a_file_is_closed_as_soon_as_it_is_refused(
+    tmp_path: Path, document: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[IO[Any]] = []
+    open_file = Path.open
+
+    def noted(self: Path, *arguments: Any, **options: Any) -> IO[Any]:
+        files.append(open_file(self, *arguments, **options))
+        return files[-1]
+
+    path = written(tmp_path, document)
+    monkeypatch.setattr(Path, "open", noted)
+    problem = refused(path)
+    assert problem.__traceback__ is not None  # it still holds what was being read
+    assert files
+    assert all(file.closed for file in files)
 
 
 def test_a_store_that_refuses_while_a_coco_file_is_read_ends_the_run(tmp_path: Path) -> None:

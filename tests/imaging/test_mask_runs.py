@@ -107,7 +107,9 @@ BROKEN = {
     "high signs": ("19\x7f", "packing"),
     "cut off": ("1o", "packing"),
     "a number without end": ("oooooooo1", "longer than any image"),
+    "a number without end among others": ("oooooooo18", "longer than any image"),
     "negative packed": ("1M", "add up"),
+    "negative packed, but the sum is right": ("<M", "add up"),  # 12 and -3
     "runs back": ("5112M2", "add up"),
     "huge sum": ("ooooo0" * 6, "add up"),
 }
@@ -136,7 +138,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         (b"0 2", "count from 1"),
         (b"8 3", "count from 1"),
         (b"1 99999999999999999", "count from 1"),
-        (b"9999999999999999999999 1", "digits"),
+        (b"1 2 0 3", "count from 1"),
+        (b"1 2 8 3", "count from 1"),
+        (b"1 999999999999999999", "count from 1"),
+        (b"9999999999999999999 1", "digits"),  # more than 64 bits hold
         (b"1 2 -1", "more than"),
         (b"1.5 2", "more than"),
     ],
