@@ -26,8 +26,8 @@ from inpaint_batch.types import FloatArray
 REFERENCE_SIDE_PX = 128
 """`batch_size` counts crops of this side; other sides hold as many pixels."""
 PREFETCH_STEPS = 4
-MAX_REPLACEMENTS = 16
-"""Unusable photographs in a row before a batch gives up."""
+MAX_REPLACEMENTS = 256
+"""Unusable photographs in a row before a batch gives up: chance alone must not end a run, however few can be used."""
 MAX_ELONGATION = 8
 """Of a photograph that is enlarged, longer side over shorter: a strip of 1 × 5000 px would take 4 GB at 256 px."""
 MAX_TRIES = 8

@@ -108,6 +108,13 @@ def test_broken_photographs_are_replaced(photographs: Path, tmp_path: Path, capl
         Crops([broken], CONFIG, None).batch(0)
 
 
+def test_a_few_photographs_among_many_that_cannot_be_decoded_are_enough(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("not a picture")
+    broken = [Photograph(tmp_path / "broken.jpg")] * 19
+    crops = Crops([list_photographs(photographs)[0], *broken], CONFIG, None)
+    assert all(crops.batch(step).image.any() for step in range(20))
+
+
 def test_a_step_that_is_not_finite_is_left_out(photographs: Path) -> None:
     state = TrainingState(CONFIG)
     batch = Crops(list_photographs(photographs), CONFIG, None).batch(0)
