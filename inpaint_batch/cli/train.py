@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -165,6 +166,8 @@ def train(
         best = run_training(
             settings, data, output, damage=damage, resume=resume, init=init, device=device, num_loaders=loaders
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of a team speaks for all
     typer.echo(
         f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}"
     )

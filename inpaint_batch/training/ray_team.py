@@ -21,7 +21,7 @@ from inpaint_batch.signals import told_of_signals
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig
 from inpaint_batch.training.monitor import LOG
-from inpaint_batch.training.trainer import LAST, check_run, train
+from inpaint_batch.training.trainer import BEST, EXPORT, LAST, check_run, train
 
 STOP = "stop"
 """File in the run's folder: save and end."""
@@ -100,6 +100,9 @@ def _work(job: dict[str, Any]) -> None:
     run = job["run"]
     place = ray.train.torch.get_device()
     resume = (run / LAST).exists()
+    if not resume:  # a start before this one may have been lost before its first checkpoint
+        for name in (EXPORT, BEST):
+            (run / name).unlink(missing_ok=True)
     with suppress(StopRequestedError):
         train(
             TrainConfig.from_dict(job["config"]),

@@ -128,7 +128,7 @@ class TrainingState:
         if self.num_bad_steps >= MAX_BAD_STEPS:
             raise ConfigError(
                 f"{MAX_BAD_STEPS} steps in a row were not finite; lower learning_rate and go on with --resume, or "
-                "begin anew where nothing has been saved yet"
+                "begin anew where nothing has been saved yet, or where that ends the same way"
             )
 
     def _apply(self) -> None:

@@ -59,7 +59,7 @@ def train(
     SIGTERM, SIGUSR1, SIGINT, and `should_stop` in any process, asked after each step, save and raise
     StopRequestedError. A checkpoint that cannot be written leaves the one
     before; the run goes on, and raises StorageError where it would have to end without. Raises ConfigError where
-    `run` holds another run.
+    `run` holds another run, and where no validation gave a finite number.
     """
     check_run(run, resume=resume)
     if resume and init:
@@ -95,7 +95,13 @@ def train(
             place.torch.type,
         )
         _loop(state, crops, validation, run, num_loaders, should_stop)
-        return state.best_psnr
+        best = team.of_first(state.best_psnr)
+        if best == -math.inf:
+            raise ConfigError(
+                "the PSNR of no validation was a finite number, and no weights were exported; begin anew with a lower "
+                "learning_rate"
+            )
+        return best
     finally:
         team.leave()
 
@@ -104,6 +110,12 @@ def check_run(run: Path, *, resume: bool) -> None:
     """Raise ConfigError where `run` holds another run, or with `resume` none that could go on."""
     if (run / LAST).exists() and not resume:
         raise ConfigError(f"{run} already holds a training run; continue it with --resume, or choose another folder")
+    left = [name for name in (EXPORT, BEST) if (run / name).exists()]
+    if left and not resume:
+        raise ConfigError(
+            f"{run} holds {' and '.join(left)} of another training run, which this one would overwrite; choose another "
+            "folder, or move them away"
+        )
     if resume and not (run / LAST).exists():
         raise ConfigError(f"there is no run in {run} to go on with; leave out --resume, or name its folder")
 
@@ -119,19 +131,27 @@ def _loop(
     """Step by step to the end, with everything that is due in between."""
     config, team = state.config, state.team
     with _stop_on_signal() as stop, Monitor(run, state.step, config.steps, silent=not team.leads) as monitor:
-        if config.validate_start and state.step == 0 and team.leads:
-            _validate(state, validation, run, monitor)
+        nothing_left = state.step >= config.steps  # but the last validation, where that or its weights were cut short
+        if team.leads and (nothing_left or (config.validate_start and state.step == 0)):
+            _validate(state, validation, run, monitor, must=nothing_left)
+        is_due = False
         for batch in crops.prefetch(state.step, config.steps, num_loaders):
             losses = state.learn(batch)
             monitor.num_images += batch.num_images
             stopping, done = team.any(bool(stop) or should_stop()), state.step == config.steps
             if state.step % LOG_EVERY_STEPS == 0 or done or monitor.is_quiet:
                 monitor.line(state.step, **losses, **monitor.pace(state.step), learning_rate=state.learning_rate())
-            if team.leads:
-                if state.step % config.validate_every == 0 or done:
+            if team.leads and done:  # first what took hours, then what can be measured again
+                _keep(state, run, must=True)
+                _validate(state, validation, run, monitor, must=True)
+            elif team.leads:
+                if state.step % config.validate_every == 0:
                     _validate(state, validation, run, monitor)
-                if state.step % config.checkpoint_every == 0 or done or stopping:
-                    _keep(state, run, must=done or stopping)
+                is_due |= state.step % config.checkpoint_every == 0
+                # Weights that may be ruined must not take the place of ones from which a run can go on.
+                if stopping or (is_due and not state.num_bad_steps):
+                    _keep(state, run, must=stopping)
+                    is_due = False
             if stopping and not done:
                 team.wait()  # the first process is still writing
                 raise StopRequestedError(f"stopped at step {state.step}; go on with --resume")
@@ -139,8 +159,11 @@ def _loop(
         team.wait()
 
 
-def _validate(state: TrainingState, validation: ValidationSet, run: Path, monitor: Monitor) -> None:
-    """Measure the averaged weights, show what they do, and keep them if they are the best so far."""
+def _validate(state: TrainingState, validation: ValidationSet, run: Path, monitor: Monitor, must: bool = False) -> None:
+    """Measure the averaged weights, show what they do, and keep them if they are the best so far.
+
+    Where they cannot be written the run goes on without, or raises StorageError where that `must` not be.
+    """
     generator = state.averaged()
     with Activity(generator) as activity:
         psnr = mean_hole_psnr(generator, validation)
@@ -156,7 +179,7 @@ def _validate(state: TrainingState, validation: ValidationSet, run: Path, monito
     monitor.samples(state.step, generator, validation)
     if psnr > state.best_psnr:
         before, state.best_psnr = state.best_psnr, psnr
-        with _survive_full_disk(f"the best weights, of step {state.step},") as failed:
+        with _survive_full_disk(f"the best weights, of step {state.step},", must) as failed:
             save_generator(run / EXPORT, state.generator, state.average)
             state.save(run / BEST)
             # Last: a run that is killed before it goes on from an earlier step, and comes by here again.

@@ -87,6 +87,7 @@ def test_two_processes_learn_what_one_would(photographs: Path, tmp_path: Path) -
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "2 process(es)" in output
+    assert output.count("best PSNR inside the hole") == 1
     alone, together = weights_of(tmp_path / "alone"), weights_of(tmp_path / "pair")
     assert alone.keys() == together.keys()
     for name, value in alone.items():

@@ -19,13 +19,13 @@ import torch
 from small_networks import SMALLEST
 from small_training import CONFIG, check_resuming
 
-from inpaint_batch.errors import ConfigError, EngineError
+from inpaint_batch.errors import ConfigError, EngineError, StorageError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.storage import atomic
 from inpaint_batch.training import trainer
 from inpaint_batch.training.checkpoint import load_checkpoint
 from inpaint_batch.training.config import TrainConfig, load_train_config
-from inpaint_batch.training.data import Crops
+from inpaint_batch.training.data import Batch, Crops
 from inpaint_batch.training.muon import orthogonalise
 from inpaint_batch.training.photographs import Photograph, list_photographs, searched_folders, split_photographs
 from inpaint_batch.training.settings import settings_of_run
@@ -199,6 +199,53 @@ def test_a_run_with_no_steps_left_says_so(photographs: Path, tmp_path: Path, cap
     train(replace(CONFIG, steps=2), photographs, tmp_path)
     train(replace(CONFIG, steps=1), photographs, tmp_path, resume=True)
     assert "the run has done 2 of 1 steps: nothing is left" in caplog.text
+
+
+def test_the_best_that_found_no_room_at_the_end_is_written_by_the_next_call(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    config = replace(CONFIG, steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_generator", full)
+        with pytest.raises(StorageError, match=r"the best weights, of step 2, could not be written .*--resume"):
+            train(config, photographs, tmp_path)
+    best = train(config, photographs, tmp_path, resume=True)
+    assert load_checkpoint(tmp_path / BEST).best_psnr == load_checkpoint(tmp_path / LAST).best_psnr == best
+    assert (tmp_path / EXPORT).exists()
+
+
+def test_the_model_of_another_run_is_not_overwritten(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / EXPORT).write_bytes(b"all that was kept of a run")
+    with pytest.raises(ConfigError, match=r"holds model\.safetensors of another training run"):
+        train(CONFIG, photographs, tmp_path)
+    assert (tmp_path / EXPORT).read_bytes() == b"all that was kept of a run"
+
+
+def test_ruined_weights_take_the_place_of_no_checkpoint(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = TrainingState.learn
+
+    def ruined(state: TrainingState, batch: Batch) -> dict[str, float]:
+        if state.step >= 4:
+            batch.image[0, 0, 0, 0] = np.nan
+        return learn(state, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "learn", ruined)
+        with pytest.raises(ConfigError, match="20 steps in a row"):
+            train(replace(CONFIG, steps=40), photographs, tmp_path)
+    assert load_checkpoint(tmp_path / LAST).step == 4
+
+
+def test_a_run_without_a_finite_validation_has_no_best(photographs: Path, tmp_path: Path) -> None:
+    ruinous = replace(CONFIG, steps=6, weight_decay=1e30, optimizer="adamw")
+    with pytest.raises(ConfigError, match="no weights were exported"):
+        train(ruinous, photographs, tmp_path)
+    assert not (tmp_path / EXPORT).exists()
 
 
 def test_a_run_beside_train_and_val_lies_in_neither(tmp_path: Path) -> None:
