@@ -1,8 +1,9 @@
 """Standard output and error of every command: the work does not hang on who reads them.
 
-Where a reader leaves (`| head`), the rest goes nowhere: the work goes on, and the exit code stays what it is. Where
-standard output takes no more for another reason, a full disk above all, the work goes on as well, and the command tells
-it in the end. Python would raise either out of the middle of the work.
+Where a reader leaves (`| head`), the rest goes nowhere: the work goes on, and the exit code stays what it is. So it is
+where a stream is closed from the beginning (`2>&-`). Where standard output takes no more for another reason, a full
+disk above all, the work goes on as well, and the command tells it in the end. Python would raise any of it out of the
+middle of the work.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def lasting_streams() -> Iterator[Callable[[], OSError | None]]:
 
     That flushes it, and is None where it was not cut off or its reader has left.
     """
+    _open_what_is_closed()
     before = sys.stdout, sys.stderr
     out, error = _sink_of(sys.stdout), _sink_of(sys.stderr)
     sys.stdout, sys.stderr = _through(out, sys.stdout), _through(error, sys.stderr)
@@ -67,15 +69,29 @@ def lasting_streams() -> Iterator[Callable[[], OSError | None]]:
         yield cut_off
     finally:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         sys.stdout, sys.stderr = before
 
 
-def _sink_of(stream: TextIO | None) -> _Sink | None:
-    """None where there is no file: the stream is closed (`>&-`), or one of a test."""
+def _open_what_is_closed() -> None:
+    """Else the next file that is opened, the ledger or a result, has the number of the stream, and what libraries and
+    child processes say goes into it. `sys.stdin` stays None: who reads it says that it is closed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(nowhere, "w"), "utf-8", "surrogateescape"))
+
+
+def _sink_of(stream: TextIO) -> _Sink | None:
+    """None where there is no file, as in a test."""
     try:
-        return _Sink(stream.fileno()) if stream is not None else None
+        return _Sink(stream.fileno())
     except OSError:
         return None
 

@@ -87,3 +87,27 @@ def test_nothing_else_speaks_on_standard_error(gallery, tmp_path):
     assert program("run", manifest, *flags, stdout=">/dev/null") == (0, "")
     assert program("check", manifest, stdout=">/dev/null") == (0, "")
     assert program("report", output, stdout=">/dev/null") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("closed", "more"), [(">&-", ("--log-format", "json")), ("2>&-", ()), ("<&- >&- 2>&-", ("--actors", 1))]
+)
+def test_a_run_does_without_streams(gallery, tmp_path, closed, more):
+    gallery.add("a.png")
+    arguments = ("run", gallery.manifest(), "--output", tmp_path / "out", "--engine", "identity", *more)
+    assert program(*arguments, stdout=closed) == (0, "")
+    assert "a.png" in tree(tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_no_file_takes_the_number_of_a_stream_that_is_closed(tmp_path):
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "import os, sys\n"
+        "from inpaint_batch.cli.streams import lasting_streams\n"
+        "with lasting_streams(), open(sys.argv[1], 'w') as file:\n"
+        "    file.write(' '.join(os.readlink(f'/proc/self/fd/{number}') for number in range(3)))\n"
+    )
+    words = shlex.join([sys.executable, str(script), str(tmp_path / "told")])
+    subprocess.run(["bash", "-c", f"{words} <&- >&- 2>&-"], check=True, timeout=120)
+    assert (tmp_path / "told").read_text() == "/dev/null /dev/null /dev/null"
