@@ -16,7 +16,7 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -152,18 +152,45 @@ def names_below(prefix: str) -> list[str]:
 
     Empty objects whose keys end in a slash, with which consoles and other programs mark folders, are none.
     """
+    return list(each_name_below(prefix))
 
-    def find(client: Any, key: str) -> list[str]:
-        root = f"{key.rstrip('/')}/"
-        return [found[len(root) :] for found in client.find(root) if found.startswith(root) and not found.endswith("/")]
 
+def each_name_below(prefix: str) -> Iterator[str]:
+    """The same, a page at a time where the store is S3: there may be millions. Raises ObjectError, also on the way."""
+    keys = _keys_in_pages if prefix.startswith("s3://") else _keys_at_once
     try:
-        found: list[str] = _ask(prefix, f"list {prefix}", find)
+        for root, found in keys(prefix):
+            yield from (key[len(root) :] for key in found if key.startswith(root) and not key.endswith("/"))
     except ObjectError as error:
-        if error.trouble == "missing":
-            return []
-        raise
-    return found
+        if error.trouble != "missing":
+            raise
+
+
+def _keys_at_once(prefix: str) -> Iterator[tuple[str, list[str]]]:
+    def find(client: Any, key: str) -> tuple[str, list[str]]:
+        root = f"{key.rstrip('/')}/"
+        return root, client.find(root)
+
+    yield _ask(prefix, f"list {prefix}", find)
+
+
+def _keys_in_pages(prefix: str) -> Iterator[tuple[str, list[str]]]:
+    """Each page is a request of its own, tried again by itself. The client's own `find` keeps a kilobyte of each object
+    until it has seen all, and begins anew where a page does not come.
+    """
+    token: dict[str, str] = {}
+
+    def ask(client: Any, key: str) -> tuple[str, dict[str, Any]]:
+        bucket, _, folder = key.partition("/")
+        root = f"{folder.rstrip('/')}/".lstrip("/")
+        return root, client.call_s3("list_objects_v2", Bucket=bucket, Prefix=root, **client.req_kw, **token)
+
+    while True:
+        root, page = _ask(prefix, f"list {prefix}", ask)
+        yield root, [found["Key"] for found in page.get("Contents", ())]
+        if not page.get("IsTruncated"):
+            return
+        token["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def remove(uri: str) -> None:

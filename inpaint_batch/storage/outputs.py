@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.storage.objects import ObjectError, names_below
+from inpaint_batch.storage.objects import ObjectError, each_name_below
 from inpaint_batch.storage.paths import composed, folds_names, output_problem, refuse_input, safe_join
 from inpaint_batch.storage.uris import joined, uri_problem
 from inpaint_batch.types import Row
@@ -100,7 +100,7 @@ class StoreOutputs:
         """Raises StorageError where the store cannot be listed."""
         self._store, self._root = store, root
         try:
-            self._names = {hash(name) for name in names_below(store)}  # a number each: there may be millions
+            self._names = {hash(name) for name in each_name_below(store)}  # a number each: there may be millions
         except ObjectError as error:
             raise error.for_run("list the results") from error
 

@@ -74,6 +74,39 @@ def test_an_object_comes_and_goes_whole(tmp_path):
     assert f"the mask {uri} does not exist" in error.message
 
 
+class Paged(Moody):
+    """A bucket that is listed by two keys at a time, as S3 lists by a thousand; some pages do not come at first."""
+
+    req_kw = {"RequestPayer": "requester"}  # noqa: RUF012
+    keys = ("prefix/a.png", "prefix/b/", "prefix/b/c.png", "prefix/d.png", "prefix/e.png")
+
+    def call_s3(self, method: str, **asked: str) -> dict[str, object]:
+        assert (method, asked["Bucket"], asked["RequestPayer"]) == ("list_objects_v2", "bucket", "requester")
+        self.num_requests += 1
+        start = int(asked.get("ContinuationToken", 0))
+        if start and self.errors:
+            raise self.errors.pop(0)
+        found = [key for key in self.keys if key.startswith(asked["Prefix"])]
+        rest = {"IsTruncated": True, "NextContinuationToken": str(start + 2)} if start + 2 < len(found) else {}
+        return {"Contents": [{"Key": key} for key in found[start : start + 2]]} | rest
+
+
+def test_a_listing_goes_on_with_the_page_that_did_not_come(monkeypatch):
+    monkeypatch.setattr(objects, "PAUSES_S", (0.0,))
+    client = Paged(OSError("503"))
+    monkeypatch.setattr(objects, "_client", lambda scheme: client)
+    names = objects.each_name_below("s3://bucket/prefix")
+    assert next(names) == "a.png"
+    assert client.num_requests == 1  # no more is asked for, or kept, than is taken
+    assert list(names) == ["b/c.png", "d.png", "e.png"]
+    assert client.num_requests == 4
+    assert objects.names_below("s3://bucket") == ["prefix/a.png", "prefix/b/c.png", "prefix/d.png", "prefix/e.png"]
+    assert objects.names_below("s3://bucket/pre") == []
+    client.errors = [OSError("503"), OSError("503")]
+    with pytest.raises(ObjectError, match="2 attempts"):
+        objects.names_below("s3://bucket/prefix")
+
+
 def test_a_busy_store_is_asked_again(moody):
     client = moody(OSError("503"), TimeoutError())
     assert objects.read_bytes("s3://bucket/key") == b"bucket/key"
