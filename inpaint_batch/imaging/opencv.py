@@ -11,6 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# What cannot be read is told by whoever asked for it. OpenCV would tell it of every read anew, and one file that it
+# does not take among the photographs of a training is read thousands of times.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 def read_picture(path: Path, flags: int) -> NDArray[np.uint8] | None:
     """What `cv2.imread` gives for the file: (h, w) or (h, w, bands), 8 bits unless `flags` keep more; BGR.

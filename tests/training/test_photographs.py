@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from small_training import CONFIG
 
@@ -172,6 +173,13 @@ def test_an_unusable_photograph_is_told_once(
     assert [record.message for record in caplog.records] == [
         f"skipping a photograph: the image {tmp_path / 'broken.jpg'} is damaged, or none that training reads"
     ]
+
+
+def test_opencv_adds_no_complaints_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tmp_path / "floats.tif", np.zeros((8, 8, 3), np.float32), photometric="rgb")
+    with pytest.raises(RowError, match="none that training reads"):
+        read_rgb(Photograph(tmp_path / "floats.tif"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_rows_that_cannot_be_used_are_told(manifest: Path, tmp_path: Path) -> None:
