@@ -3,8 +3,9 @@
 Polygons, text and silhouettes are in `shapes.py`.
 
 Each function takes its own random generator and returns a boolean map (height, width), true where a pixel is
-missing. The share of missing pixels lies in `area`, a (low, high) pair of fractions; a hole is never empty and
-never the whole image.
+missing. The share of missing pixels lies in `area`, a (low, high) pair of fractions, as nearly as the shapes allow: a
+box is at least 16 pixels large, and one element of damage that is larger than `area` allows may cover half as much
+again. A hole is never empty and never the whole image.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class DamageLibrary:
 
     def __init__(self, folder: Path) -> None:
         """Raise ConfigError where the folder holds no PNG file. Elements are read when they are first used."""
-        self.paths = sorted(path for path in files_below(folder) if path.suffix == ".png")
+        self.paths = sorted(path for path in files_below(folder) if path.suffix.lower() == ".png")
         if not self.paths:
             raise ConfigError(f"no PNG files with damage elements under {folder}")
         self._elements: dict[int, BoolArray] = {}

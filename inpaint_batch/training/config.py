@@ -84,14 +84,15 @@ class TrainConfig:
     box_area: tuple[float, float] = (0.03, 0.25)
     """Share of the crop that boxes cover."""
     damage_area: tuple[float, float] = (0.01, 0.12)
-    """Share of the crop that damage elements cover."""
+    """Share of the crop that damage elements cover; a single one that is larger may cover half as much again."""
     shape_area: tuple[float, float] = (0.03, 0.25)
     """Share of the crop that polygons, text and silhouettes cover."""
     pretrain_area: tuple[float, float] = (0.5, 0.75)
     """Share of the crop that is hidden where `pretrain` is on, whatever the shares above say."""
     curriculum: tuple[tuple[float, float], ...] = ()
     """Share of the crop that holes of any kind cover, for each equal part of the run, such as [[0.05, 0.10],
-    [0.10, 0.15], [0.15, 0.25], [0.25, 0.50]]. Empty: the shares above throughout."""
+    [0.10, 0.15], [0.15, 0.25], [0.25, 0.50]]. Empty: the shares above throughout. A single damage element that is
+    larger may cover half as much again."""
     smallest_scale: float = 0.6
     """Photographs are shrunk by a factor between this and 1 before cropping, where they are large enough."""
     native_share: float = 0.5

@@ -96,6 +96,11 @@ def test_an_element_of_sixteen_bits_is_the_same_as_of_eight(tmp_path: Path) -> N
         assert DamageLibrary(tmp_path)._element(index).shape == (10, 4)
 
 
+def test_an_element_may_be_named_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "DUST.PNG").write_bytes(cv2.imencode(".png", np.full((4, 6), 255, np.uint8))[1].tobytes())
+    assert DamageLibrary(tmp_path)._element(0).shape == (4, 6)
+
+
 def test_same_seed_same_hole(library: DamageLibrary) -> None:
     for draw in (stroke_hole, box_hole, library.hole):
         assert np.array_equal(draw(np.random.default_rng(5), 64, 64), draw(np.random.default_rng(5), 64, 64))
