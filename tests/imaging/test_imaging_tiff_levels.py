@@ -115,6 +115,30 @@ def test_a_thumbnail_of_any_size(tmp_path: Path) -> None:
         assert (after[31:45, 62:78] == 9).all()
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_copy_that_is_wider_or_taller_than_the_one_before_is_made_of_the_page(tmp_path: Path, turned: bool) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    page, sizes, hole = (300, 400), [(100, 132), (99, 133)], Box(100, 120, 60, 80)
+    if turned:
+        page, sizes, hole = (400, 300), [(132, 100), (133, 99)], Box(120, 100, 80, 60)
+    full = cases.picture("rgb", *page)
+    with tifffile.TiffWriter(path) as file:
+        file.write(full, photometric="rgb", metadata=None)
+        for height, width in sizes:
+            small = cv2.resize(full, (width, height), interpolation=cv2.INTER_AREA)
+            file.write(small, photometric="rgb", subfiletype=1, metadata=None)
+    shape = hole.height, hole.width
+    cases.restore(path, out, [Patch(hole, np.full((*shape, 3), 9, np.uint8), np.ones(shape, np.bool_))])
+    before, after = levels(path)[2], levels(out)[2]
+    assert before.shape[:2] == sizes[1]
+    rows, columns = np.nonzero((before != after).any(axis=2))
+    # 99 px stand for 300 and 133 for 400: a cell begins at number * length // cells.
+    short, long = (columns, rows) if turned else (rows, columns)
+    assert (short.min(), short.max()) == (33, 52)  # pixels 100..102 and 157..159
+    assert (long.min(), long.max()) == (40, 66)  # pixels 120..122 and 198..200
+    assert (after[rows.min() + 1 : rows.max(), columns.min() + 1 : columns.max()] == 9).all()
+
+
 def test_only_the_copies_of_the_chosen_page_change(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     with tifffile.TiffWriter(path) as file:
@@ -189,6 +213,25 @@ def test_cells_share_a_side_out(one: int, other: int, data: st.DataObject) -> No
     found = cells.touching(start, stop)
     assert starts[found.start] <= start < starts[found.start + 1]
     assert starts[found.stop - 1] <= stop - 1 < starts[found.stop]
+
+
+@pytest.mark.parametrize(
+    ("length_px", "starts"),
+    [
+        (11, [0, 2, 4, 6, 8]),  # the last cell takes in the row that halving has left out
+        (11, [0, 2, 4, 6, 8, 10]),  # or that row has a cell of its own
+        (23, [0, 4, 8, 12, 16]),
+        (23, [0, 4, 8, 12, 16, 20]),
+        (22, [0, 3, 6, 9, 12, 15, 18]),  # no halving makes 7 of 22
+        (7, [0, 1, 2, 4, 5]),  # nor 5 of 7
+        (5, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_copy_by_halving_has_cells_of_one_size(length_px: int, starts: list[int]) -> None:
+    cells = _Cells(length_px, len(starts))
+    assert cells.starts(range(len(starts))).tolist() == starts
+    assert [cells.touching(start, start + 1) for start in starts] == [range(n, n + 1) for n in range(len(starts))]
+    assert cells.start(len(starts)) == length_px
 
 
 def test_masks_beside_page_and_copies_stay_as_they_are(tmp_path: Path) -> None:
@@ -322,3 +365,37 @@ def test_colours_of_a_copy_are_no_more_than_its_alpha(tmp_path: Path) -> None:
     small = levels(out)[1]
     assert (small[5:9, 5:9, 0] == 150).all()
     assert (small[..., 1] == 150).all()
+
+
+@pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
+def test_a_copy_becomes_opaque_where_its_page_does(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    with tifffile.TiffWriter(path) as file:
+        for subfile, step in ((0, 1), (1, 2)):
+            page = np.full((64, 64, 4), 90, np.uint8)
+            page[10:18, 10:18] = 0
+            file.write(page[::step, ::step], photometric="rgb", subfiletype=subfile, extrasamples=[kind], metadata=None)
+    samples = np.full((8, 8, 4), 190, np.uint8)
+    samples[..., 3] = 255
+    cases.restore(path, out, [Patch(Box(10, 10, 8, 8), samples, np.ones((8, 8), np.bool_), with_alpha=True)])
+    meant = np.full((32, 32, 4), 90, np.uint8)
+    meant[5:9, 5:9] = 190, 190, 190, 255
+    np.testing.assert_array_equal(levels(out)[1], meant)
+
+
+@pytest.mark.parametrize("tile", [(64, 80), None])
+def test_parts_of_a_patch_may_have_no_hole_and_a_cell_may_be_larger_than_a_part(
+    tmp_path: Path, tile: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff_levels, "_SIDE_PX", 8)
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    full = cases.picture("grey", 120, 160)
+    with tifffile.TiffWriter(path) as file:
+        for subfile, step in ((0, 1), (1, 10)):
+            file.write(full[::step, ::step], photometric="minisblack", subfiletype=subfile, tile=tile, metadata=None)
+    hole = np.zeros((80, 100), np.bool_)
+    hole[:10, :10] = hole[-10:, -10:] = True
+    cases.restore(path, out, [Patch(Box(20, 30, 80, 100), np.full((80, 100, 1), 7, np.uint8), hole)])
+    meant = levels(path)[1]
+    meant[2, 3] = meant[9, 12] = 7
+    np.testing.assert_array_equal(levels(out)[1], meant)

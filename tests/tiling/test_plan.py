@@ -12,6 +12,7 @@ from inpaint_batch.holes.components import Hole, find_holes
 from inpaint_batch.holes.sparse import SparseMap
 from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
+from inpaint_batch.tiling.quadtree import _merge_neighbours, cover
 from inpaint_batch.types import BoolArray, Box
 
 CONFIG = TilingConfig(bridge_depth_px=48, second_start_px=0)
@@ -263,3 +264,90 @@ def test_a_core_that_fits_one_tile_is_split_only_where_that_halves_its_cost() ->
         hole[300, 200 : 200 + length_px] = True
         (window,) = plan(hole)
         assert [(tile.core, tile.side_px) for tile in window.levels[0].tiles] == [(core, 128) for core in cores]
+
+
+def test_only_the_axis_that_is_too_long_is_cut() -> None:
+    """Across the image no margin is needed, so its 256 px fit a tile; 600 rows in thirds need 200 + 48."""
+    hole = np.zeros((1000, 256), dtype=np.bool_)
+    hole[100:700] = True
+    (window,) = plan_windows(hole, [Hole(Box(100, 0, 600, 256), 153600, 40.0)], CONFIG)
+    assert [tile.core for tile in window.levels[0].tiles] == [Box(top, 0, 200, 256) for top in (100, 300, 500)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(hole=hole_maps(400), above=st.integers(0, 90), before=st.integers(0, 90))
+def test_a_part_cut_out_of_the_map_has_the_same_tiles(hole: BoolArray, above: int, before: int) -> None:
+    whole = np.pad(hole, ((above, 5), (before, 20)))
+    image = Box(0, 0, *whole.shape)
+    part = Box(above, before, *hole.shape)
+    assert cover(hole, (above, before), image, CONFIG) == cover(whole, (0, 0), image, CONFIG, within=part)
+
+
+@pytest.mark.parametrize(
+    ("cores", "merged"),
+    [
+        ([(200, 8), (208, 8)], [(200, 16)]),
+        ([(200, 8), (208, 9)], [(200, 8), (208, 9)]),
+        ([(200, 4), (204, 6), (210, 8)], [(200, 10), (210, 8)]),  # what has joined the first is not the third's to join
+        ([(200, 4), (230, 8), (245, 30)], [(200, 75)]),  # the last two, and then the first with both
+        ([(200, 8), (208, 6), (214, 4)], [(200, 8), (208, 10)]),
+        ([(200, 70), (290, 70)], [(200, 70), (290, 70)]),
+    ],
+)
+def test_neighbours_are_joined_where_that_costs_no_more(
+    cores: list[tuple[int, int]], merged: list[tuple[int, int]]
+) -> None:
+    """Of 4 rows each: up to 16 columns take a tile of 64 px, up to 80 one of 128."""
+    boxes = [Box(300, left, 4, width) for left, width in cores]
+    for turned in (False, True):
+        before = [Box(box.left, box.top, box.width, box.height) if turned else box for box in boxes]
+        found = _merge_neighbours(before, Box(0, 0, 900, 900), CONFIG)
+        found = [Box(box.left, box.top, box.width, box.height) if turned else box for box in found]
+        assert [(box.left, box.width) for box in found] == merged
+        assert all((box.top, box.height) == (300, 4) for box in found)
+
+
+def test_of_two_neighbours_the_one_that_saves_more_is_joined() -> None:
+    """The middle one and the last need a tile of 128 each, and one together; the first needs one of 64 only."""
+    cores = [Box(300, 190, 16, 16), Box(300, 230, 2, 20), Box(300, 260, 4, 20)]
+    assert _merge_neighbours(cores, Box(0, 0, 900, 900), CONFIG) == [cores[0], Box(300, 230, 4, 50)]
+
+
+def test_a_speck_that_shares_the_tile_of_a_deep_hole_does_not_make_it_shallow() -> None:
+    hole = np.zeros((400, 400), dtype=np.bool_)
+    hole[200:260, 200:260] = True
+    hole[230, 265] = hole[230, 195] = True
+    (window,) = plan(hole, replace(CONFIG, bridge_depth_px=29))
+    assert window.box == Box(200, 195, 60, 71)
+    assert len(window.levels) == 2  # 30 px deep
+
+
+@pytest.mark.parametrize(
+    ("specks", "boxes"),
+    [
+        ([(0, 79), (1, 0), (79, 0), (79, 79)], [Box(340, 340, 80, 80)]),  # four tiles of 64 px cost one of 128
+        ([(0, 79), (1, 0), (79, 79)], [Box(340, 419, 1, 1), Box(341, 340, 1, 1), Box(419, 419, 1, 1)]),
+        ([(0, 0), (0, 80), (79, 0)], [Box(340, 340, 1, 1), Box(340, 420, 1, 1), Box(419, 340, 1, 1)]),
+        ([(0, 0), (0, 15), (15, 0)], [Box(340, 340, 16, 16)]),  # 16 + 48 px fit one tile of 64
+        # Eight specks each: a tile of 128 px for either costs half as much as one of 256 for both.
+        (
+            [(row, left + column) for left in (0, 128) for row in (0, 79) for column in (0, 20, 59, 79)],
+            [Box(340, 340, 80, 80), Box(340, 468, 80, 80)],
+        ),
+    ],
+)
+def test_specks_share_a_tile_where_it_costs_no_more(specks: list[tuple[int, int]], boxes: list[Box]) -> None:
+    hole = np.zeros((900, 900), dtype=np.bool_)
+    for row, column in specks:
+        hole[340 + row, 340 + column] = True
+    assert [window.box for window in plan(hole)] == boxes
+
+
+@pytest.mark.parametrize("top", [200, 700])
+def test_a_deep_hole_inside_the_box_of_a_scratch_keeps_its_levels(top: int) -> None:
+    hole = np.zeros((1200, 1200), dtype=np.uint8)
+    cv2.line(hole, (100, 100), (1000, 1000), 1, thickness=3)
+    left = 900 - top
+    hole[top : top + 120, left : left + 120] = 1
+    (window,) = plan(hole.astype(np.bool_))
+    assert len(window.levels) == 2  # 60 px deep
