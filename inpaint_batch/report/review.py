@@ -21,6 +21,8 @@ PICTURES = ".review"
 PREVIEW_SIDE_PX = 1200
 """Longer side of the largest picture."""
 PER_PAGE = 100
+NEAR_PAGES = 10
+"""Pages before and after each one that it has links to."""
 
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1.5em auto;max-width:1240px;padding:0 1em;color:#222}
 figure{margin:0 0 2.5em}figcaption{margin:.3em 0}.both{position:relative;display:inline-block;background:#eee}
@@ -76,10 +78,7 @@ def write_review(output: Path, previews: Sequence[Preview]) -> Path:
 
 
 def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], number: int) -> str:
-    numbers = "".join(
-        f"<b>{at + 1}</b> " if at == number else f'<a href="{name}">{at + 1}</a>' for at, name in enumerate(names)
-    )
-    links = f"<nav>{numbers}</nav>" if len(names) > 1 else ""
+    links = f"<nav>{_numbers(names, number)}</nav>" if len(names) > 1 else ""
     figures = "\n".join(_figure(output, each) for each in previews) or "<p>Nothing was found.</p>"
     return f"""<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -92,6 +91,17 @@ def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], numbe
 {links}
 </html>
 """
+
+
+def _numbers(names: Sequence[str], number: int) -> str:
+    """Links to the first and last page and to those around page `number`, from 0; all would fill thousands of pages."""
+    near = range(max(0, number - NEAR_PAGES), min(len(names), number + NEAR_PAGES + 1))
+    told, last = "", -1
+    for at in sorted({0, *near, len(names) - 1}):
+        told += "… " if at > last + 1 else ""
+        told += f"<b>{at + 1}</b> " if at == number else f'<a href="{names[at]}">{at + 1}</a>'
+        last = at
+    return told
 
 
 def _figure(output: Path, preview: Preview) -> str:
