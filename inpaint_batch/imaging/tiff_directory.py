@@ -6,13 +6,14 @@ import logging
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff_kind
+from inpaint_batch.imaging import tiff_jpeg, tiff_kind
 from inpaint_batch.imaging.source import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
@@ -22,6 +23,9 @@ from inpaint_batch.types import SampleType
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _OFFSET_TAGS, _LENGTH_TAGS = (324, 273), (325, 279)
+_CHROMA_TAG = 530
+_CHROMA_STEPS = tuple(product((1, 2, 4), repeat=2))
+_HALVED = 2, 2
 _GDAL_NO_DATA_TAG, _PHOTOSHOP_TAG = 42113, 34377
 _ARRAY_TYPES = (3, 4, 16)
 """SHORT, LONG, LONG8."""
@@ -105,6 +109,7 @@ def _layout(
         lengths_tag=lengths_tag,
         shared=shared,
         jpeg_tables=bytes(page.tags.valueof(347, default=b"")),
+        block_px=_block_px(page, kind),
         no_data=_no_data(page, kind.dtype),
         photoshop=_photoshop(page),
     )
@@ -118,6 +123,14 @@ def _photoshop(page: tifffile.TiffPage) -> range:
     segments = zip(page.dataoffsets, page.databytecounts, strict=False)
     is_alone = all(start + length <= offset or offset + size <= start for offset, size in segments)
     return range(start, start + length) if is_alone else range(0)
+
+
+def _block_px(page: tifffile.TiffPage, kind: tiff_kind.TiffKind) -> tuple[int, int]:
+    if int(page.compression) != tiff_jpeg.COMPRESSION:
+        return 1, 1
+    steps = page.tags.valueof(_CHROMA_TAG, default=_HALVED) if kind.is_ycbcr else (1, 1)
+    across, down = steps if steps in _CHROMA_STEPS else _HALVED
+    return 8 * down, 8 * across
 
 
 def _no_data(page: tifffile.TiffPage, dtype: SampleType) -> float | None:

@@ -58,6 +58,8 @@ class TiffLayout:
     """Indices of segments whose bytes somebody else uses too: other segments, other pages, or the directory."""
     jpeg_tables: bytes = b""
     """What JPEG segments have in common, as a stream without a picture."""
+    block_px: tuple[int, int] = (1, 1)
+    """(height, width) of the pixels that are coded together, of JPEG segments."""
     no_data: float | None = None
     """A value that stands for no sample at all, as GDAL notes it in elevation models and the like."""
     photoshop: range = range(0)

@@ -1,13 +1,14 @@
 """The reduced copies of a TIFF page: what is filled in the page is filled in them, lest they go on showing the damage.
 
 A pixel of a copy stands for a cell of pixels of the page. Where a cell holds a hole pixel it becomes the mean of the
-cell as it is after filling; everywhere else the copy stays as it was, however it had been made.
+cell as it is after filling, and so do the others of the same block of a JPEG, which cannot stay anyway; everywhere else
+the copy stays as it was, however it had been made.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -21,6 +22,8 @@ from inpaint_batch.types import BoolArray, Box, Patch, SampleArray
 _SIDE_PX = 512
 """Of the squares of a page that are made part of a copy at a time; of a page in strips as many pixels are."""
 _PATCHES_BYTES = 16 << 20
+_Block = tuple[range, range]
+"""A rectangle of cells: down, across."""
 
 
 def with_copies(source: TiffSource, patches: Sequence[Patch]) -> Iterator[tuple[TiffSource, Sequence[Patch]]]:
@@ -65,58 +68,98 @@ def _reduced_patches(
     """
     rows = _Cells(source.header.height_px, copy.header.height_px)
     columns = _Cells(source.header.width_px, copy.header.width_px)
-    blocks = _blocks(source, patches, rows, columns)
+    side = _piece(source, rows, columns)
+    with_alpha = bool(patches) and patches[0].with_alpha
+    blocks = _blocks(patches, rows, columns, side, copy.layout.block_px)
     for down, across in sorted(blocks, key=lambda block: (block[0].start, block[1].start)):
-        around = _in_page(rows, columns, down, across)
-        own = [_cut(patches[number], around) for number in blocks[down, across]]
-        hole = np.zeros((around.height, around.width), np.bool_)
-        for patch in own:
-            hole[patch.box.shift(-around.top, -around.left).slices] |= patch.hole
-        touched = _any(hole, rows.starts(down) - around.top, columns.starts(across) - around.left)
+        boxes = blocks[down, across]
+        touched = _touched(patches, boxes, rows, columns, (down, across))
+        touched = _in_whole_blocks(touched, copy.layout.block_px)
         if not touched.any():
             continue
         down, first_row = _trimmed(touched, 1, down)
         across, first_column = _trimmed(touched, 0, across)
         touched = touched[first_row : first_row + len(down), first_column : first_column + len(across)]
-        around, box = _in_page(rows, columns, down, across), Box(down.start, across.start, len(down), len(across))
-        samples = source.read(around).copy()
-        apply_patches(source, samples, around, own)
-        fresh = _mean(samples, rows.starts(down) - around.top, columns.starts(across) - around.left, no_data)
-        with_alpha = own[0].with_alpha
+        box = Box(down.start, across.start, len(down), len(across))
+        fresh = np.empty((*touched.shape, copy.header.num_bands), copy.header.dtype)
+        for part_down, part_across in _pieces(down, across, side):
+            around = _in_page(rows, columns, part_down, part_across)
+            samples = source.read(around).copy()
+            own = [patches[number] for number, each in boxes.items() if each.intersect(around).area_px]
+            apply_patches(source, samples, around, own)
+            starts = rows.starts(part_down) - around.top, columns.starts(part_across) - around.left
+            part = Box(part_down.start, part_across.start, len(part_down), len(part_across))
+            fresh[part.shift(-box.top, -box.left).slices] = _mean(samples, *starts, no_data)
         if copy.header.is_premultiplied and not with_alpha:  # no colour is more than the alpha that stays
             fresh = np.minimum(fresh, copy.read(box)[..., -1:])
         yield Patch(box, fresh, touched, with_alpha=with_alpha)
 
 
-def _blocks(
-    source: TiffSource, patches: Sequence[Patch], rows: _Cells, columns: _Cells
-) -> dict[tuple[range, range], list[int]]:
-    """Rectangles of cells (down, across), all alike and none twice, that have patches: with their numbers."""
+def _piece(source: TiffSource, rows: _Cells, columns: _Cells) -> tuple[int, int]:
+    """(height, width) in cells of what is made at a time."""
     if source.layout.grid[1] > 1:
-        height, width = (max(1, _SIDE_PX // cells.largest_px) for cells in (rows, columns))
-    else:  # a strip is decoded as a whole
-        height, width = max(1, _SIDE_PX**2 // (source.header.width_px * rows.largest_px)), len(columns)
-    blocks: defaultdict[tuple[range, range], list[int]] = defaultdict(list)
+        return max(1, _SIDE_PX // rows.largest_px), max(1, _SIDE_PX // columns.largest_px)
+    # A strip is decoded as a whole.
+    return max(1, _SIDE_PX**2 // (source.header.width_px * rows.largest_px)), len(columns)
+
+
+def _blocks(
+    patches: Sequence[Patch], rows: _Cells, columns: _Cells, side: tuple[int, int], step: tuple[int, int]
+) -> dict[_Block, dict[int, Box]]:
+    """Rectangles of cells, none twice, that have patches: with their numbers and boxes. They begin at multiples of
+    `step`, and are as large as `side` or a little larger: what is coded together is written at once, since what little
+    each part of it changes would be lost where it is quantised.
+    """
+    height, width = (-(-length // each) * each for each, length in zip(step, side, strict=True))
+    blocks: defaultdict[_Block, dict[int, Box]] = defaultdict(dict)
     for number, patch in enumerate(patches):
         box = patch.box
         down, across = rows.touching(box.top, box.bottom), columns.touching(box.left, box.right)
         for top in range(down.start // height * height, down.stop, height):
             for left in range(across.start // width * width, across.stop, width):
                 block = range(top, min(top + height, len(rows))), range(left, min(left + width, len(columns)))
-                blocks[block].append(number)
+                blocks[block][number] = box
     return blocks
+
+
+def _touched(
+    patches: Sequence[Patch], numbers: Iterable[int], rows: _Cells, columns: _Cells, block: _Block
+) -> BoolArray:
+    """Which cells of a block hold a hole pixel (h, w)."""
+    down, across = block
+    around = _in_page(rows, columns, down, across)
+    touched = np.zeros((len(down), len(across)), np.bool_)
+    for number in numbers:
+        patch = patches[number]
+        common = patch.box.intersect(around)
+        hole = patch.hole[common.shift(-patch.box.top, -patch.box.left).slices]
+        own_down, own_across = rows.touching(common.top, common.bottom), columns.touching(common.left, common.right)
+        tops, lefts = rows.starts(own_down) - common.top, columns.starts(own_across) - common.left
+        found = _any(hole, np.maximum(tops, 0), np.maximum(lefts, 0))
+        inside = Box(own_down.start, own_across.start, *found.shape).shift(-down.start, -across.start)
+        touched[inside.slices] |= found
+    return touched
+
+
+def _in_whole_blocks(touched: BoolArray, block_px: tuple[int, int]) -> BoolArray:
+    """`touched` (h, w), and what is coded with it: that would keep some of the damage, its colour above all."""
+    (height, width), (down, across) = touched.shape, block_px
+    padded = np.pad(touched, ((0, -height % down), (0, -width % across)))
+    coded = padded.reshape(-1, down, padded.shape[1] // across, across).any(axis=(1, 3))
+    whole: BoolArray = coded.repeat(down, axis=0).repeat(across, axis=1)[:height, :width]
+    return whole
+
+
+def _pieces(down: range, across: range, side: tuple[int, int]) -> Iterator[_Block]:
+    """A rectangle of cells in parts of at most `side`."""
+    for top in range(0, len(down), side[0]):
+        for left in range(0, len(across), side[1]):
+            yield down[top : top + side[0]], across[left : left + side[1]]
 
 
 def _in_page(rows: _Cells, columns: _Cells, down: range, across: range) -> Box:
     top, left = rows.start(down.start), columns.start(across.start)
     return Box(top, left, rows.start(down.stop) - top, columns.start(across.stop) - left)
-
-
-def _cut(patch: Patch, box: Box) -> Patch:
-    """What of a patch lies in `box`."""
-    common = patch.box.intersect(box)
-    inside = common.shift(-patch.box.top, -patch.box.left).slices
-    return Patch(common, patch.samples[inside], patch.hole[inside], with_alpha=patch.with_alpha)
 
 
 def _trimmed(touched: BoolArray, other_axis: int, cells: range) -> tuple[range, int]:

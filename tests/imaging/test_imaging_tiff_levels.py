@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imaging_cases as cases
@@ -93,6 +94,34 @@ def test_levels_compressed_with_jpeg(tmp_path: Path) -> None:
             meant = cv2.resize(cases.filled(levels(path)[0], source, patches), size, interpolation=cv2.INTER_AREA)
             assert np.abs(after[inside].astype(int) - meant[inside]).mean() < 8
             assert np.abs(before[inside].astype(int) - meant[inside]).mean() > 20
+
+
+@pytest.mark.parametrize("side_px", [512, 40])
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 16}])
+def test_nothing_of_the_damage_stays_in_copies_compressed_with_jpeg(
+    tmp_path: Path, layout: dict[str, Any], side_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff_levels, "_SIDE_PX", side_px)  # 40: of a page in strips a row of cells is made at a time
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    whole = cases.picture("rgb", 512, 640)
+    scratch = np.zeros(whole.shape[:2], np.float32)
+    cv2.line(scratch, (30, 20), (600, 480), 1, 5)
+    hole = scratch > 0
+    damaged = np.where(hole[..., None], np.uint8([255, 0, 255]), whole)
+    sizes = [(640 // step, 512 // step) for step in (2, 4, 8)]
+    with tifffile.TiffWriter(path) as file:
+        file.write(damaged, photometric="rgb", compression="zlib", metadata=None, **layout)
+        for size in sizes:
+            small = cv2.resize(damaged, size, interpolation=cv2.INTER_AREA)
+            encoded = cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]  # it translates nothing by itself
+            jpeg = {"compression": "jpeg", "compressionargs": {"level": 75}, "subsampling": (2, 2)}
+            file.write(encoded, photometric="ycbcr", subfiletype=1, tile=(64, 64), metadata=None, **jpeg)
+    cases.restore(path, out, [Patch(Box(0, 0, 512, 640), whole, hole)])
+    for size, copy in zip(sizes, levels(out)[1:], strict=True):
+        meant = cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(np.float64)
+        is_near = cv2.dilate(cv2.resize(scratch, size, interpolation=cv2.INTER_AREA), np.ones((3, 3))) > 0
+        difference = np.abs(copy - meant)
+        assert difference[is_near].mean() < 1.2 * difference[~is_near].mean()
 
 
 def test_a_thumbnail_of_any_size(tmp_path: Path) -> None:
