@@ -32,7 +32,8 @@ def read_folder(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     read, which was made of it or with it.
 
     Raises UsageError where both are one folder, and ManifestError where one is missing; later, while rows are taken,
-    ManifestError where a folder cannot be read or there was no image at all.
+    ManifestError where a folder cannot be read or there was no image at all. A folder below `images` that this user
+    may not read is a problem, too, and the others go on.
     """
     if masks.is_file() and masks.suffix.lower() not in MASK_SUFFIXES:
         raise UsageError(
@@ -81,6 +82,10 @@ def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
     skipped = masks.resolve()
     for relative, names in image_names(images, "", skipped):
+        if isinstance(names, RowError):
+            line += 1
+            yield _problem(line, relative.rstrip("/"), f"{images}{os.sep}{relative}", names)
+            continue
         chosen = None if masks.is_file() else _Masks(_folder_alike(masks, relative), list(filter(is_read, names)))
         for name in names:
             output = f"{relative}{name}"
@@ -103,13 +108,23 @@ def is_read(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
-def image_names(root: Path, relative: str = "", skipped: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+def image_names(
+    root: Path, relative: str = "", skipped: Path | None = None
+) -> Iterator[tuple[str, list[str] | RowError]]:
     """(relative folder, empty or with a trailing slash; sorted names of its images) of `root` and all folders below.
 
-    Which files these are, `read_folder` says; the folder `skipped` is left out, links resolved. Raises ManifestError
-    where a folder cannot be read.
+    Which files these are, `read_folder` says; the folder `skipped` is left out, links resolved. Of a folder below that
+    this user may not read, there is an error in the place of names: a disk has its `lost+found`, and macOS keeps a
+    library of photographs to itself. Raises ManifestError where a folder cannot be read for another reason.
     """
-    names, folders = _listed(root / relative, NAMED_SUFFIXES)
+    try:
+        names, folders = _listed(root / relative, NAMED_SUFFIXES)
+    except ManifestError as error:
+        if not relative or not isinstance(error.__cause__, PermissionError):
+            raise
+        problem = f"{error}, so images in it, if any, are left; change its permissions, or take it out of {root}"
+        yield relative, RowError(FailureCode.READ, problem)
+        return
     if not all(map(is_read, names)):
         read = {Path(name).stem for name in names if is_read(name)}
         names = [name for name in names if is_read(name) or Path(name).stem not in read]

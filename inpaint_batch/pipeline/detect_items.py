@@ -44,9 +44,13 @@ def items_of(images: Path | str) -> list[Item]:
     if isinstance(images, Path) and images.is_dir():
         folder = images.absolute()
         found = [
-            _checked(f"{folder}{os.sep}{relative}{name}", f"{relative}{name}")
+            item
             for relative, names in image_names(folder)
-            for name in names
+            for item in (
+                [Item(writable(f"{folder}{os.sep}{relative}"), "", error=names)]
+                if isinstance(names, RowError)
+                else [_checked(f"{folder}{os.sep}{relative}{name}", f"{relative}{name}") for name in names]
+            )
         ]
         if not found:
             raise ManifestError(f"no image below {images} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")

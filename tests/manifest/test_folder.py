@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from inpaint_batch.errors import FailureCode, ManifestError, UsageError
 from inpaint_batch.manifest.folder import read_folder
 from inpaint_batch.manifest.read import count_rows, manifest_digest, read_manifest
 from inpaint_batch.manifest.schema import RowProblem
+from inpaint_batch.pipeline.detect_items import items_of
 from inpaint_batch.types import Row
 
 
@@ -134,6 +136,26 @@ def test_links(images: Path, masks: Path, tmp_path: Path) -> None:
     (images / "ring.jpg").symlink_to("ring.jpg")
     os.mkfifo(images / "pipe.jpg")
     assert pairs(images, masks) == {"gone.jpg": "gone.png", "linked.jpg": "linked.png", "ring.jpg": "ring.png"}
+
+
+def test_a_folder_that_may_not_be_read_fails_alone(images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(images, "a.png", "lost+found/b.png", "z/c.png")
+    put(masks, "a.png", "z/c.png")
+    scandir, refusal = os.scandir, PermissionError(errno.EACCES, "Permission denied")
+
+    def refusing(folder: Path):  # type: ignore[no-untyped-def]  (root, as whom tests may run, is refused nothing)
+        if Path(folder).name == "lost+found":
+            raise refusal
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert pairs(images, masks) == {"a.png": "a.png", "lost+found": "read", "z/c.png": "z/c.png"}
+    items = items_of(images)
+    assert [item.output for item in items] == ["a.png", "", "z/c.png"]
+    assert "lost+found: Permission denied, so images in it, if any, are left" in str(items[1].error)
+    refusal = OSError(errno.EIO, "Input/output error")  # the disk itself: nothing is known of any folder any more
+    with pytest.raises(ManifestError, match="Input/output error"):
+        pairs(images, masks)
 
 
 def test_names_that_cannot_be_written(images: Path, masks: Path) -> None:
