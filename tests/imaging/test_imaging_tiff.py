@@ -194,6 +194,46 @@ def test_segments_that_share_bytes_are_not_overwritten(tmp_path: Path) -> None:
     restore(path, out, [patch])
 
 
+@pytest.mark.parametrize("compression", [None, "lzw"])
+def test_segments_may_stand_in_any_order(tmp_path: Path, compression: str | None) -> None:
+    """The strips of the file, and what grows of them, from the last to the first."""
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("rgb", 96, 80)
+    save_tiff(path, samples, "rgb", rowsperstrip=16, compression=compression)
+    layout = open_image(path, max_bytes=cases.NO_LIMIT).layout
+    data = bytearray(path.read_bytes())
+    start, offsets = min(layout.offsets), [0] * 6
+    strips = [bytes(data[at : at + length]) for at, length in zip(layout.offsets, layout.lengths, strict=True)]
+    for number in reversed(range(6)):
+        offsets[number] = start
+        data[start : start + len(strips[number])] = strips[number]
+        start += len(strips[number])
+    assert layout.offsets_tag.kind == 4
+    data[layout.offsets_tag.values : layout.offsets_tag.values + 24] = struct.pack("<6I", *offsets)
+    path.write_bytes(data)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 30, 3), dtype=np.uint8)
+    patch = Patch(Box(20, 10, 60, 30), noise, np.ones((60, 30), np.bool_))
+    source, patches = restore(path, out, [patch])
+    np.testing.assert_array_equal(cases.decode_elsewhere(out), cases.filled(samples, source, patches))
+
+
+def test_what_a_segment_leaves_behind_are_zeros(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    samples = cases.picture("grey", 64, 80)
+    save_tiff(path, samples, "grey", rowsperstrip=32, compression="lzw")
+    rows = np.ones((32, 80), np.bool_)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 80, 1), dtype=np.uint8)
+    flat = np.full((32, 80, 1), 9, np.uint8)
+    restore(path, out, [Patch(Box(0, 0, 32, 80), noise, rows), Patch(Box(32, 0, 32, 80), flat, rows)])
+    before, after = (open_image(each, max_bytes=cases.NO_LIMIT).layout for each in (path, out))
+    data = out.read_bytes()
+    grown, shrunk = zip(before.offsets, before.lengths, strict=True)
+    assert (after.offsets[0], after.offsets[1]) == (path.stat().st_size + path.stat().st_size % 2, shrunk[0])
+    assert after.lengths[1] < shrunk[1]
+    assert not any(data[grown[0] : sum(grown)])
+    assert not any(data[shrunk[0] + after.lengths[1] : sum(shrunk)])
+
+
 def test_a_classic_file_does_not_grow_past_its_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     save_tiff(path, np.full((97, 131, 3), 9, np.uint8), "rgb", compression="lzw")

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_an_error_keeps_the_old_file(tmp_path: Path, error: BaseException) -> No
     assert caught.value is error
     assert destination.read_bytes() == b"old"
     assert names(tmp_path) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("x")])
+def test_nothing_is_held_of_a_file_that_is_through(tmp_path: Path, error: Exception | None) -> None:
+    def lowest_free_descriptor() -> int:
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        os.close(descriptor)
+        return descriptor
+
+    before = lowest_free_descriptor()
+    with suppress(ValueError), atomic_write(tmp_path / "a.jpg") as temporary:
+        temporary.write_bytes(b"new")
+        if error is not None:
+            raise error
+    assert lowest_free_descriptor() == before
+    assert not atomic._in_flight
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
@@ -128,6 +145,24 @@ def test_a_full_disk_is_seen_through_other_errors(tmp_path: Path) -> None:
     assert storage_error(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "a") is None
 
 
+@pytest.mark.parametrize(("number", "is_told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_folder_need_not_be_synced_where_none_can_be(
+    tmp_path: Path, number: int, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    told = pytest.raises(RowError, match=os.strerror(number)) if is_told else nullcontext()
+    with told, atomic_write(tmp_path / "a.jpg") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "a.jpg").read_bytes() == b"new"
+
+
 def test_a_source_that_is_lost_is_no_lost_output(tmp_path: Path) -> None:
     unreadable = RowError(FailureCode.READ, "the image could not be read")
     with pytest.raises(RowError) as caught:
@@ -200,7 +235,9 @@ def test_sigkill_leaves_the_old_file_and_a_temporary_that_the_next_run_removes(t
 def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
     mine = f"-{os.getpid()}-{atomic._HOST}01234567.tmp"
     other_host = "0000" if atomic._HOST != "0000" else "1111"
-    foreign = tmp_path / f".b.jpg.inpaint-batch-1-{other_host}01234567.tmp"
+    foreign = (
+        tmp_path / f".b.jpg.inpaint-batch-{os.getpid()}-{other_host}01234567.tmp"
+    )  # the same pid means nothing there
     for name in (f".a.jpg.inpaint-batch{mine}", "user.tmp", ".a.jpg.tmp", foreign.name):
         (tmp_path / name).write_bytes(b"")
     with atomic_write(tmp_path / "c.jpg") as temporary:

@@ -211,6 +211,27 @@ def test_the_prior_is_the_enlarged_coarser_fill() -> None:
     assert max(errors) < 0.01
 
 
+def test_a_pixel_has_the_same_prior_in_every_tile() -> None:
+    hole = _disc(700, 160)
+    (window,) = plan_windows(hole, find_holes(hole), CONFIG)
+    image = picture(hole)
+    steps = fill_window(lambda box: image[box.slices], hole, window, CONFIG, max_requests=100)
+    requests = next(steps)
+    num_compared = 0
+    for level in window.levels[:-1]:
+        requests = steps.send(
+            [picture(np.empty((tile.side_px,) * 2, np.bool_)).transpose(2, 0, 1) for tile in level.tiles]
+        )
+        priors = [(request.tile.box, request.load().prior) for request in requests]
+        for number, (box, prior) in enumerate(priors):
+            for other_box, other in priors[:number]:
+                common = box.intersect(other_box)
+                here, there = (common.shift(-each.top, -each.left).slices for each in (box, other_box))
+                np.testing.assert_array_equal(prior[:, *here], other[:, *there])
+                num_compared += common.area_px > 0
+    assert num_compared > 5
+
+
 def test_other_windows_have_no_influence() -> None:
     hole = _disc(700, 100)
     hole[20:30, 20:60] = True
