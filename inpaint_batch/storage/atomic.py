@@ -92,6 +92,7 @@ def atomic_write(destination: Path) -> Iterator[Path]:
     file that cannot be read (RowError(READ)) among them.
     """
     temporary: Path | None = None
+    is_there = False
     try:
         with _own_errors(destination):
             made = _make_folders(destination.parent)
@@ -108,12 +109,14 @@ def atomic_write(destination: Path) -> Iterator[Path]:
         with _own_errors(destination):
             _sync_file(temporary)
             temporary.replace(destination)
+            is_there = True
             for folder in (destination.parent, *made):
                 sync_folder(folder)
     finally:
         if temporary is not None:
-            with suppress(OSError):  # it is gone after a rename; and an error on its way must not be hidden by this one
-                temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # an error on its way must not be hidden by this one
+                if not is_there:
+                    temporary.unlink(missing_ok=True)
             _in_flight.pop(temporary.name, None)
 
 
@@ -225,6 +228,8 @@ def _new_temporary(destination: Path) -> Path:
 
 def _make_folders(folder: Path) -> list[Path]:
     """Make `folder` with its parents; returns the folders that got a new entry, to be synced with the file."""
+    if folder.is_dir():  # as for nearly all files
+        return []
     changed = []
     missing = folder
     while not missing.exists() and missing != missing.parent:
@@ -235,8 +240,11 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(path, os.O_RDWR)  # as for writing: some systems sync nothing else
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _nearest_folder(path: Path) -> Path:
