@@ -18,7 +18,7 @@ from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.read import sniff
 from inpaint_batch.imaging.source import ImageSource, check_budget, check_file_size, damaged, reading, refuse
 from inpaint_batch.imaging.tiff import read_packed, unpack
-from inpaint_batch.imaging.tiff_directory import read_layouts
+from inpaint_batch.imaging.tiff_directory import has_single_page, read_layouts
 from inpaint_batch.imaging.tiff_layout import TiffLayout
 from inpaint_batch.types import Box, Header, SampleArray
 from inpaint_batch.words import counted
@@ -101,7 +101,7 @@ def open_picture(path: Path, *, max_bytes: int) -> MaskPieces:
         if info is not None and info.is_animated:
             raise refuse(path, "an animated PNG", "save one frame as a still PNG", _WHAT)
         image = vips.open_file(path, _WHAT)
-        _check(path, image)
+        _check(path, image, is_single=kind == "tiff" and has_single_page(path))
         orientation = _field(image, "orientation", 1) if info is None else info.orientation
         orientation = orientation if 1 <= orientation <= 8 else 1
         shape = (image.height, image.width)
@@ -206,10 +206,10 @@ def _is_safe_in_libvips(path: Path) -> bool:
         return page.compression in _SAFE_IN_LIBVIPS and not page.is_tiled
 
 
-def _check(path: Path, image: vips.Image) -> None:
-    """Refuse by the header what is no mask."""
+def _check(path: Path, image: vips.Image, *, is_single: bool) -> None:
+    """Refuse by the header what is no mask; `is_single` for a file whose other pages are none of their own."""
     num_pages = _field(image, "n-pages", 1)
-    if num_pages > 1:
+    if num_pages > 1 and not is_single:
         raise refuse(path, f"a file of {num_pages} pages or frames", "save the mask as a single one", _WHAT)
     if image.format not in _BYTES or image.interpretation not in _COLOURS or image.bands > 4:
         kind = (

@@ -145,11 +145,21 @@ def _no_data(page: tifffile.TiffPage, dtype: SampleType) -> float | None:
     return rounded if np.isfinite(rounded) else value
 
 
+def has_single_page(path: Path) -> bool:
+    """Whether all pages of a TIFF but the first are smaller versions of others, or their masks."""
+    with tifffile.TiffFile(path) as file:
+        return _has_single_page(file)
+
+
+def _has_single_page(file: tifffile.TiffFile) -> bool:
+    return all(_is_subfile(page, _REDUCED | _MASK) for page in file.pages[1:])
+
+
 def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -> tifffile.TiffPage:
     num_pages = len(file.pages)
     if not num_pages:
         raise damaged(path, "it holds no page")
-    if page_number is None and any(not _is_subfile(page, _REDUCED | _MASK) for page in file.pages[1:]):
+    if page_number is None and not _has_single_page(file):
         advice = f"say which one in the column `page` (1 to {num_pages}; the others then stay as they are) or split it"
         raise refuse(path, f"a TIFF of {num_pages} pages", advice)
     if page_number is not None and not 1 <= page_number <= num_pages:

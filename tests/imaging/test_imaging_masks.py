@@ -115,6 +115,19 @@ def test_every_kind_reads_as_the_same_grey(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(samples.astype(int), GREY.astype(int), atol=tolerance)
 
 
+@pytest.mark.parametrize("is_tiled", [True, False])
+def test_the_levels_of_a_pyramid_are_no_pages(tmp_path: Path, is_tiled: bool) -> None:
+    path = tmp_path / "mask.tif"
+    grey = cases.picture("grey", 160, 200)
+    layout = {"tile": (64, 64)} if is_tiled else {"rowsperstrip": 16}
+    with tifffile.TiffWriter(path) as file:
+        for step in (1, 2, 4):
+            options = {"photometric": "minisblack", "compression": "lzw", "metadata": None, **layout}
+            file.write(grey[::step, ::step], subfiletype=int(step > 1), **options)
+    samples, _ = cases.read_mask_samples(path, max_bytes=cases.NO_LIMIT)
+    np.testing.assert_array_equal(samples, grey)
+
+
 def test_alpha_is_at_hand(tmp_path: Path) -> None:
     path = tmp_path / "mask"
     alpha = np.where(WHITE, 200, 3).astype(np.uint8)
