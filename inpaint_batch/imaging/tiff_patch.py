@@ -168,8 +168,6 @@ def _patch_run(
     for patch in patches:
         filled = slice(bands.start, bands.stop if patch.with_alpha else min(bands.stop, num_colours))
         common = box.intersect(patch.box)
-        if not common.area_px:
-            continue
         inside = common.shift(-patch.box.top, -patch.box.left).slices
         target = samples[common.shift(-box.top, -box.left).slices]
         fill = patch.samples[inside][..., filled]

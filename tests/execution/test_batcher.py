@@ -214,6 +214,35 @@ def test_hungry_until_two_batches_are_full():
     assert full == [False, False, True, True]
 
 
+def test_not_hungry_while_two_batches_of_a_later_level_wait():
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 2, ready)
+    batcher.add(0, [window(0, [[64], [64, 64, 64, 64]])])
+    assert batcher.hungry
+    batcher.step()
+    assert not batcher.hungry
+
+
+def test_not_hungry_while_open_fills_hold_as_much_as_they_may():
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 1000, ready)
+    batcher.add(0, (window(0, [[256]]) for _ in range(100)))
+    assert not batcher.hungry  # another row could not be started either
+    assert not batcher.has_full_batch
+
+
+def test_fills_that_cannot_be_drawn_fail_their_row_only():
+    def drawn(row: int) -> Generator[Generator[list[Tile], Sequence[FloatArray], float], None, None]:
+        yield window(row, [[64, 64]])
+        raise RowError(FailureCode.READ, "no second window")
+
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 4, ready)
+    batcher.add(0, drawn(0))
+    batcher.add(1, [window(1, [[64]])])
+    done = finish(batcher)
+    assert (done[0].error.message, done[0].results) == ("no second window", [])
+    assert (done[1].error, done[1].results) == (None, [2.0])
+    assert (batcher._held_px, batcher._num_waiting) == (0, 0)
+
+
 def test_the_next_batch_is_made_ready_while_one_is_run():
     told: list[list[float]] = []
     run: list[list[float]] = []

@@ -102,20 +102,29 @@ def test_one_segment_whose_address_stands_inside_the_tag(tmp_path: Path, bigtiff
     assert out.stat().st_size > path.stat().st_size + 97 * 131 * 3 // 2
 
 
+@pytest.mark.parametrize("rows", [100, 300])
+@pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("byteorder", "<>")
-def test_short_lengths_that_no_longer_fit_get_a_wider_type(tmp_path: Path, byteorder: str) -> None:
+def test_short_lengths_that_no_longer_fit_get_a_wider_type(
+    tmp_path: Path, byteorder: str, bigtiff: bool, rows: int
+) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     flat = np.full((300, 300, 3), 9, np.uint8)
-    save_tiff(path, flat, "rgb", compression="zlib", byteorder=byteorder, rowsperstrip=100)
+    save_tiff(path, flat, "rgb", compression="zlib", byteorder=byteorder, rowsperstrip=rows, bigtiff=bigtiff)
     with tifffile.TiffFile(path) as file:
         tag = file.pages.first.tags[279]
         lengths = tag.value
-    data = bytearray(path.read_bytes())  # rewrite the lengths as three SHORTs
-    order = "little" if byteorder == "<" else "big"
+    data = bytearray(path.read_bytes())  # rewrite the lengths as SHORTs
+    order, value, size = "little" if byteorder == "<" else "big", tag.offset + 8, 4
+    if bigtiff:
+        value, size = tag.offset + 12, 8
     data[tag.offset + 2 : tag.offset + 4] = (3).to_bytes(2, order)
-    place = len(data)
-    data += b"".join(int(length).to_bytes(2, order) for length in lengths)
-    data[tag.offset + 8 : tag.offset + 12] = place.to_bytes(4, order)
+    shorts = b"".join(int(length).to_bytes(2, order) for length in lengths)
+    if len(shorts) > size:
+        place = len(data)
+        data += shorts
+        shorts = place.to_bytes(size, order)
+    data[value : value + size] = shorts.ljust(size, b"\x00")
     path.write_bytes(data)
     source = open_image(path, max_bytes=cases.NO_LIMIT)
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
@@ -123,8 +132,10 @@ def test_short_lengths_that_no_longer_fit_get_a_wider_type(tmp_path: Path, byteo
     hole[:100] = True
     restore(path, out, [Patch(source.header.box, noise, hole)])
     with tifffile.TiffFile(out) as file:
-        assert int(file.pages.first.tags[279].dtype) == 4
+        found = file.pages.first.tags[279]
+        assert int(found.dtype) == (16 if bigtiff else 4)
         assert max(file.pages.first.databytecounts) > 65535
+        assert (found.valueoffset == value) == (rows == 300)  # one number stands in the tag itself
 
 
 def test_min_is_white_is_turned_in_and_out(tmp_path: Path) -> None:
@@ -221,6 +232,7 @@ def test_what_a_segment_leaves_behind_are_zeros(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     samples = cases.picture("grey", 64, 80)
     save_tiff(path, samples, "grey", rowsperstrip=32, compression="lzw")
+    path.write_bytes(path.read_bytes().ljust(path.stat().st_size | 1, b"\x00"))  # odd, where addresses are even
     rows = np.ones((32, 80), np.bool_)
     noise = np.random.default_rng(0).integers(0, 256, (32, 80, 1), dtype=np.uint8)
     flat = np.full((32, 80, 1), 9, np.uint8)
@@ -228,7 +240,8 @@ def test_what_a_segment_leaves_behind_are_zeros(tmp_path: Path) -> None:
     before, after = (open_image(each, max_bytes=cases.NO_LIMIT).layout for each in (path, out))
     data = out.read_bytes()
     grown, shrunk = zip(before.offsets, before.lengths, strict=True)
-    assert (after.offsets[0], after.offsets[1]) == (path.stat().st_size + path.stat().st_size % 2, shrunk[0])
+    assert (after.offsets_tag, after.lengths_tag) == (before.offsets_tag, before.lengths_tag)
+    assert after.offsets == (path.stat().st_size + 1, shrunk[0])
     assert after.lengths[1] < shrunk[1]
     assert not any(data[grown[0] : sum(grown)])
     assert not any(data[shrunk[0] + after.lengths[1] : sum(shrunk)])
