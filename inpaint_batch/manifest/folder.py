@@ -80,8 +80,7 @@ def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
 
 def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
-    skipped = masks.resolve()
-    for relative, names in image_names(images, "", skipped):
+    for relative, names in image_names(images, "", masks):
         if isinstance(names, RowError):
             line += 1
             yield _problem(line, relative.rstrip("/"), f"{images}{os.sep}{relative}", names)
@@ -90,7 +89,7 @@ def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
         for name in names:
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
-            if name == masks.name and Path(image).resolve() == skipped:
+            if chosen is None and name.casefold() == masks.name.casefold() and _is_it(Path(image), masks):
                 continue
             line += 1
             try:
@@ -113,9 +112,9 @@ def image_names(
 ) -> Iterator[tuple[str, list[str] | RowError]]:
     """(relative folder, empty or with a trailing slash; sorted names of its images) of `root` and all folders below.
 
-    Which files these are, `read_folder` says; the folder `skipped` is left out, links resolved. Of a folder below that
-    this user may not read, there is an error in the place of names: a disk has its `lost+found`, and macOS keeps a
-    library of photographs to itself. Raises ManifestError where a folder cannot be read for another reason.
+    Which files these are, `read_folder` says; the folder `skipped` is left out. Of a folder below that this user may
+    not read, there is an error in the place of names: a disk has its `lost+found`, and macOS keeps a library of
+    photographs to itself. Raises ManifestError where a folder cannot be read for another reason.
     """
     try:
         names, folders = _listed(root / relative, NAMED_SUFFIXES)
@@ -131,8 +130,18 @@ def image_names(
     if names:
         yield relative, names
     for folder in folders:
-        if (root / relative / folder).resolve() != skipped:
+        if skipped is None or not _is_it(root / relative / folder, skipped):
             yield from image_names(root, f"{relative}{folder}/", skipped)
+
+
+def _is_it(found: Path, masks: Path) -> bool:
+    """Whether what was found is the masks themselves, also where a link leads to them, or where they were named in
+    another case, as macOS allows it.
+    """
+    try:
+        return found.samefile(masks)
+    except OSError:  # a link to nothing
+        return False
 
 
 def _listed(folder: Path, suffixes: frozenset[str]) -> tuple[list[str], list[str]]:

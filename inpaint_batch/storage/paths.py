@@ -150,6 +150,14 @@ def _same_name(first: Path, second: Path) -> bool:
     return first.parent.resolve() / first.name == second.parent.resolve() / second.name
 
 
+def _is_one_folder(first: Path, second: Path) -> bool:
+    """Also where one is written in another case, as macOS allows it, or is a second way to the other (a mount)."""
+    try:
+        return first == second.resolve() or first.samefile(second)
+    except OSError:  # one of them is not there
+        return False
+
+
 def check_output_root(output: Path, inputs: Iterable[Path], *, create: bool = True) -> None:
     """Refuse an output folder that cannot be used; raises StorageError.
 
@@ -162,8 +170,9 @@ def check_output_root(output: Path, inputs: Iterable[Path], *, create: bool = Tr
     except (OSError, RuntimeError) as error:  # a loop of links
         raise StorageError(f"the output folder {output} cannot be used: {error}") from error
     for folder in inputs:
-        if resolved.is_relative_to(folder.resolve()):
-            where = "is the input folder" if resolved == folder.resolve() else f"lies inside the input folder {folder}"
+        around = next((one for one in (resolved, *resolved.parents) if _is_one_folder(one, folder)), None)
+        if around is not None:
+            where = "is the input folder" if around == resolved else f"lies inside the input folder {folder}"
             raise StorageError(f"the output folder {output} {where}; choose one outside, such as ../restored")
     nearest = resolved
     while not os.path.lexists(nearest):

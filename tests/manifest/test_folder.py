@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inpaint_batch.errors import FailureCode, ManifestError, UsageError
-from inpaint_batch.manifest.folder import read_folder
+from inpaint_batch.manifest.folder import image_names, read_folder
 from inpaint_batch.manifest.read import count_rows, manifest_digest, read_manifest
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline.detect_items import items_of
@@ -123,6 +123,18 @@ def test_two_masks_for_one_image(images: Path, masks: Path) -> None:
 def test_masks_may_lie_inside_the_images(images: Path) -> None:
     put(images, "a.jpg", "masks/a.png", "sub/masks/b.jpg")
     assert pairs(images, images / "masks") == {"a.jpg": "a.png", "sub/masks/b.jpg": "mask"}
+
+
+def test_masks_named_in_another_case_are_no_images(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(images, "a.jpg", "masks/a.png", "sub/b.jpg", "scratch.png")
+
+    def samefile(first: Path, second: Path) -> bool:  # as where names that differ in case alone are one file
+        return str(first).lower() == str(second).lower()
+
+    monkeypatch.setattr(Path, "samefile", samefile)
+    assert list(image_names(images, "", images / "MASKS")) == [("", ["a.jpg", "scratch.png"]), ("sub/", ["b.jpg"])]
+    monkeypatch.setattr(Path, "is_file", lambda path: path.name == "Scratch.png")
+    assert [row.id for row in read_folder(images, images / "Scratch.png")] == ["a.jpg", "masks/a.png", "sub/b.jpg"]
 
 
 def test_links(images: Path, masks: Path, tmp_path: Path) -> None:

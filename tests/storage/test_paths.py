@@ -130,6 +130,19 @@ def test_output_root_away_from_the_input(tmp_path: Path) -> None:
     check_output_root(tmp_path, [photos])  # the input inside the output is no loop
 
 
+def test_output_root_in_the_input_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "box").mkdir(parents=True)
+
+    def samefile(first: Path, second: Path) -> bool:  # as where names that differ in case alone are one file
+        return str(first.resolve()).lower() == str(second.resolve()).lower()
+
+    monkeypatch.setattr(Path, "samefile", samefile)
+    for bad in ("Photos", "PHOTOS/out", "photos/BOX/out"):
+        with pytest.raises(StorageError, match="input folder"):
+            check_output_root(tmp_path / bad, [tmp_path / "photos"], create=False)
+    check_output_root(tmp_path / "Photos-restored", [tmp_path / "photos"], create=False)
+
+
 def test_output_root_must_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for bad in (tmp_path / "file", tmp_path / "file" / "below"):
