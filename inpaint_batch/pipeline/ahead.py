@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
+from inpaint_batch.config import Shard
 from inpaint_batch.execution.identity import content_digest, look, object_version
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import location
@@ -22,10 +23,13 @@ NUM_REQUESTS = 32
 """So many requests at a time."""
 
 
-def ahead(rows: Iterable[Row | RowProblem], *, by_content: bool = False) -> Iterator[Row | RowProblem]:
+def ahead(
+    rows: Iterable[Row | RowProblem], *, by_content: bool = False, part: Shard | None = None
+) -> Iterator[Row | RowProblem]:
     """The same rows in the same order. Those with nothing to ask go straight through; no thread is started for them.
 
-    What a question comes to is seen when `object_version` or `content_digest` is asked again.
+    Of rows of another part than `part` only the names count: nothing is asked about their files. What a question comes
+    to is seen when `object_version` or `content_digest` is asked again.
     """
     waiting: deque[tuple[Row | RowProblem, list[Future[None]]]] = deque()
     pool: ThreadPoolExecutor | None = None
@@ -34,6 +38,8 @@ def ahead(rows: Iterable[Row | RowProblem], *, by_content: bool = False) -> Iter
             paths = [] if isinstance(row, RowProblem) else list(dict.fromkeys((row.image, row.mask)))
             if not by_content:
                 paths = [path for path in paths if is_uri(path)]
+            if paths and part is not None and not part.has(row.id):
+                paths = []
             if not paths and not waiting:
                 yield row
                 continue

@@ -18,6 +18,7 @@ from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, 
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import joined
+from inpaint_batch.threads import in_turn
 
 LEDGER, ARCHIVE = "ledger/", "ledger-archive/"
 """Where in the state's folder the lines of runs lie, and those of runs before `--fresh`."""
@@ -113,7 +114,8 @@ def bring_ledger(uri: str, parts: list[str], archived: list[str], folder: Path) 
 def contents(uri: str, names: list[str]) -> Iterator[bytes]:
     """What is in the objects with these names below `uri`, in their order. Raises ObjectError."""
     with ThreadPoolExecutor(NUM_REQUESTS) as pool:
-        yield from pool.map(lambda name: read_bytes(joined(uri, name)), names)
+        # Not `pool.map`: while one is waited for, all the others would come into memory.
+        yield from in_turn(pool, lambda name: read_bytes(joined(uri, name)), names, 2 * NUM_REQUESTS)
 
 
 def remove_all(uri: str, names: list[str]) -> None:
