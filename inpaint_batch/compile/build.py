@@ -19,10 +19,11 @@ from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
 from inpaint_batch.compile.gate import judge, measure, table
 from inpaint_batch.compile.quantise import quantise
 from inpaint_batch.compile.tiles import RealTile, collect_tiles
-from inpaint_batch.errors import EngineError
+from inpaint_batch.errors import EngineError, InpaintBatchError
 from inpaint_batch.models.checkpoint import load_generator
 from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
+from inpaint_batch.storage.atomic import atomic_write, storage_error
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,20 @@ def build_onnx(
     """Write NAME.fp32.onnx, with `calibrate` also NAME.int8.onnx, and NAME.gate.json; return a summary for a person.
 
     Raises EngineError where the weights cannot be read, the export disagrees with torch, or the gate refuses INT8 and
-    `accept_loss` is false; what an earlier build of the same weights left stays then.
+    `accept_loss` is false; what an earlier build of the same weights left stays then. Raises StorageError where nothing
+    can be written.
     """
+    try:
+        return _build_onnx(weights, output, name, calibrate, max_tiles, accept_loss)
+    except Exception as error:  # exporter and quantiser write by themselves, and say it in classes of their own
+        if isinstance(error, InpaintBatchError) or (known := storage_error(error, output)) is None:
+            raise
+        raise known from error
+
+
+def _build_onnx(
+    weights: Path, output: Path, name: str, calibrate: Path | None, max_tiles: int, accept_loss: bool
+) -> str:
     output.mkdir(parents=True, exist_ok=True)
     log.info("exporting %s", weights)
     fp32, int8, card = (output / f"{name}.{ending}" for ending in ("fp32.onnx", "int8.onnx", "gate.json"))
@@ -79,7 +92,8 @@ def build_onnx(
         }
         report += f"\n{int8}: {int8.stat().st_size / 1e6:.1f} MB\n{table(rows)}"
     if calibrate is not None or not int8.exists():  # else what stands there is of the INT8 file, and still so
-        card.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        with atomic_write(card) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return report
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 import statistics
 from dataclasses import replace
@@ -23,7 +25,7 @@ from inpaint_batch.compile.export import PARITY_TOLERANCE, export_onnx, parity
 from inpaint_batch.compile.gate import ROUNDING, GateRow, hole_psnr, judge, measure, table
 from inpaint_batch.compile.quantise import FLOAT_LAYERS, quantisable_convolutions, quantise
 from inpaint_batch.compile.tiles import collect_tiles
-from inpaint_batch.errors import EngineError, ManifestError, UsageError
+from inpaint_batch.errors import EngineError, ManifestError, StorageError, UsageError
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime.engine import TileBatch
@@ -212,6 +214,20 @@ def test_what_the_gate_let_pass_outlives_what_it_refuses(
     with pytest.raises(EngineError, match="the quality gate refuses"):
         build_onnx(weights, tmp_path, calibrate=manifest, **given)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_disk_without_room_is_told_as_such(
+    generator: DcfGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_generator(weights := tmp_path / "x.safetensors", generator, generator.state_dict())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(StorageError, match=r"cannot write .*the disk is full"):
+        build_onnx(weights, tmp_path / "out", name="x", calibrate=None, max_tiles=6, accept_loss=False)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_quantising_without_tiles_is_refused(fp32: Path, tmp_path: Path) -> None:
