@@ -117,6 +117,12 @@ def test_batches_are_filled_across_rows():
     assert engine.batches == [(64, 8), (64, 8)]
 
 
+def test_results_stand_in_the_order_of_the_fills_and_not_of_their_ends():
+    batcher: Batcher[Tile, float] = Batcher(Engine(), lambda side: 3, ready)
+    batcher.add(0, [window(5, [[64], [64]]), window(7, [[64]]), window(9, [[]])])
+    assert finish(batcher)[0].results == [20.0, 14.0, 0.0]
+
+
 def test_nan_fails_one_row_as_nonfinite():
     batcher: Batcher[Tile, float] = Batcher(Engine(nan_rows=frozenset({1})), lambda side: 8, ready)
     for row in range(3):

@@ -368,6 +368,19 @@ def test_a_changed_byte_is_caught(tmp_path: Path, where: str) -> None:
     assert caught.value.code == FailureCode.WRITE
 
 
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_the_segment_that_is_wrong_is_named(tmp_path: Path, number: int) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    save_tiff(path, cases.picture("grey", 55, 40), "grey", rowsperstrip=10)
+    patch = Patch(Box(5, 5, 50, 9), np.full((50, 9, 1), 7, np.uint8), np.ones((50, 9), np.bool_))
+    source, patches = restore(path, out, [patch])
+    data = bytearray(out.read_bytes())
+    data[source.layout.offsets[number]] ^= 1
+    out.write_bytes(data)
+    with pytest.raises(RowError, match=f"segment {number} read back different"):
+        verify_written(source, patches, out, jpeg="patch")
+
+
 @given(
     st.sampled_from(sorted(CODECS)),
     st.sampled_from([1, 2]),
