@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from inpaint_batch.errors import FailureCode
+from inpaint_batch.storage.paths import names_in
 
 Status = Literal["started", "dropped", "done", "failed"]
 
@@ -92,8 +93,9 @@ def _decoded_slowly(text: bytes) -> LedgerEntry | None:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The parts in a ledger's folder, in the order in which they were begun."""
-    return sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=lambda path: int(path.stem))
+    """The parts in a ledger's folder, in the order in which they were begun. Raises OSError where it cannot be read."""
+    numbers = [name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl")]
+    return [folder / f"{number}.jsonl" for number in sorted(filter(str.isdigit, numbers), key=int)]
 
 
 def read_lines(state: Path) -> Iterator[LedgerEntry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import TracebackType
 from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
 from inpaint_batch.processes import process_name
+from inpaint_batch.storage.paths import names_in
 
 
 class RunLock:
@@ -85,7 +87,7 @@ def hold_folder(state: Path, shard: Shard | None) -> Iterator[list[str]]:
         if shard is not None and own.enter_context(RunLock(state / f"lock-{shard.name}")).last_run_was_killed:
             killed.append(shard.name)
         # Ours is taken before the others are looked at: of two runs that start together at least one sees the other.
-        for path in state.glob("lock-*-of-*"):
+        for path in (state / name for name in fnmatch.filter(names_in(state), "lock-*-of-*")):
             if shard is None or not path.name.endswith(f"-of-{shard.count}"):
                 with RunLock(path, shared=True) as other:  # shards that start together all look
                     if other.last_run_was_killed:

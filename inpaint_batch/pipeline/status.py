@@ -7,6 +7,7 @@ the id of a row tells its shard.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import time
 from collections import Counter, defaultdict
@@ -23,7 +24,7 @@ from inpaint_batch.execution.packed_map import PackedMap
 from inpaint_batch.processes import lives, process_name
 from inpaint_batch.report.summary import Summary, state_ending
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.paths import STATE_FOLDER
+from inpaint_batch.storage.paths import STATE_FOLDER, names_in
 
 RATE_WINDOW_S = 600.0
 """The pace is that of the last ten minutes: the rows before may have been of another kind."""
@@ -95,10 +96,13 @@ def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
 
 
 def latest_shards(state: Path) -> list[Shard]:
-    """The shards 1/n to n/n, for the n of the run that began last; [1/1] where that had none, [] before any run."""
+    """The shards 1/n to n/n, for the n of the run that began last; [1/1] where that had none, [] before any run.
+
+    Raises OSError where it cannot be read.
+    """
     begun: dict[int, float] = {}
-    for path in state.glob("run*.json"):
-        about = read_json(path)
+    for name in fnmatch.filter(names_in(state), "run*.json"):
+        about = read_json(state / name)
         if about is not None:
             count = Shard.parse(about["shard"]).count
             begun[count] = max(begun.get(count, 0.0), about["at"])
@@ -132,8 +136,8 @@ def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object in a file, or None where there is none (any more)."""
-    with suppress(OSError, ValueError):
+    """A JSON object in a file, or None where there is none (any more). Raises OSError where it cannot be read."""
+    with suppress(FileNotFoundError, ValueError):
         value = json.loads(path.read_text("utf-8"))
         if isinstance(value, dict):
             return value

@@ -102,6 +102,17 @@ def files_below(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none where there is no such folder.
+
+    Raises OSError where it cannot be read. `Path.glob` says of such a folder that nothing is in it.
+    """
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  (names, by the million perhaps)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def composed(name: str) -> str:
     """`name` with accents in one way (NFC): what others write as `é` is `e` and an accent in names from macOS."""
     return unicodedata.normalize("NFC", name)

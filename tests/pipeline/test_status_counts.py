@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -83,3 +85,21 @@ def test_a_row_that_was_in_flight_is_none_once_its_process_is_gone(tmp_path, alo
     line = LedgerEntry(id="a.png", key="", status="started", alone=alone)
     (status,) = folder_status(output_of_shards(tmp_path, [line], 1))
     assert (status.state, status.num_in_flight, status.num_waiting) == ("killed", 0, 9)
+
+
+@pytest.mark.parametrize("closed", [STATE_FOLDER, "ledger"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, closed):
+    output = output_of_shards(tmp_path, [LedgerEntry(id="a.png", key="", status="done")], 2)
+
+    def refusing(call):
+        def refused(folder="."):
+            if Path(folder).name == closed:  # root, as whom tests may run, is refused nothing
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return call(folder)
+
+        return refused
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    with pytest.raises(PermissionError):
+        folder_status(output)
