@@ -80,12 +80,13 @@ def _problem(line: int, output: str, image: str, error: RowError) -> RowProblem:
 
 def _rows(images: Path, masks: Path) -> Generator[Row | RowProblem]:
     line = 0
+    folders = _FoldersAlike(masks)
     for relative, names in image_names(images, "", masks):
         if isinstance(names, RowError):
             line += 1
             yield _problem(line, relative.rstrip("/"), f"{images}{os.sep}{relative}", names)
             continue
-        chosen = None if masks.is_file() else _Masks(_folder_alike(masks, relative), list(filter(is_read, names)))
+        chosen = None if masks.is_file() else _Masks(folders.find(relative), list(filter(is_read, names)))
         for name in names:
             output = f"{relative}{name}"
             image = f"{images}{os.sep}{output}"
@@ -185,16 +186,25 @@ def check_text(path: str) -> None:
         raise RowError(FailureCode.READ, f"the name {path!r} is not UTF-8; rename the file or its folder") from error
 
 
-def _folder_alike(root: Path, relative: str) -> Path:
-    """The folder `relative` below `root`, or the one whose names differ in how accents are put together."""
-    folder = root
-    for part in filter(None, relative.split("/")):
-        exact = folder / part
-        if not part.isascii() and not exact.exists() and folder.is_dir():
-            alike = (name for name in _listed(folder, frozenset())[1] if composed(name) == composed(part))
-            exact = folder / next(alike, part)
-        folder = exact
-    return folder
+class _FoldersAlike:
+    """Folders whose names differ from those asked for in how accents are put together; each is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._listed: dict[Path, dict[str, str]] = {}  # of a folder, the names inside by what they are composed
+
+    def find(self, relative: str) -> Path:
+        """The folder `relative` below the root, or the one alike; it need not be there."""
+        folder = self._root
+        for part in filter(None, relative.split("/")):
+            exact = folder / part
+            if not part.isascii() and not exact.exists() and folder.is_dir():
+                if folder not in self._listed:
+                    names = reversed(_listed(folder, frozenset())[1])  # of two alike the first
+                    self._listed[folder] = {composed(name): name for name in names}
+                exact = folder / self._listed[folder].get(composed(part), part)
+            folder = exact
+        return folder
 
 
 class _Masks:

@@ -226,6 +226,19 @@ def test_names_are_the_same_however_their_accents_are_put_together(images: Path,
     assert row.mask == str(masks / "\u00e9.png")
 
 
+def test_many_folders_with_accents_are_looked_for_in_one_listing(images: Path, masks: Path, monkeypatch) -> None:
+    for number in range(30):
+        put(images, f"\u00e9{number}/x.jpg", f"\u00fc{number}/y.jpg")
+        put(masks, f"e\u0301{number}/x.png")
+    listed: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(Path(folder)) or scandir(folder))
+    found = pairs(images, masks)
+    assert found["\u00e97/x.jpg"] == "e\u03017/x.png"
+    assert found["\u00fc7/y.jpg"] == "mask"
+    assert listed.count(masks) == 1
+
+
 def test_one_image_that_cannot_be(images: Path, masks: Path) -> None:
     put(images, "a.jpg", "b\\c.jpg")
     put(masks, "b.png", "b\\c.png")
