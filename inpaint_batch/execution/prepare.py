@@ -6,11 +6,11 @@ functions, so that where a row is done has no influence on its result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from inpaint_batch.config import MaskPolarity, TilingConfig
+from inpaint_batch.config import MaskPolarity, RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import fingerprint
 from inpaint_batch.execution.needs import (
@@ -139,12 +139,7 @@ def _prepared(
     checksums: dict[str, dict[str, Any]] = {}
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
-    warnings = hole_warnings(holes, task.config.mask_polarity)
-    if task.config.jpeg == "lossless" and isinstance(source, TiffSource) and source.header.has_coefficients:
-        warnings.append(
-            "jpeg=lossless is for JPEG files; this TIFF stays compressed with JPEG, and known pixels close to a hole "
-            "change a little. Where they must not, save it with LZW, Deflate or ZSTD first"
-        )
+    warnings = [*hole_warnings(holes, task.config.mask_polarity), *_source_warnings(source, task.config)]
     patches = PatchStore(patches_bytes(limit_bytes))
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
 
@@ -181,6 +176,22 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
             "turn it, or give it the orientation tag of the image"
         )
     return warnings
+
+
+def _source_warnings(source: ImageSource, config: RowConfig) -> Iterator[str]:
+    """Sentences about what of an image will not be as its owner may expect."""
+    if not isinstance(source, TiffSource):
+        return
+    if config.jpeg == "lossless" and source.header.has_coefficients:
+        yield (
+            "jpeg=lossless is for JPEG files; this TIFF stays compressed with JPEG, and known pixels close to a hole "
+            "change a little. Where they must not, save it with LZW, Deflate or ZSTD first"
+        )
+    if source.layout.kind.has_unknown_band and config.mask_from != "alpha":
+        yield (
+            f"the TIFF does not say what its band {source.header.num_bands} is; it stays as it is, also in the holes. "
+            "Where it is no alpha but a picture, such as near infrared, restore it as an image of its own"
+        )
 
 
 def check_output_name(image: str, output: str, header: Header, *, lossless: bool) -> None:

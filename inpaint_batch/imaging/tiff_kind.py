@@ -62,6 +62,7 @@ _DTYPES: dict[tuple[int, int], SampleType] = {
 _CMYK_INKS = 1
 _ASSOCIATED = 1
 """Value of ExtraSamples: alpha, and the colours are multiplied by it."""
+_ALPHA = [_ASSOCIATED], [2]
 _PREDICTORS = {"u": (1, 2), "i": (1, 2), "f": (1, 2, 3)}
 
 
@@ -83,6 +84,8 @@ class TiffKind:
     """As in `Header`."""
     is_reversed: bool = False
     """Whether the lowest bit of each byte comes first, as some fax machines want it."""
+    has_unknown_band: bool = False
+    """Whether it is not said that the band beside the colours is alpha; it is kept as if it were."""
     is_ycbcr: bool = False
     """Whether the segments, which are JPEG streams then, hold YCbCr. It is decoded to RGB, and patched as it is."""
 
@@ -127,6 +130,7 @@ def recognise(path: Path, page: tifffile.TiffPage) -> TiffKind:
         palette=_palette(path, page, depth) if model == "palette" else b"",
         ink_profile=as_ink_profile(bytes(profile)),
         is_reversed=int(page.fillorder) != 1,
+        has_unknown_band=num_bands > num_colours and [int(extra) for extra in page.extrasamples] not in _ALPHA,
         is_ycbcr=photometric == _YCBCR,
     )
 

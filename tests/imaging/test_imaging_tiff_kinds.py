@@ -13,7 +13,9 @@ import pytest
 import pyvips
 import tifffile
 from PIL import Image
+from typer.testing import CliRunner
 
+from inpaint_batch.cli.main import app
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.colour import rgb_to_samples, samples_to_rgb
 from inpaint_batch.imaging.read import open_image
@@ -405,3 +407,16 @@ def test_levels_can_be_learnt_from_known_samples_alone(tmp_path: Path, planar: b
     everywhere = open_image(path, max_bytes=cases.NO_LIMIT)
     everywhere.learn_levels(np.ones((97, 131), np.bool_))
     assert everywhere.header.levels == (0, 1)
+
+
+@pytest.mark.parametrize(("extra", "is_told"), [("unspecified", True), ("unassalpha", False), ("assocalpha", False)])
+def test_a_band_that_nobody_explains_is_warned_of(tmp_path: Path, extra: str, is_told: bool) -> None:
+    samples = np.full((60, 70, 4), 100, np.uint8)
+    mask = np.zeros((60, 70), np.uint8)
+    mask[20:30, 20:30] = 255
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=[extra])
+    tifffile.imwrite(tmp_path / "m.tif", mask, photometric="minisblack")
+    arguments = ["run", str(tmp_path / "a.tif"), "--masks", str(tmp_path / "m.tif")]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "out"), "--engine", "identity"])
+    assert done.exit_code == 0, done.output
+    assert ("does not say what its band 4 is" in done.output) == is_told
