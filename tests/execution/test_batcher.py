@@ -132,6 +132,16 @@ def test_nan_fails_one_row_as_nonfinite():
     assert done[1].error.code is FailureCode.NONFINITE
 
 
+def test_tiles_of_a_row_that_has_failed_are_run_no_more():
+    batcher: Batcher[Tile, float] = Batcher(Engine(nan_rows=frozenset({0})), lambda side: 2, ready)
+    batcher.add(0, [window(0, [[64] * 6])])
+    batcher.add(1, [window(1, [[64] * 6])])
+    done = finish(batcher)
+    assert done[0].num_tiles == {64: 2}
+    assert done[1].num_tiles == {64: 6}
+    assert batcher._num_waiting == 0
+
+
 def test_an_unexpected_exception_is_named_and_kept_for_the_log():
     batcher: Batcher[Tile, float] = Batcher(Engine({1: ZeroDivisionError("by zero")}), lambda side: 8, ready)
     for row in range(3):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,6 +175,55 @@ def test_lines_are_forced_to_the_disk_by_number_and_by_time(tmp_path, monkeypatc
     ledger.close()
     assert forced.get_nowait() == 67
     assert forced.empty()
+
+
+def started(row_id: str) -> LedgerEntry:
+    return LedgerEntry(id=row_id, key="k", status="started")
+
+
+@pytest.mark.parametrize("then", [lambda ledger: ledger.append(started("c")), Ledger.flush, Ledger.close])
+def test_what_the_disk_did_not_take_is_told_later(tmp_path, monkeypatch, then):
+    ledger = Ledger(tmp_path)
+    ledger.append(started("a"))
+    monkeypatch.setattr(ledger_module, "FSYNC_LINES", 1)
+
+    def fsync(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        ledger.append(started("b"))  # forced to the disk in a thread of its own
+        wait([ledger._sync])
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        then(ledger)
+    assert caught.value.filename == str(tmp_path / "ledger")
+    ledger.close()
+
+
+def test_a_slow_disk_is_given_one_thing_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_module, "FSYNC_LINES", 1)
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    really = os.fsync
+
+    def fsync(descriptor):
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            begun.release()
+            assert go_on.acquire(timeout=60)
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ledger = Ledger(tmp_path)
+    for name in "abc":
+        ledger.append(started(name))  # which waits for none
+    assert begun.acquire(timeout=60)
+    go_on.release()
+    wait([ledger._sync])
+    assert not begun.acquire(blocking=False)
+    ledger.tick()  # the other two lines
+    assert begun.acquire(timeout=60)
+    go_on.release()
+    ledger.close()
+    assert not begun.acquire(blocking=False)
 
 
 def test_nothing_to_write_makes_no_part(tmp_path):
