@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.holes.texture import texture
 from inpaint_batch.types import BoolArray, FloatArray
 
 NUM_ORIENTATIONS = 12
@@ -49,7 +50,7 @@ def find_lines(grey: FloatArray, min_contrast: float, side_px: int) -> tuple[Lin
         if side_px < least_px:
             break
         responses = _responses(level_grey)
-        textures = [_texture(response) for response, _ in responses]
+        textures = [texture(response, TEXTURE_PX) for response, _ in responses]
         for polarity, (response, across) in enumerate(responses):
             # What stands out the other way round is texture, whereas damage is of one polarity: scratches, however
             # dense, do not hide themselves.
@@ -96,11 +97,6 @@ def _kernel(angle: float) -> FloatArray:
     across = -x * np.sin(angle) + y * np.cos(angle)
     kernel = np.exp(-0.5 * ((along / ALONG_PX) ** 2 + (across / ACROSS_PX) ** 2))
     return np.asarray(kernel / kernel.sum(), np.float32)
-
-
-def _texture(response: FloatArray) -> FloatArray:
-    squares = cv2.GaussianBlur(response * response, (0, 0), TEXTURE_PX, borderType=cv2.BORDER_REFLECT_101)
-    return np.sqrt(np.maximum(squares, 0), dtype=np.float32)
 
 
 def _ridge(response: FloatArray, across: NDArray[np.uint8]) -> BoolArray:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.holes.texture import texture
 from inpaint_batch.types import BoolArray, Box, FloatArray
 
 TEXTURE_PX = 20.0
@@ -76,8 +77,7 @@ def find_specks(grey: FloatArray, limits: SpeckLimits) -> tuple[BoolArray, BoolA
     # The median of 8 bits costs the same for every window. Half a level of error in the ground is no matter.
     ground = cv2.medianBlur(np.rint(smooth * 255).astype(np.uint8), window_px).astype(np.float32) / np.float32(255)
     difference = smooth - ground
-    squares = (np.square(np.maximum(each, 0)) for each in (difference, -difference))
-    textures = [np.sqrt(np.maximum(cv2.GaussianBlur(each, (0, 0), TEXTURE_PX), 0)) for each in squares]
+    textures = [texture(np.maximum(each, 0), TEXTURE_PX) for each in (difference, -difference)]
     sides = ((difference, smooth, BLACK), (-difference, -smooth, -WHITE))
     bright, dark = (
         _isolated(
