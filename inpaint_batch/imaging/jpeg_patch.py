@@ -2,7 +2,8 @@
 
 A touched block is taken back to samples of its own plane in floating point, not from decoded RGB; the fill replaces
 what lies under the hole; and the block is transformed and quantised again with the file's own table. So known samples
-beside a hole move by quantisation only, and chroma is never re-sampled where nothing was filled.
+beside a hole move by quantisation only, those that share a sample of halved chroma with it take its colour, and chroma
+is never re-sampled where nothing was filled.
 """
 
 from __future__ import annotations
@@ -128,13 +129,14 @@ def patch_plane(plane: Coefficients, stream: JpegStream, index: int, patch: Patc
     table = quant_table(stream, index)
     for rows, columns, hole, fill in _touched_cells(plane.shape[:2], stream, (8 * down, 8 * across), patch):
         values = _component_values(fill, stream, index)
-        # Average the filled pixels of each cell; weigh them by how much of the cell is hole.
+        # The mean of what is filled in each cell. Where other pixels share it, they take the colour, too: what it held
+        # is mixed with that of the damage, and filled pixels would keep a part of it.
         cell = (-1, 8, down, 8, across)
         weight = hole.reshape(cell).sum(axis=(2, 4), dtype=np.float32)
         total = np.where(hole, values, np.float32(0)).reshape(cell).sum(axis=(2, 4), dtype=np.float32)
         block = plane[rows, columns]
         before = _DCT.T @ (block * table) @ _DCT + _LEVEL_SHIFT
-        after = before + (total - weight * before) / np.float32(down * across)
+        after = np.where(weight > 0, total / np.maximum(weight, np.float32(1)), before)
         fresh = np.rint(_DCT @ (after - _LEVEL_SHIFT) @ _DCT.T / table)
         direct = np.clip(fresh[:, 0, 0], *DC_RANGE)
         fresh = np.clip(fresh, -LARGEST_AC, LARGEST_AC)

@@ -305,6 +305,21 @@ def _pad_first_picture(path: Path, num_bytes: int) -> None:
     path.write_bytes(padded)
 
 
+def test_nothing_of_the_damage_stays_in_chroma_that_known_pixels_share(tmp_path: Path) -> None:
+    """A red column on grey: each chroma sample of it stands for as much grey, and had half of the red."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    samples = np.full((64, 64, 3), 128, np.uint8)
+    samples[:, 30] = (230, 20, 20)
+    save_jpeg(path, samples, quality=100)
+    with Image.open(path) as damaged:
+        assert np.ptp(np.asarray(damaged)[32, 30]) > 60
+    column = Box(0, 30, 64, 1)
+    patch = Patch(column, np.full((64, 1, 3), 128, np.uint8), np.ones((64, 1), np.bool_))
+    cases.restore(path, out, [patch])
+    with Image.open(out) as restored:
+        assert np.ptp(np.asarray(restored)[:, 30].astype(int), axis=-1).max() <= 6  # what is left is of neighbours
+
+
 def test_quantisation_tables_are_read_in_natural_order(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     save_jpeg(path, cases.picture("rgb"), quality=83)
