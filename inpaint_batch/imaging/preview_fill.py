@@ -109,20 +109,19 @@ class _Shown(NamedTuple):
 def _shown(source: ImageSource, patches: Sequence[Patch], frame: Box, before: FloatArray) -> _Shown:
     rows = _edges(source.header.height_px, frame.height)
     columns = _edges(source.header.width_px, frame.width)
-    in_row: defaultdict[int, list[int]] = defaultdict(list)
+    in_row: defaultdict[int, dict[int, Box]] = defaultdict(dict)
     hole = np.zeros((frame.height, frame.width), np.bool_)
     for number, patch in enumerate(patches):
         for row, touched in _touched(patch, rows, columns):
-            in_row[row].append(number)
+            in_row[row][number] = patch.box
             hole[row, touched] = True
     hole = _grown(hole, _SOFT_PX)
     near = _grown(hole, _AROUND_PX)
     rgb = np.zeros((frame.height, frame.width, 3), np.float32)
-    for row in np.flatnonzero(near.any(axis=1)).tolist():
-        own = [patches[number] for number in in_row[row]]
-        top, bottom = int(rows[row]), int(rows[row + 1])
-        for run in _runs(near[row], max(1, _CHUNK_PIXELS // ((bottom - top) * int(columns[1])))):
-            rgb[row, run.start : run.stop] = _means(source, own, top, bottom, columns[run.start : run.stop + 1])
+    for row, run, box in _pieces(source, near, rows, columns):
+        own = [patches[number] for number, each in in_row[row].items() if each.intersect(box).area_px]
+        rgb[row, run.start : run.stop] += _sums(source, own, box, columns[run.start : run.stop])
+    rgb /= np.outer(np.diff(rows), np.diff(columns))[..., None].astype(np.float32)
     around = near & ~hole
     difference = float(np.abs(rgb - before[frame.slices])[around].mean()) if around.any() else 0.0
     return _Shown(frame, rgb, hole, difference)
@@ -143,16 +142,31 @@ def _touched(patch: Patch, rows: NDArray[np.intp], columns: NDArray[np.intp]) ->
         yield row, np.searchsorted(columns, pixels, "right") - 1
 
 
-def _means(
-    source: ImageSource, patches: Sequence[Patch], top: int, bottom: int, columns: NDArray[np.intp]
-) -> FloatArray:
-    """The mean colours (n, 3) of n cells side by side, between `columns` (n + 1,), after filling."""
-    box = Box(top, int(columns[0]), bottom - top, int(columns[-1] - columns[0]))
+def _pieces(
+    source: ImageSource, near: BoolArray, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> Iterator[tuple[int, range, Box]]:
+    """Where the picture is to be read for the cells that are `near`: a row of the preview, cells in it side by side,
+    and where some or all of their pixels lie. In an order in which nothing is decoded twice, however large it is.
+    """
+    for part in source.parts():
+        first, last = (np.searchsorted(rows, [part.top, part.bottom - 1], "right") - 1).tolist()
+        start, end = (np.searchsorted(columns, [part.left, part.right - 1], "right") - 1).tolist()
+        has_any = near[first : last + 1, start : end + 1].any(axis=1)
+        for row in (first + np.flatnonzero(has_any)).tolist():
+            inside = Box(int(rows[row]), 0, int(rows[row + 1] - rows[row]), int(columns[-1])).intersect(part)
+            longest = max(1, _CHUNK_PIXELS // (inside.height * int(columns[1])))
+            for run in _runs(near[row, start : end + 1], longest):
+                cells = range(start + run.start, start + run.stop)
+                left, right = int(columns[cells.start]), int(columns[cells.stop])
+                yield row, cells, Box(inside.top, left, inside.height, right - left).intersect(part)
+
+
+def _sums(source: ImageSource, patches: Sequence[Patch], box: Box, columns: NDArray[np.intp]) -> FloatArray:
+    """The sums (n, 3) of the colours in `box` after filling, for each of the n cells that begin at `columns`."""
     samples = source.read(box).copy()
     apply_patches(source, samples, box, patches)
-    in_columns = samples_to_rgb(samples, source.header).mean(axis=0, dtype=np.float32)
-    sums = np.add.reduceat(in_columns, columns[:-1] - columns[0], axis=0)
-    return np.divide(sums, np.diff(columns)[:, None], dtype=np.float32)
+    in_columns = samples_to_rgb(samples, source.header).sum(axis=0, dtype=np.float32)
+    return np.add.reduceat(in_columns, np.maximum(columns - box.left, 0), axis=0)
 
 
 def _grown(flags: BoolArray, margin_px: int) -> BoolArray:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from inpaint_batch.imaging import exif, photoshop
+from inpaint_batch.imaging import exif, photoshop, preview_fill, tiff
 from inpaint_batch.imaging.preview_fill import _KEPT_FREQUENCIES, fill_preview
 from inpaint_batch.imaging.previews import fill_previews
 from inpaint_batch.imaging.read import open_image
@@ -244,6 +244,28 @@ def test_a_run_fills_it(gallery, tmp_path: Path) -> None:
     assert preview not in (tmp_path / "out" / "a.jpg").read_bytes()
     told = json.loads((tmp_path / "out" / "a.jpg.inpaint-batch.json").read_text())
     assert told["verified"].endswith("and the metadata but for 1 preview, equal the source's")
+
+
+def test_no_strip_of_a_wide_tiff_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a row of a preview stands for more than is kept decoded."""
+    path, side, cell = tmp_path / "a.tif", 1280, 160
+    tifffile.imwrite(path, flat(side), compression="zlib", rowsperstrip=8, photometric="rgb")
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    source.cache_bytes = 1
+    monkeypatch.setattr(tiff, "BAND_OF_ROWS_PIXELS", 64 * side)
+    monkeypatch.setattr(preview_fill, "_CHUNK_PIXELS", cell**2)
+    decoded_runs = []
+    read_run = tiff.read_run
+
+    def counted(file: object, layout: object, run: range, path: Path) -> np.ndarray:
+        decoded_runs.append(run)
+        return read_run(file, layout, run, path)
+
+    monkeypatch.setattr(tiff, "read_run", counted)
+    fresh = fill_preview(jpeg(flat(side // cell), quality=100), source, [patch_of(TO, Box(160, 0, 160, side))])
+    assert fresh is not None
+    np.testing.assert_allclose(decoded(fresh)[1], TO, atol=4)
+    assert len(decoded_runs) == len(set(decoded_runs))
 
 
 def test_no_hole_no_change(tmp_path: Path) -> None:
