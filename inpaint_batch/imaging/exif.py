@@ -11,9 +11,11 @@ from contextlib import suppress
 from itertools import islice
 
 EXIF_PREFIX = b"Exif\x00\x00"
-_ORIENTATION_TAG, _PREVIEW_START_TAG, _PREVIEW_LENGTH_TAG = 0x0112, 0x0201, 0x0202
+_ORIENTATION_TAG = 0x0112
+_PREVIEW_TAGS = ((0x0201, 0x0202), (0x0111, 0x0117))
+"""Start and length of a JPEG, or of plain samples."""
 _FORMATS = {3: "H", 4: "I"}
-"""SHORT and LONG, the types of all three."""
+"""SHORT and LONG, the types of all of them."""
 
 
 def orientation(exif: bytes) -> int:
@@ -26,14 +28,17 @@ def orientation(exif: bytes) -> int:
 
 
 def find_preview(exif: bytes) -> range:
-    """Where in an EXIF block, with or without its prefix, the JPEG of its second directory stands; empty where there
-    is none.
+    """Where in an EXIF block, with or without its prefix, the preview of its second directory stands, most likely a
+    JPEG; empty where there is none. It ends with the block, whatever length is noted, as it does for readers.
     """
     block = exif.removeprefix(EXIF_PREFIX)
     head = len(exif) - len(block)
     second = next(islice(_directories(block), 1, None), {})
-    start, length = (second.get(tag, 0) for tag in (_PREVIEW_START_TAG, _PREVIEW_LENGTH_TAG))
-    return range(head + start, head + start + length) if start and start + length <= len(block) else range(0)
+    for tags in _PREVIEW_TAGS:
+        start, length = (second.get(tag, 0) for tag in tags)
+        if 0 < start < len(block) and length:
+            return range(head + start, head + min(start + length, len(block)))
+    return range(0)
 
 
 def _directories(block: bytes) -> Iterator[dict[int, int]]:

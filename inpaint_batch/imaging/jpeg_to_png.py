@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import png
+from inpaint_batch.imaging import photoshop, png
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.imaging.source import apply_patches, spoiled, verify_samples
@@ -56,8 +56,9 @@ def _metadata_chunks(stream: JpegStream) -> list[bytes]:
         chunks.append(png.make_chunk(b"eXIf", stream.exif))
     if stream.xmp:
         chunks.append(png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + stream.xmp))
-    if stream.photoshop:
-        chunks.append(png.make_chunk(b"zTXt", b"Raw profile type iptc\x00\x00" + zlib.compress(_raw_profile(stream))))
+    if resources := photoshop.without_previews(stream.photoshop):  # they would go on showing what was there
+        profile = zlib.compress(_raw_profile(resources))
+        chunks.append(png.make_chunk(b"zTXt", b"Raw profile type iptc\x00\x00" + profile))
     chunks.extend(_comment(text.replace(b"\x00", b" ")) for text in stream.comments)
     return chunks
 
@@ -80,10 +81,10 @@ def _comment(text: bytes) -> bytes:
     return png.make_chunk(b"iTXt", b"Comment\x00\x00\x00\x00\x00" + text)
 
 
-def _raw_profile(stream: JpegStream) -> bytes:
+def _raw_profile(resources: bytes) -> bytes:
     """IPTC in the form that ImageMagick gave it in PNG, which has no chunk for it, and that others read: its name,
     length, and lines of 72 hexadecimal digits.
     """
-    digits = stream.photoshop.hex()
+    digits = resources.hex()
     lines = [digits[start : start + _DIGITS_IN_LINE] for start in range(0, len(digits), _DIGITS_IN_LINE)]
-    return "\n".join(["", "iptc", f"{len(stream.photoshop):8}", *lines, ""]).encode()
+    return "\n".join(["", "iptc", f"{len(resources):8}", *lines, ""]).encode()

@@ -172,6 +172,11 @@ def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     raise ValueError("it is truncated")
 
 
+def has_sound_checksum(chunk: bytes) -> bool:
+    """Whether the checksum at the end of a whole chunk is that of its type and body."""
+    return zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
+
+
 def make_chunk(kind: bytes, body: bytes) -> bytes:
     """One chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -35,6 +35,10 @@ _AROUND_PX = 3
 _ALIKE = 0.08
 """How much preview and picture may differ around the hole, as a mean over channels in [0, 1], and still be one picture:
 more than sharpening and another colour space do, less than another picture does."""
+_ON_THEIR_SIDE = range(5, 9)
+"""Orientations of pictures of which some programs store an upright preview."""
+_PADDING = b"\0\xff"
+"""With which cameras fill up what they have set aside for a preview."""
 _KEPT_FREQUENCIES = (6, 4, 2, 1)
 """How many frequencies a side of a block keeps, where it must take fewer bytes."""
 
@@ -71,6 +75,7 @@ def fill_preview(preview: bytes, source: ImageSource, patches: Sequence[Patch]) 
 
 
 def _is_usable(stream: JpegStream, picture: Header) -> bool:
+    is_other_way = (stream.width_px - stream.height_px) * (picture.width_px - picture.height_px) < 0
     return (
         stream.depth == 8
         and stream.is_huffman_dct
@@ -79,6 +84,7 @@ def _is_usable(stream: JpegStream, picture: Header) -> bool:
         and stream.width_px * stream.height_px <= _MAX_PREVIEW_PIXELS
         and stream.width_px <= picture.width_px
         and stream.height_px <= picture.height_px
+        and not (picture.orientation in _ON_THEIR_SIDE and is_other_way)
     )
 
 
@@ -187,14 +193,19 @@ def _runs(flags: BoolArray, longest: int) -> Iterator[range]:
 
 
 def _fitted(preview: bytes, stream: JpegStream, patch: Patch, path: Path) -> bytes | None:
-    """`preview` with `patch`, in as many bytes; None where that cannot be."""
+    """`preview` with `patch`, in as many bytes; None where that cannot be.
+
+    What stands behind its picture may be somebody else's, where its length is noted wrong: only padding is room.
+    """
+    is_padded = not preview[stream.end :].strip(_PADDING)
+    room_bytes = len(preview) if is_padded else stream.end
 
     def whole(fresh: bytes) -> bytes:
         return SOI + b"".join(stream.metadata) + jpeg_stream.split_pixels(fresh)
 
     fresh = whole(patched(preview[: stream.end], stream, [patch], path, ""))
     for kept in _KEPT_FREQUENCIES:
-        if len(fresh) <= len(preview):
+        if len(fresh) <= room_bytes:
             break
 
         def soften(planes: list[Coefficients], kept: int = kept) -> None:
@@ -204,4 +215,6 @@ def _fitted(preview: bytes, stream: JpegStream, patch: Patch, path: Path) -> byt
                 plane[touched, :, kept:] = 0
 
         fresh = whole(edit_coefficients(fresh, jpeg_stream.parse(fresh), soften))
-    return fresh.ljust(len(preview), b"\0") if len(fresh) <= len(preview) else None
+    if len(fresh) > room_bytes:
+        return None
+    return fresh.ljust(stream.end, b"\0") + preview[max(len(fresh), stream.end) :]

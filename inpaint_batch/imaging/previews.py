@@ -57,7 +57,7 @@ def fill_previews(source: ImageSource, patches: Sequence[Patch], destination: Pa
             with reading(source.path):
                 after = fill_preview(before, source, patches)
             if after is None:
-                reason = "it is of a kind that is not patched, or does not look like the picture"
+                reason = "it is of a kind that is not patched, has no room, or does not look like the picture"
                 warnings.append(f"the preview of {place.of} goes on showing what was there: {reason}")
             elif after != before:
                 _put(file, place, after, destination)
@@ -88,7 +88,7 @@ def _places(file: BinaryIO, source: ImageSource, path: Path, kind: ImageFormat) 
         case "tiff":
             assert isinstance(source, TiffSource)
             resources = source.layout.photoshop  # they have not moved
-            return _photoshop_place(_bytes_at(file, resources.start, len(resources)), resources.start)
+            return _photoshop_place([(resources.start, _bytes_at(file, resources.start, len(resources)))])
         case "jp2":  # no program is known to put any there
             return iter(())
         case _:
@@ -98,13 +98,15 @@ def _places(file: BinaryIO, source: ImageSource, path: Path, kind: ImageFormat) 
 def _places_in_jpeg(path: Path) -> Iterator[_Place]:
     metadata = read_stream(path).metadata
     start = len(jpeg_stream.SOI)  # behind it the writer puts all metadata, one segment after the other
+    resources: list[tuple[int, bytes]] = []
     for segment in metadata:
         if segment[1] == _APP1:
             yield from _exif_place(segment[_SEGMENT_HEAD_BYTES:], start + _SEGMENT_HEAD_BYTES)
         elif segment[1] == _APP13 and segment.startswith(_PHOTOSHOP_NAME, _SEGMENT_HEAD_BYTES):
             head_bytes = _SEGMENT_HEAD_BYTES + len(_PHOTOSHOP_NAME)
-            yield from _photoshop_place(segment[head_bytes:], start + head_bytes)
+            resources.append((start + head_bytes, segment[head_bytes:]))
         start += len(segment)
+    yield from _photoshop_place(resources)
     larger = jpeg_pictures.find_previews(metadata)
     end = jpeg_stream.parse(path.read_bytes()).end if larger else 0
     yield from (_Place(each.start, len(each), "the camera") for each in larger if each.start >= end)
@@ -113,7 +115,7 @@ def _places_in_jpeg(path: Path) -> Iterator[_Place]:
 def _places_in_png(path: Path) -> Iterator[_Place]:
     start = len(png.SIGNATURE)
     for kind, chunk in png.split_chunks(path.read_bytes()):
-        if kind == b"eXIf":
+        if kind == b"eXIf" and png.has_sound_checksum(chunk):  # readers pass over others
             checked = range(start + _LENGTH_BYTES, start + len(chunk) - _CHECKSUM_BYTES)
             yield from _exif_place(chunk[_CHUNK_HEAD_BYTES:-_CHECKSUM_BYTES], start + _CHUNK_HEAD_BYTES, checked)
         start += len(chunk)
@@ -133,10 +135,17 @@ def _exif_place(block: bytes, start: int, checked: range = range(0)) -> Iterator
         yield _Place(start + preview.start, len(preview), "EXIF", checked)
 
 
-def _photoshop_place(resources: bytes, start: int) -> Iterator[_Place]:
-    preview = photoshop.find_preview(resources)
-    if preview:
-        yield _Place(start + preview.start, len(preview), "Photoshop")
+def _photoshop_place(pieces: Sequence[tuple[int, bytes]]) -> Iterator[_Place]:
+    """Of resources that follow each other in pieces, each with its place in the file; of a preview that is cut in two
+    the first part, which nobody takes for a whole one.
+    """
+    preview = photoshop.find_preview(b"".join(piece for _, piece in pieces))
+    position = 0
+    for start, piece in pieces:
+        if position <= preview.start < position + len(piece) and preview:
+            inside = preview.start - position
+            yield _Place(start + inside, min(len(preview), len(piece) - inside), "Photoshop")
+        position += len(piece)
 
 
 def _bytes_at(file: BinaryIO, start: int, length: int) -> bytes:

@@ -233,6 +233,109 @@ def test_a_preview_of_another_picture_stays_and_is_told_of(gallery, tmp_path: Pa
     assert other in (tmp_path / "out" / "a.jpg").read_bytes()
 
 
+def flat_jpeg_with(segments: bytes) -> bytes:
+    plain = jpeg(flat())
+    return plain[:2] + segments + plain[2:]
+
+
+def app13(*parts: bytes) -> bytes:
+    segments = (b"Photoshop 3.0\0" + part for part in parts)
+    return b"".join(b"\xff\xed" + struct.pack(">H", 2 + len(body)) + body for body in segments)
+
+
+@pytest.mark.parametrize("room", [0, 40])
+def test_what_stands_behind_a_preview_whose_length_is_wrong_stays(tmp_path: Path, room: int) -> None:
+    """Also where more is noted than the block holds."""
+    path, out = tmp_path / "a.jpg", tmp_path / "out.jpg"
+    notes = b"notes of the maker " * 20
+    preview = preview_of(flat())
+    block = exif_with(preview + notes).replace(notes, b"") + notes[: -room or None]
+    path.write_bytes(jpeg(flat(), exif=b"Exif\0\0" + block))
+    before, warnings = filled_file(path, out, [patch_of(TO)])
+    after = out.read_bytes()
+    assert not warnings
+    assert before != after
+    assert before.count(b"notes") == after.count(b"notes")
+    start = before.index(preview)
+    assert abs(decoded(after[start : start + len(preview)])[10, 13] - TO).max() <= 8
+
+
+def plain_exif_preview() -> bytes:
+    block = exif_with(b"\x80" * 300)
+    for jpeg_tag, plain_tag in ((0x0201, 0x0111), (0x0202, 0x0117)):
+        block = block.replace(struct.pack("<HH", jpeg_tag, 4), struct.pack("<HH", plain_tag, 4))
+    return b"\xff\xe1" + struct.pack(">H", 8 + len(block)) + b"Exif\0\0" + block
+
+
+def resource(number: int, kind: int, body: bytes) -> bytes:
+    body = struct.pack(">IIIIIIHH", kind, 32, 32, 96, 32 * 96, len(body), 24, 1) + body
+    return b"8BIM" + struct.pack(">H", number) + b"\0\0" + struct.pack(">I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        plain_exif_preview(),
+        app13(resource(1036, 0, b"\x80" * 300)),
+        app13(resource(1033, 1, preview_of(flat()))),
+        app13(resources_with(preview_of(flat()))[:200], resources_with(preview_of(flat()))[200:]),
+    ],
+    ids=["plain EXIF", "plain Photoshop", "Photoshop 4", "cut in two"],
+)
+def test_what_cannot_be_patched_is_told_of(tmp_path: Path, segments: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(flat_jpeg_with(segments))
+    _, warnings = filled_file(path, tmp_path / "out.jpg", [patch_of(TO)])
+    assert len(warnings) == 1
+
+
+def test_a_preview_is_found_behind_a_resource_that_is_cut_in_two(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "out.jpg"
+    iptc = b"8BIM" + struct.pack(">H", 1028) + b"\0\0" + struct.pack(">I", 400) + bytes(400)
+    preview = preview_of(flat())
+    path.write_bytes(flat_jpeg_with(app13(iptc[:100], iptc[100:] + resources_with(preview))))
+    before, warnings = filled_file(path, out, [patch_of(TO)])
+    start = before.index(preview)
+    assert not warnings
+    assert abs(decoded(out.read_bytes()[start : start + len(preview)])[10, 13] - TO).max() <= 8
+
+
+def test_the_preview_of_photoshop_does_not_go_into_a_png(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "out.png"
+    in_photoshop_jpeg(path, flat(), preview_of(flat()))
+    _, warnings = filled_file(path, out, [patch_of(TO)], jpeg="lossless")
+    with Image.open(out) as opened:
+        opened.load()
+        kept = bytes.fromhex("".join(opened.info["Raw profile type iptc"].split()[2:]))
+    assert not warnings
+    assert kept == resources_with(b"")[:20] + resources_with(b"")[-16:]
+    assert not photoshop.without_previews(resource(1036, 1, preview_of(flat())))
+
+
+def test_exif_that_no_reader_takes_stays_broken(tmp_path: Path) -> None:
+    """Its checksum is wrong; with a right one, its orientation would count."""
+    path, out = tmp_path / "a.png", tmp_path / "out.png"
+    in_png(path, flat(), preview_of(flat()))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") - 5] ^= 1
+    path.write_bytes(data)
+    before, warnings = filled_file(path, out, [patch_of(TO)])
+    assert out.read_bytes() == before
+    assert not warnings
+
+
+def test_an_upright_preview_of_a_turned_picture_stays(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.jpg", tmp_path / "out.jpg"
+    samples = flat()[:80]  # as much as hole and preview look alike everywhere
+    preview = jpeg(np.full((32, 16, 3), FROM, np.uint8))
+    block = exif_with(preview)
+    turned = block.replace(struct.pack("<HHII", 0x0112, 3, 1, 1), struct.pack("<HHII", 0x0112, 3, 1, 6))
+    for one, is_told in ((block, False), (turned, True)):
+        path.write_bytes(jpeg(samples, exif=b"Exif\0\0" + one))
+        _, warnings = filled_file(path, out, [patch_of(TO)])
+        assert bool(warnings) == is_told
+
+
 def test_a_run_fills_it(gallery, tmp_path: Path) -> None:
     path = gallery.add("a.jpg", side=SIDE)
     with Image.open(path) as opened:
