@@ -46,6 +46,17 @@ def test_light_that_is_multiplied_by_alpha_is_never_more_than_that(dtype: str, n
     np.testing.assert_array_equal(rgb_to_samples(rgb, samples, header), samples)
     bright = rgb_to_samples(np.ones((1, 3, 3), np.float32), samples, header)
     np.testing.assert_array_equal(bright, np.repeat(samples[..., -1:], num_bands, axis=2))
+    samples[..., -1] = 101
+    rounded = rgb_to_samples(np.full((1, 3, 3), 0.6, np.float32), samples, header)  # 60.6
+    assert (rounded[..., :-1] == 61).all()
+
+
+@pytest.mark.parametrize("num_bands", [2, 4])
+def test_light_that_is_more_than_its_alpha_is_white(num_bands: int) -> None:
+    header = replace(header_for("uint8", num_bands), is_premultiplied=True)
+    samples = np.full((1, 1, num_bands), 200, np.uint8)
+    samples[..., -1] = 100
+    np.testing.assert_array_equal(samples_to_rgb(samples, header), np.ones((1, 1, 3), np.float32))
 
 
 @given(
@@ -103,6 +114,17 @@ def test_the_nearest_opaque_entry_is_chosen(palette: np.ndarray, wanted: np.ndar
     )
 
 
+def test_every_index_of_a_palette_has_its_colour_and_those_beyond_are_black() -> None:
+    palette = np.random.default_rng(5).integers(0, 256, (256, 4), np.uint8)
+    indices = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    for num_entries in (256, 200):
+        used = palette[:num_entries].tobytes()
+        header = Header("png", 16, 16, 1, "uint8", False, model="palette", palette=used)
+        expected = palette[:, :3] / np.float32(255)
+        expected[num_entries:] = 0
+        np.testing.assert_array_equal(samples_to_rgb(indices, header).reshape(256, 3), expected)
+
+
 @pytest.mark.parametrize("model", ["palette", "ink"])
 def test_known_samples_are_not_translated(model: str) -> None:
     rng = np.random.default_rng(3)
@@ -150,3 +172,7 @@ def test_levels_look_at_known_samples_only_and_past_outliers() -> None:
     black, white = robust_levels(samples[known])
     assert black == pytest.approx(12, abs=0.05)
     assert white == pytest.approx(20, abs=0.05)
+
+
+def test_levels_leave_out_a_thousandth_on_each_side_and_are_values_of_the_file() -> None:
+    assert robust_levels(np.arange(26000)) == (26, 25973)

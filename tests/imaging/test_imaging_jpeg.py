@@ -187,6 +187,18 @@ def test_coefficients_are_the_old_ones_plus_the_transformed_change(tmp_path: Pat
     np.testing.assert_array_equal(after[~is_tie], np.rint(exact)[~is_tie])
 
 
+def test_a_block_of_one_colour_has_the_means_of_the_formula_and_nothing_else(tmp_path: Path) -> None:
+    """Red is Y 76.245, Cb 84.972, Cr 255.5 (JFIF); a mean is stored as eight times what it exceeds 128 by."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb", 16, 16), "444", quality=100)
+    red = np.broadcast_to(np.array([255, 0, 0], np.uint8), (8, 8, 3))
+    cases.restore(path, out, [Patch(Box(0, 8, 8, 8), red, np.ones((8, 8), np.bool_))])
+    for plane, mean in zip(coefficients(out), (-414, -344, 1020), strict=True):
+        expected = np.zeros((8, 8))
+        expected[0, 0] = mean
+        np.testing.assert_array_equal(plane[0, 1], expected)
+
+
 def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save_jpeg(path, cases.picture("rgb"), "444", quality=95)

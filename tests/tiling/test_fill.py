@@ -253,6 +253,28 @@ def test_other_windows_have_no_influence() -> None:
         np.testing.assert_array_equal(first, second)
 
 
+def test_the_hole_of_another_window_is_smoothed_over_in_the_prior() -> None:
+    """In a picture of one colour the prior is that colour everywhere: not black where another window will fill."""
+    hole = _disc(700, 100)
+    hole[346:352, 206:216] = True  # in the context of the disc's tiles, and still a hole at half the resolution
+    windows = plan_windows(hole, find_holes(hole), CONFIG)
+    assert len(windows) == 2
+    deep = max(windows, key=lambda window: len(window.levels))
+    image = np.full((700, 700, 3), 0.25, np.float32)
+    image[hole] = 9
+    priors = []
+
+    def fill(tile: TileInput) -> FloatArray:
+        if tile.prior_weight:
+            priors.append(tile.prior)
+        return np.full_like(tile.image, 0.25)
+
+    run_fill(fill_window(lambda box: image[box.slices], hole, deep, CONFIG), fill)
+    assert priors
+    for prior in priors:
+        np.testing.assert_array_equal(prior, np.float32(0.25))
+
+
 @pytest.mark.parametrize("max_requests", [1, 2, 1000])
 def test_how_requests_are_cut_has_no_influence(max_requests: int) -> None:
     hole = _disc(600, 150)
