@@ -51,11 +51,11 @@ def test_light_that_is_multiplied_by_alpha_is_never_more_than_that(dtype: str, n
     assert (rounded[..., :-1] == 61).all()
 
 
-@pytest.mark.parametrize("num_bands", [2, 4])
-def test_light_that_is_more_than_its_alpha_is_white(num_bands: int) -> None:
+@pytest.mark.parametrize(("num_bands", "alpha"), [(2, 100), (4, 100), (4, 1)])
+def test_light_that_is_more_than_its_alpha_is_white(num_bands: int, alpha: int) -> None:
     header = replace(header_for("uint8", num_bands), is_premultiplied=True)
     samples = np.full((1, 1, num_bands), 200, np.uint8)
-    samples[..., -1] = 100
+    samples[..., -1] = alpha
     np.testing.assert_array_equal(samples_to_rgb(samples, header), np.ones((1, 1, 3), np.float32))
 
 
@@ -176,3 +176,10 @@ def test_levels_look_at_known_samples_only_and_past_outliers() -> None:
 
 def test_levels_leave_out_a_thousandth_on_each_side_and_are_values_of_the_file() -> None:
     assert robust_levels(np.arange(26000)) == (26, 25973)
+
+
+@pytest.mark.parametrize(
+    ("value", "levels"), [(0, (0, 1)), (5, (0, 5)), (0.5, (-0.5, 0.5)), (-0.5, (-0.5, 0.5)), (-5, (-5, 0))]
+)
+def test_levels_of_a_single_value_reach_towards_zero(value: float, levels: tuple[float, float]) -> None:
+    assert robust_levels(np.full((2, 3, 1), value, np.float32)) == levels

@@ -19,7 +19,7 @@ from PIL import Image
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jpeg_stream, jpeg_transcode
 from inpaint_batch.imaging.jpeg_coefficients import edit_coefficients
-from inpaint_batch.imaging.jpeg_patch import quant_table
+from inpaint_batch.imaging.jpeg_patch import patch_plane, quant_table
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.types import Box, Patch
@@ -197,6 +197,30 @@ def test_a_block_of_one_colour_has_the_means_of_the_formula_and_nothing_else(tmp
         expected = np.zeros((8, 8))
         expected[0, 0] = mean
         np.testing.assert_array_equal(plane[0, 1], expected)
+
+
+@pytest.mark.parametrize(
+    ("held", "fill", "expected"),
+    [
+        ({(0, 4): 1023, (4, 0): 1023}, 255, {(0, 4): 1023, (4, 0): 1007}),
+        ({(0, 4): -1023, (4, 0): -1023}, 0, {(0, 4): -1023, (4, 0): -1007}),
+        ({(0, 0): 1023, (4, 0): 1023}, 255, {(0, 0): 1023, (4, 0): 1007}),
+        ({(0, 0): -1024, (4, 0): -1023}, 0, {(0, 0): -1024, (4, 0): -1007}),
+    ],
+)
+def test_coefficients_stay_within_what_huffman_coding_expresses(
+    tmp_path: Path, held: dict[tuple[int, int], int], fill: int, expected: dict[tuple[int, int], int]
+) -> None:
+    """The two waves cancel out in the hole; a step of 127 or 128 there adds 16 to one and takes them from the other."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(cases.picture("grey", 8, 8)).save(path, quality=100)  # steps of 1
+    plane = np.zeros((1, 1, 8, 8), np.int16)
+    for place, value in held.items():
+        plane[0, 0][place] = value
+    hole = np.zeros((8, 8), np.bool_)
+    hole[1, 0] = True
+    patch_plane(plane, jpeg_stream.parse(path.read_bytes()), 0, Patch(Box(0, 0, 8, 8), np.full((8, 8, 1), fill), hole))
+    assert {place: plane[0, 0][place] for place in expected} == expected
 
 
 def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path) -> None:
