@@ -72,12 +72,6 @@ class Team:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def of_first(self, value: float) -> float:
-        """The value of the first process."""
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        self.take_from_first([shared])
-        return shared.item()
-
     def wait(self) -> None:
         """Until all processes are here."""
         if self.together:

@@ -49,7 +49,8 @@ def train(
     num_loaders: int = 2,
     should_stop: Callable[[], bool] = bool,
 ) -> float:
-    """Train until `config.steps`; return the best mean PSNR (dB) inside the hole on the held-out photographs.
+    """Train until `config.steps`; return the best mean PSNR (dB) inside the hole on the held-out photographs, which the
+    first process of a team alone knows.
 
     `run` receives `last.safetensors` (to go on from), `best.safetensors`, `model.safetensors` (weights alone, of the
     best), `log.jsonl`, `samples/` and, at the end, `plot.png`. `init` names weights to start from instead of fresh
@@ -95,13 +96,12 @@ def train(
             place.torch.type,
         )
         _loop(state, crops, validation, run, num_loaders, should_stop)
-        best = team.of_first(state.best_psnr)
-        if best == -math.inf:
+        if team.leads and state.best_psnr == -math.inf:
             raise ConfigError(
                 "the PSNR of no validation was a finite number, and no weights were exported; begin anew with a lower "
                 "learning_rate"
             )
-        return best
+        return state.best_psnr
     finally:
         team.leave()
 
