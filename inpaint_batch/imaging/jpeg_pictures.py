@@ -14,8 +14,8 @@ from contextlib import suppress
 _APP2_MPF, _MARKER_AND_LENGTH, _PREFIX = 0xE2, 4, b"MPF\x00"
 _ENTRIES_TAG = 0xB002
 _ENTRY_BYTES = 16
-_KIND, _PREVIEWS = 0xFFFFFF, (0x010001, 0x010002)
-"""Of the attributes of a picture: what it is, and the values for previews (VGA, full HD)."""
+_CLASS, _PREVIEW = 0xFF0000, 0x010000
+"""Of the attributes of a picture: what it is, and the value for previews, whatever their size (VGA, full HD, 4K)."""
 
 
 def relocate(metadata: Sequence[bytes], source: bytes, source_end: int, end: int) -> tuple[bytes, ...]:
@@ -46,7 +46,7 @@ def find_previews(metadata: Sequence[bytes]) -> list[range]:
             order = _byte_order(segment, head)
             for entry in _entries(segment, head, order):
                 kind, length, offset = struct.unpack_from(order + "III", segment, entry)
-                if kind & _KIND in _PREVIEWS and offset:
+                if kind & _CLASS == _PREVIEW and offset:
                     start = position + head + offset
                     found.append(range(start, start + length))
         position += len(segment)

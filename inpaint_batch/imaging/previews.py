@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, assert_never
 from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, png, webp
 from inpaint_batch.imaging.jpeg import read_stream
 from inpaint_batch.imaging.preview_fill import fill_preview
-from inpaint_batch.imaging.source import ImageSource, reading, spoiled, writing
+from inpaint_batch.imaging.source import ImageSource, spoiled, writing
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import ImageFormat, Patch
 
@@ -54,8 +54,7 @@ def fill_previews(source: ImageSource, patches: Sequence[Patch], destination: Pa
     with writing(destination), destination.open("r+b") as file:
         for place in list(_places(file, source, destination, kind)) if patches else []:
             before = _bytes_at(file, place.start, place.length)
-            with reading(source.path):
-                after = fill_preview(before, source, patches)
+            after = fill_preview(before, source, patches)
             if after is None:
                 reason = "it is of a kind that is not patched, has no room, or does not look like the picture"
                 warnings.append(f"the preview of {place.of} goes on showing what was there: {reason}")

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from inpaint_batch.imaging import exif, photoshop, preview_fill, tiff
+from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import exif, photoshop, preview_fill, previews, tiff
 from inpaint_batch.imaging.preview_fill import _KEPT_FREQUENCIES, fill_preview
 from inpaint_batch.imaging.previews import fill_previews
 from inpaint_batch.imaging.read import open_image
@@ -157,7 +158,8 @@ def test_the_png_of_a_jpeg_has_it_too(tmp_path: Path) -> None:
     assert abs(decoded(kept)[10, 13] - TO).max() <= 8
 
 
-def test_of_pictures_behind_the_first_only_a_preview_is_filled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size_class", [1, 2, 3])
+def test_of_pictures_behind_the_first_only_a_preview_is_filled(tmp_path: Path, size_class: int) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "out.jpg"
     samples = cases.picture("rgb", SIDE, SIDE)
     small = Image.fromarray(samples).resize((80, 80), Image.Resampling.BOX)
@@ -165,7 +167,7 @@ def test_of_pictures_behind_the_first_only_a_preview_is_filled(tmp_path: Path) -
     data = bytearray(path.read_bytes())
     (entries,) = struct.unpack_from("<I", data, data.index(struct.pack("<HHI", 0xB002, 7, 3 * 16)) + 8)
     attributes = data.index(b"MPF\0") + 4 + entries + 16
-    data[attributes : attributes + 4] = struct.pack("<I", 0x010002)
+    data[attributes : attributes + 4] = struct.pack("<I", 0x010000 + size_class)
     path.write_bytes(data)
     _, warnings = filled_file(path, out, [patch_of(TO)])
     assert not warnings
@@ -334,6 +336,19 @@ def test_an_upright_preview_of_a_turned_picture_stays(tmp_path: Path) -> None:
         path.write_bytes(jpeg(samples, exif=b"Exif\0\0" + one))
         _, warnings = filled_file(path, out, [patch_of(TO)])
         assert bool(warnings) == is_told
+
+
+def test_what_nobody_foresaw_is_not_blamed_on_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    in_jpeg(path, flat(), preview_of(flat()))
+
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(previews, "fill_preview", broken)
+    with pytest.raises(RowError, match=r"RuntimeError: no such thing\); please report this") as caught:
+        filled_file(path, tmp_path / "out.jpg", [patch_of(TO)])
+    assert caught.value.code == FailureCode.WRITE
 
 
 def test_a_run_fills_it(gallery, tmp_path: Path) -> None:
