@@ -127,7 +127,7 @@ def patch_plane(plane: Coefficients, stream: JpegStream, index: int, patch: Patc
     """Put `patch` into the coefficients of component `index`, in place; blocks without a hole sample stay."""
     down, across = stream.subsampling(index)
     table = quant_table(stream, index)
-    for rows, columns, hole, fill in _touched_cells(plane.shape[:2], stream, (8 * down, 8 * across), patch):
+    for rows, columns, hole, fill in _touched_cells(stream, (8 * down, 8 * across), patch):
         values = _component_values(fill, stream, index)
         # The mean of what is filled in each cell. Where other pixels share it, they take the colour, too: what it held
         # is mixed with that of the damage, and filled pixels would keep a part of it.
@@ -153,7 +153,7 @@ def quant_table(stream: JpegStream, index: int) -> FloatArray:
 
 
 def _touched_cells(
-    num_blocks: tuple[int, ...], stream: JpegStream, cell_px: tuple[int, int], patch: Patch
+    stream: JpegStream, cell_px: tuple[int, int], patch: Patch
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], BoolArray, NDArray[np.uint8]]]:
     """Touched blocks, strip by strip: their rows and columns (n,), hole (n, h, w) and fill (n, h, w, bands).
 
@@ -161,11 +161,12 @@ def _touched_cells(
     """
     down_px, across_px = cell_px
     box = patch.box
-    first_column, end_column = box.left // across_px, min(-(-box.right // across_px), num_blocks[1])
+    first_column, end_column = box.left // across_px, -(-box.right // across_px)
     columns_px = np.arange(first_column * across_px, end_column * across_px)
     step = max(1, _CHUNK_PIXELS // (down_px * max(1, columns_px.size)))
-    for first_row in range(box.top // down_px, min(-(-box.bottom // down_px), num_blocks[0]), step):
-        end_row = min(first_row + step, -(-box.bottom // down_px), num_blocks[0])
+    stop_row = -(-box.bottom // down_px)
+    for first_row in range(box.top // down_px, stop_row, step):
+        end_row = min(first_row + step, stop_row)
         rows_px = np.arange(first_row * down_px, end_row * down_px)
         in_patch = []
         for positions, size_px, start, length in (
