@@ -223,6 +223,30 @@ def test_coefficients_stay_within_what_huffman_coding_expresses(
     assert {place: plane[0, 0][place] for place in expected} == expected
 
 
+@pytest.mark.parametrize("subsampling", ["444", "420"])
+def test_a_patch_is_its_hole_wherever_its_box_ends(tmp_path: Path, subsampling: str) -> None:
+    path = tmp_path / "a.jpg"
+    save_jpeg(path, cases.picture("rgb", 41, 37), subsampling, quality=95)
+    stream, fill = jpeg_stream.parse(path.read_bytes()), cases.picture("rgb", 41, 37, seed=1)
+    for box in (Box(5, 6, 9, 14), Box(16, 3, 25, 34), Box(0, 0, 17, 1)):
+        hole = np.zeros((41, 37), np.bool_)
+        hole[box.slices] = True
+        for index, plane in enumerate(coefficients(path)):
+            tight, whole = plane.copy(), plane.copy()
+            patch_plane(tight, stream, index, Patch(box, fill[box.slices], hole[box.slices]))
+            patch_plane(whole, stream, index, Patch(Box(0, 0, 41, 37), fill, hole))
+            np.testing.assert_array_equal(tight, whole)
+
+
+def test_what_pads_the_blocks_at_the_edge_is_filled_too(tmp_path: Path) -> None:
+    """Else what the damage left there would shine through: here a flat fill makes flat blocks."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("grey", 13, 11), quality=95)
+    flat = Patch(Box(8, 8, 5, 3), np.full((5, 3, 1), 200, np.uint8), np.ones((5, 3), np.bool_))
+    cases.restore(path, out, [flat])
+    assert np.flatnonzero(coefficients(out)[0][1, 1]).tolist() == [0]
+
+
 def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path) -> None:
     path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     save_jpeg(path, cases.picture("rgb"), "444", quality=95)
