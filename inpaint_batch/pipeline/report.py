@@ -17,10 +17,11 @@ from inpaint_batch.errors import RowError, RowsFailedError, StorageError, UsageE
 from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
 from inpaint_batch.execution.packed_map import PackedMap
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.pipeline.status import ShardStatus, ending_of, folder_status
+from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.comparison import Comparison, compare
 from inpaint_batch.report.page import Failed, Head, Shown, is_page, page
+from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -146,7 +147,7 @@ def _that_stand(state: Path, shards: list[ShardStatus]) -> list[Failed] | None:
     num_rows = 0
     try:
         for shard in shards:
-            path = state / f"failures{ending_of(Shard.parse(shard.shard))}.csv"
+            path = state / f"failures{state_ending(Shard.parse(shard.shard))}.csv"
             with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 for cells in csv.DictReader(file):
                     num_rows += 1

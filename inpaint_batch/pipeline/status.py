@@ -126,7 +126,7 @@ def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
     found = {shard: _begun(state, shard) for shard in shards}
     _count_ledger(state, found)
     for shard, status in found.items():
-        summary = read_json(state / f"summary{ending_of(shard)}.json")
+        summary = read_json(state / f"summary{state_ending(shard)}.json")
         if summary is not None:
             rows = summary["rows"]
             status.state, status.exit_code = "ended", summary["exit_code"]
@@ -145,10 +145,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _begun(state: Path, shard: Shard) -> ShardStatus:
-    about = read_json(state / f"run{ending_of(shard)}.json")
+    about = read_json(state / f"run{state_ending(shard)}.json")
     if about is None:
         return ShardStatus(str(shard))
-    alive = holder_of(state / f"lock{ending_of(shard)}") == about["process"] and lives(about["process"]) is not False
+    alive = holder_of(state / f"lock{state_ending(shard)}") == about["process"] and lives(about["process"]) is not False
     return ShardStatus(
         str(shard),
         state="running" if alive else "killed",
@@ -180,8 +180,3 @@ def _count_ledger(state: Path, found: dict[Shard, ShardStatus]) -> None:
         shard.num_in_flight = in_flight if shard.state == "running" else 0
         del counts["dropped"]
         shard.by_code = +counts
-
-
-def ending_of(shard: Shard) -> str:
-    """`state_ending` of a shard, of which 1/1 stands for a whole run."""
-    return state_ending(shard if shard.count > 1 else None)

@@ -98,8 +98,8 @@ class Summary:
 
 
 def state_ending(part: Shard | None) -> str:
-    """What a shard adds to the names of its files in the state folder, before the suffix."""
-    return f"-{part.name}" if part is not None else ""
+    """What a shard adds to the names of its files in the state folder, before the suffix; 1/1 is a whole run."""
+    return f"-{part.name}" if part is not None and part.count > 1 else ""
 
 
 def peak_memory_bytes() -> int:
