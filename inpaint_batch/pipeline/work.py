@@ -22,7 +22,7 @@ from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.pipeline.store_state import StoreState
 from inpaint_batch.report.failures import Failures
 from inpaint_batch.report.progress import Progress
-from inpaint_batch.report.summary import Summary, state_ending
+from inpaint_batch.report.summary import Summary
 from inpaint_batch.report.tally import FailedRow, RowReport
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.types import Row
@@ -65,8 +65,8 @@ class Work:
         self._remote = remote
         self._settled: Settled | None = None
         self._settling: Settling
-        self._failures = Failures(state)
-        self._left = Failures(state, "left")
+        self._failures = Failures(state, config.part)
+        self._left = Failures(state, config.part, name="left")
         self._begun: dict[str, RowTask] = {}  # rows in flight, by id
         self._suspects: list[RowTask] = []
         self._isolated = False
@@ -104,7 +104,7 @@ class Work:
             raise EngineError(f"{engine.name} does not take tiles of {unfit} px; take those out of tiling.buckets_px")
         if not self._stands(rows, engine):
             self._do_all(engine, executor, rows)
-        failures = self._place_of("failures")
+        failures = self._place_of(self._failures)
         if self._limit_reached():
             raise FailureLimitError(
                 f"{counted(self._tally.num_failed, 'row')} failed, more than --max-failures {config.max_failures}; "
@@ -129,7 +129,7 @@ class Work:
             self._count_failed(report, row)
         self._progress.skipped(self._tally)
         self._note("nothing has changed since the last run")
-        self._failures.write(self._config.part)
+        self._failures.write()
         return True
 
     def _do_all(self, engine: EngineFacts, executor: Executor, rows: ManifestRows) -> None:
@@ -152,7 +152,7 @@ class Work:
             if number := self._tally.num_left:
                 self._note(
                     f"rows left as they were, since their outputs exist and are not ours: {number}; they are listed in "
-                    f"{self._place_of('left')}"
+                    f"{self._place_of(self._left)}"
                 )
             self._summary.num_batches = executor.num_batches
         finally:
@@ -160,18 +160,18 @@ class Work:
                 ledger.close()
             finally:
                 settling.close(rows.num_rows)
-                self._write_list(self._failures, "failures", rows)
-                if self._tally.num_left or (self._state / f"left{state_ending(config.part)}.csv").exists():
-                    self._write_list(self._left, "left", rows)
+                self._write_list(self._failures, rows)
+                if self._tally.num_left or self._left.path.exists():
+                    self._write_list(self._left, rows)
 
-    def _write_list(self, listed: Failures, name: str, rows: ManifestRows) -> None:
-        if self._tally.num_rows < rows.num_rows and rows.are_of(self._place_of(name)):
+    def _write_list(self, listed: Failures, rows: ManifestRows) -> None:
+        if self._tally.num_rows < rows.num_rows and rows.are_of(self._place_of(listed)):
             return  # nothing else names the rows that are left: the next run shall find them there
-        listed.write(self._config.part, absolute=self._remote is not None)
+        listed.write(absolute=self._remote is not None)
 
-    def _place_of(self, name: str) -> str:
-        """Where people find the list of that name."""
-        return f"{self._config.place}/{STATE_FOLDER}/{name}{state_ending(self._config.part)}.csv"
+    def _place_of(self, listed: Failures) -> str:
+        """Where people find that list."""
+        return f"{self._config.place}/{STATE_FOLDER}/{listed.path.name}"
 
     def _do_rows(self, executor: Executor, ledger: Ledger, tasks: Iterator[RowTask]) -> None:
         self._progress.watch(lambda: {"flight": len(self._begun), **executor.queues()}, executor.filling)

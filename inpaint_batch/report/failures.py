@@ -48,13 +48,14 @@ class PlainLines:
 class Failures:
     """Rows of one run that were not done. A file without a name holds them; in memory there are 16 bytes for each."""
 
-    def __init__(self, state: Path, name: str = "failures") -> None:
-        """`state` is the folder in which `failures.csv` shall stand; the file without a name is there, too.
+    def __init__(self, state: Path, part: Shard | None = None, *, name: str = "failures") -> None:
+        """`state` is the folder in which `failures.csv` (of a shard `failures-i-of-n.csv`) shall stand; the file
+        without a name is there, too.
 
         `name` is that of another list.
         """
-        self._state = state
-        self._name = name
+        self.path = state / f"{name}{state_ending(part)}.csv"
+        """Where `write` puts it."""
         self._rows = SpooledTemporaryFile(MEMORY_BYTES, dir=str(state))  # noqa: SIM115  (`close` does it)
         self._lines = array("q")  # in the manifest
         self._starts = array("q")  # in the file
@@ -67,10 +68,8 @@ class Failures:
         self._columns.update(failed.cells)
         self._rows.write(json.dumps([dict(failed.cells), failed.code, failed.message]).encode() + b"\n")
 
-    def write(self, part: Shard | None = None, *, absolute: bool = False) -> None:
-        """Write `failures.csv` (of a shard `failures-i-of-n.csv`) into the state folder.
-
-        It is a manifest of the failed rows, in the order of the manifest, with the columns code and message.
+    def write(self, *, absolute: bool = False) -> None:
+        """Write a manifest of these rows, in the order of the manifest, with the columns code and message.
 
         Its paths count from its own location, so `run DIR/.inpaint-batch/failures.csv --output DIR --retry-failed` does
         those rows again; they are absolute where links lead to a file, and with `absolute`, as where the state goes to
@@ -78,9 +77,9 @@ class Failures:
         raises.
         """
         columns = [name for name in COLUMNS if name in self._columns]
-        relative = _relative_to(self._state)
+        relative = _relative_to(self.path.parent)
         with (
-            atomic_write(self._state / f"{self._name}{state_ending(part)}.csv") as temporary,
+            atomic_write(self.path) as temporary,
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             writer = csv.writer(PlainLines(file))
