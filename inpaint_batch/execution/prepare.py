@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from inpaint_batch.config import MaskPolarity, RowConfig, TilingConfig
+from inpaint_batch.config import JpegMode, MaskPolarity, RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import fingerprint
 from inpaint_batch.execution.needs import (
@@ -86,7 +86,7 @@ def _opened(files: RowFiles, max_image_bytes: int, limit_bytes: int) -> ImageSou
     task = files.task
     source = open_image(files.image, max_bytes=max_image_bytes, page=task.config.page or None)
     try:
-        check_output_name(task.row.image, task.output, source.header, lossless=task.config.jpeg == "lossless")
+        check_output_name(task.row.image, task.output, source.header, task.config.jpeg)
         check_source(task.row.image, source, limit_bytes)
         if task.config.xmp:
             check_xmp(files.image, source.header.format, task.config.page)
@@ -194,9 +194,9 @@ def _source_warnings(source: ImageSource, config: RowConfig) -> Iterator[str]:
         )
 
 
-def check_output_name(image: str, output: str, header: Header, *, lossless: bool) -> None:
+def check_output_name(image: str, output: str, header: Header, jpeg: JpegMode) -> None:
     """Raise RowError(WRITE) where the output's name promises another format than will be written."""
-    written = written_format(header.format, "lossless" if lossless else "patch")
+    written = written_format(header.format, jpeg)
     suffix = Path(output).suffix.lower()
     promised = FORMAT_SUFFIXES.get(suffix)
     as_the_source = suffix == Path(image).suffix.lower() and written == header.format
