@@ -35,8 +35,8 @@ FSYNC_LINES = 64
 FSYNC_S = 1.0
 """Seconds after which it is forced to the disk, however few lines there are."""
 
-MAX_PART_BYTES = 1 << 48
-"""No part is that large."""
+PLACES_PER_PART = 1 << 48
+"""More than any part has bytes: the place of a line is that of its part times this, and its first byte there."""
 
 
 class Ledger:
@@ -96,7 +96,7 @@ class Ledger:
         known = self._rows.get(row_id)
         if known is None or known.status != "failed":
             return ""
-        number, start = divmod(known.place, MAX_PART_BYTES)
+        number, start = divmod(known.place, PLACES_PER_PART)
         part = self._parts[number]
         with self._naming:
             if self._reader is None or self._reader[0] != part:
@@ -188,7 +188,7 @@ class Ledger:
 
     def _place(self, start: int) -> int:
         """Of the line that begins at that byte of the last part."""
-        return (len(self._parts) - 1) * MAX_PART_BYTES + start
+        return (len(self._parts) - 1) * PLACES_PER_PART + start
 
     def _close_reader(self) -> None:
         if self._reader is not None:

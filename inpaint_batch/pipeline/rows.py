@@ -19,7 +19,7 @@ from inpaint_batch.pipeline.entries import beside_earlier
 from inpaint_batch.pipeline.settling import Settling
 from inpaint_batch.storage.conflict import resolve_conflict
 from inpaint_batch.storage.outputs import outputs_at
-from inpaint_batch.storage.paths import MAX_PART_BYTES, location
+from inpaint_batch.storage.paths import MAX_NAME_BYTES, location
 from inpaint_batch.types import FORMAT_SUFFIXES, Row
 
 MAX_DEATHS = 2
@@ -76,7 +76,7 @@ class OutputNames:
         self._outputs = outputs_at(config.store, config.output, read_only=read_only)
         self._taken = Seen()
         self._beside_bytes = max(map(len, companions(config)), default=0)
-        self._free_chars = (MAX_PART_BYTES - self._beside_bytes) // 4  # a path of fewer cannot be too long
+        self._free_chars = (MAX_NAME_BYTES - self._beside_bytes) // 4  # a path of fewer cannot be too long
 
     def keep(self, name: str) -> bool:
         """Take a name that an earlier run gave, if the result is still there."""
@@ -110,17 +110,17 @@ class OutputNames:
             return
         last = name.rpartition("/")[2]
         num_bytes = len(last.encode("utf-8", "surrogateescape"))
-        if num_bytes > MAX_PART_BYTES:
+        if num_bytes > MAX_NAME_BYTES:
             raise RowError(
                 FailureCode.WRITE,
-                f"output {name!r}, as --on-conflict suffix calls it, has a name of more than {MAX_PART_BYTES} bytes; "
+                f"output {name!r}, as --on-conflict suffix calls it, has a name of more than {MAX_NAME_BYTES} bytes; "
                 "give it a shorter one in the output column",
             )
-        if num_bytes + self._beside_bytes > MAX_PART_BYTES:
+        if num_bytes + self._beside_bytes > MAX_NAME_BYTES:
             raise RowError(
                 FailureCode.WRITE,
                 f"output {name!r} has a name of {num_bytes} bytes, and with what is wanted beside it (--sidecar, "
-                f"--premis) the most is {MAX_PART_BYTES - self._beside_bytes}; give it a shorter one in the output "
+                f"--premis) the most is {MAX_NAME_BYTES - self._beside_bytes}; give it a shorter one in the output "
                 "column",
             )
 

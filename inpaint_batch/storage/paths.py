@@ -17,7 +17,7 @@ from inpaint_batch.types import Row
 STATE_FOLDER = ".inpaint-batch"
 """Folder inside the output root that holds ledger, summary and `failures.csv`; no row may write there."""
 
-MAX_PART_BYTES = 255
+MAX_NAME_BYTES = 255
 """Of one name in a path, on every file system in use."""
 
 _PLAIN = re.compile(r"\w[\w .-]*(?:/\w[\w .-]*)*")  # nearly all names; nothing below can object to one of these
@@ -44,7 +44,7 @@ def output_problem(relative: str) -> str | None:
 
     Looks at the text only. Backslashes are refused everywhere: one manifest means the same files on every system.
     """
-    if len(relative) <= MAX_PART_BYTES // 4 and _PLAIN.fullmatch(relative):  # a character has 4 bytes at most
+    if len(relative) <= MAX_NAME_BYTES // 4 and _PLAIN.fullmatch(relative):  # a character has 4 bytes at most
         return None
     parts = relative.split("/")
     if not relative.strip():
@@ -59,8 +59,8 @@ def output_problem(relative: str) -> str | None:
         return "leaves the output folder through '..'; name a path inside it"
     if "" in parts or "." in parts:
         return "has an empty or '.' part; write it as folder/name.jpg"
-    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_PART_BYTES for part in parts):
-        return f"has a name of more than {MAX_PART_BYTES} bytes; give it a shorter one in the output column"
+    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
+        return f"has a name of more than {MAX_NAME_BYTES} bytes; give it a shorter one in the output column"
     if parts[0].casefold() == STATE_FOLDER:
         return f"lies in {STATE_FOLDER}/, where the run keeps its own state; choose another folder"
     if is_temporary(parts[-1]):
