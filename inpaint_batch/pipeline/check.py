@@ -110,8 +110,7 @@ def _output_names(config: RunConfig, manifest: Path | str, masks: Path | None) -
             ledger = Ledger(root / STATE_FOLDER, read_only=True)
             ledger.owns("", "")  # reads what it needs for that now
         return OutputNames(replace(config, output=root), ledger.owns, read_only=True)
-    folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
-    check_output_root(config.output, folders, create=False)
+    check_output_root(config.output, [manifest, masks], create=False)
     return OutputNames(config, Ledger(config.output / STATE_FOLDER, read_only=True).owns, read_only=True)
 
 

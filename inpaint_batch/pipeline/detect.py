@@ -100,7 +100,7 @@ def find_damage(
     RowsFailedError in the end where an image failed.
     """
     items = items_of(images)
-    check_output_root(output, [images] if isinstance(images, Path) and images.is_dir() else [])
+    check_output_root(output, [images])
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(output)
     known = {} if fresh else read_state(output, None if relist else config, has_lists=(output / MANIFEST).exists())

@@ -52,8 +52,7 @@ def run_manifest(
         content_digest.cache_clear()
         check_executor(config)
         with open_place(config) as (config, remote):
-            folders = [folder for folder in (manifest, masks) if isinstance(folder, Path) and folder.is_dir()]
-            check_output_root(config.output, folders)
+            check_output_root(config.output, [manifest, masks])
             summary = Summary(config, str(manifest), started_s, run=run_id)
             if config.part is not None and shard_from:
                 summary.notes.append(f"this does shard {config.part} only, by {shard_from}; --shard 1/1 does all rows")

@@ -169,18 +169,18 @@ def _is_one_folder(first: Path, second: Path) -> bool:
         return False
 
 
-def check_output_root(output: Path, inputs: Iterable[Path], *, create: bool = True) -> None:
+def check_output_root(output: Path, inputs: Iterable[Path | str | None], *, create: bool = True) -> None:
     """Refuse an output folder that cannot be used; raises StorageError.
 
-    `inputs` are the folders that are read as a whole (a folder of images, a folder of masks): the output must not be
-    one of them nor lie inside one, or the next run would restore its own results. With `create` the folder is made and
-    a file written and removed; without it (a dry check) only the permissions of the nearest existing folder count.
+    `inputs` are what is read. Folders among them are read as a whole (one of images, one of masks): the output must not
+    be one of them nor lie inside one, or the next run would restore its own results. With `create` the folder is made
+    and a file written and removed; without it (a dry check) only the permissions of the nearest existing folder count.
     """
     try:
         resolved = output.resolve()
     except (OSError, RuntimeError) as error:  # a loop of links
         raise StorageError(f"the output folder {output} cannot be used: {error}") from error
-    for folder in inputs:
+    for folder in (one for one in inputs if isinstance(one, Path) and one.is_dir()):
         around = next((one for one in (resolved, *resolved.parents) if _is_one_folder(one, folder)), None)
         if around is not None:
             where = "is the input folder" if around == resolved else f"lies inside the input folder {folder}"
