@@ -11,13 +11,11 @@ It knows no engine, no queue and no file. Whoever drives it decides which window
         except StopIteration as stop:
             pieces = stop.value
             break
-
-or, where nothing is shared, `run_fill(steps, fill_tile)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -126,17 +124,6 @@ def fill_window(
         source.finish(fill)
         coarser = source
     return WindowFill(fill)
-
-
-def run_fill(steps: FillSteps, fill_tile: Callable[[TileInput], FloatArray]) -> WindowFill:
-    """Drive `fill_window` alone, tile by tile; for tests and for single images."""
-    try:
-        requests = next(steps)
-        while True:
-            requests = steps.send([fill_tile(request.load()) for request in requests])
-    except StopIteration as stop:
-        result: WindowFill = stop.value
-        return result
 
 
 class _LevelSource:

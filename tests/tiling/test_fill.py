@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -12,7 +13,7 @@ from inpaint_batch.holes.components import find_holes
 from inpaint_batch.tiling.blend import LevelFill, reach, tile_weights
 from inpaint_batch.tiling.boxes import Level, Tile
 from inpaint_batch.tiling.budget import estimate
-from inpaint_batch.tiling.fill import TileInput, TileRequest, fill_window, run_fill
+from inpaint_batch.tiling.fill import FillSteps, TileInput, TileRequest, WindowFill, fill_window
 from inpaint_batch.tiling.plan import Window, plan_windows
 from inpaint_batch.types import BoolArray, Box, FloatArray
 
@@ -22,6 +23,16 @@ SMALL = TilingConfig(buckets_px=(32, 64), margin_px=10, bridge_depth_px=6, secon
 
 def picture(hole: BoolArray, seed: int = 0) -> FloatArray:
     return np.random.default_rng(seed).random((*hole.shape, 3), dtype=np.float32)
+
+
+def run_fill(steps: FillSteps, fill_tile: Callable[[TileInput], FloatArray]) -> WindowFill:
+    """What comes of a window whose tiles are filled one by one."""
+    try:
+        requests = next(steps)
+        while True:
+            requests = steps.send([fill_tile(request.load()) for request in requests])
+    except StopIteration as stop:
+        return stop.value
 
 
 class Truth:
