@@ -23,7 +23,7 @@ from typing import BinaryIO
 import msgspec
 
 from inpaint_batch.config import Shard
-from inpaint_batch.execution.ledger_lines import LedgerEntry, parts_of
+from inpaint_batch.execution.ledger_lines import ARCHIVE_FOLDER, LEDGER_FOLDER, LedgerEntry, part_name, parts_of
 from inpaint_batch.execution.memory import Known, Memory
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.atomic import sync_folder
@@ -50,8 +50,8 @@ class Ledger:
         With `read_only` nothing is made or written, and the folder need not exist. With `shard` only its rows are
         remembered, and `fresh` forgets only those. Raises `OSError` where the folder cannot be read or made.
         """
-        self._folder = state / "ledger"
-        self._archive = state / "ledger-archive"
+        self._folder = state / LEDGER_FOLDER
+        self._archive = state / ARCHIVE_FOLDER
         self._naming = _Naming(self._folder)
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -206,11 +206,12 @@ class Ledger:
         number = int(parts[-1].stem) + 1 if parts else 1
         while True:
             try:
-                file = (self._folder / f"{number:06d}.jsonl").open("xb")
+                part = self._folder / part_name(number)
+                file = part.open("xb")
                 break
             except FileExistsError:  # another shard was quicker
                 number += 1
-        self._parts.append(self._folder / f"{number:06d}.jsonl")
+        self._parts.append(part)
         self._file_bytes = 0
         sync_folder(self._folder)  # the name of the part, not only its content
         return file

@@ -12,6 +12,9 @@ import msgspec
 from inpaint_batch.errors import FailureCode
 from inpaint_batch.storage.paths import names_in
 
+LEDGER_FOLDER, ARCHIVE_FOLDER = "ledger", "ledger-archive"
+"""Within the state folder: the parts of the ledger; a folder of parts for each run with `--fresh`."""
+
 Status = Literal["started", "dropped", "done", "failed"]
 
 _CODES = frozenset(FailureCode)
@@ -92,6 +95,11 @@ def _decoded_slowly(text: bytes) -> LedgerEntry | None:
         return None
 
 
+def part_name(number: int) -> str:
+    """What the part of that number, from 1, is called in a ledger's folder."""
+    return f"{number:06d}.jsonl"
+
+
 def parts_of(folder: Path) -> list[Path]:
     """The parts in a ledger's folder, in the order in which they were begun. Raises OSError where it cannot be read."""
     numbers = [name.removesuffix(".jsonl") for name in names_in(folder) if name.endswith(".jsonl")]
@@ -100,7 +108,7 @@ def parts_of(folder: Path) -> list[Path]:
 
 def read_lines(state: Path) -> Iterator[LedgerEntry]:
     """Every sound line of the ledger of `state`, part by part, also while runs are adding to it."""
-    for part in parts_of(state / "ledger"):
+    for part in parts_of(state / LEDGER_FOLDER):
         with part.open("rb") as file:
             for text in file:
                 entry = LedgerEntry.parse(text)

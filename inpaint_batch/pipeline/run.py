@@ -18,6 +18,7 @@ from inpaint_batch.errors import (
     why_it_ends,
 )
 from inpaint_batch.execution.identity import content_digest, object_version
+from inpaint_batch.execution.ledger_lines import LEDGER_FOLDER
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.logids import HumanFormatter, in_run
 from inpaint_batch.pipeline.executors import check_executor
@@ -105,7 +106,7 @@ def _disk_errors(state: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        known = storage_error(error, state / "ledger")
+        known = storage_error(error, state / LEDGER_FOLDER)
         if known is None and error.filename and Path(os.fsdecode(error.filename)).is_relative_to(state):
             known = StorageError(f"cannot use {error.filename}: {error.strerror}; run again once that is mended")
         if known is None:

@@ -26,7 +26,7 @@ from typing import Any
 from inpaint_batch import __version__
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.execution.identity import ALGORITHM_VERSION, Look, look
-from inpaint_batch.execution.ledger_lines import LedgerEntry, parts_of
+from inpaint_batch.execution.ledger_lines import LEDGER_FOLDER, LedgerEntry, parts_of
 from inpaint_batch.execution.sidecar import companions
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.report.tally import FailedRow
@@ -117,7 +117,7 @@ class Settled:
     def _ledger_is_the_same(self, part: Shard | None) -> bool:
         """Whether no line has come about one of these rows; other shards may have written."""
         known: dict[str, list[Any]] = dict(self._about["parts"])
-        for path in parts_of(self._path.parent / "ledger"):
+        for path in parts_of(self._path.parent / LEDGER_FOLDER):
             before = known.pop(path.name, [0, ""])
             if before[0] and tail_of(path, before[0]) != before:
                 return False

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.execution.identity import Identity, Look
-from inpaint_batch.execution.ledger_lines import parts_of
+from inpaint_batch.execution.ledger_lines import LEDGER_FOLDER, parts_of
 from inpaint_batch.pipeline.settled import (
     BLOCK_ROWS,
     END,
@@ -118,7 +118,7 @@ class Settling:
                 "manifest": self._manifest,
                 "settings": settings_digest(self._config, self._engine),
                 "rows": num_rows,
-                "parts": {part.name: tail_of(part) for part in parts_of(self._state / "ledger")},
+                "parts": {part.name: tail_of(part) for part in parts_of(self._state / LEDGER_FOLDER)},
                 "failed": [asdict(failed) for failed in self._failed],
             }
             text = json.dumps(about, ensure_ascii=True).encode()

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from inpaint_batch.errors import StorageError
+from inpaint_batch.execution.ledger_lines import ARCHIVE_FOLDER, LEDGER_FOLDER, part_name
 from inpaint_batch.pipeline.merge import merge_shards
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_lock import holder_in, may_live
@@ -20,8 +21,8 @@ from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import joined
 from inpaint_batch.threads import in_turn
 
-LEDGER, ARCHIVE = "ledger/", "ledger-archive/"
-"""Where in the state's folder the lines of runs lie, and those of runs before `--fresh`."""
+LEDGER, ARCHIVE = f"{LEDGER_FOLDER}/", f"{ARCHIVE_FOLDER}/"
+"""What the names of parts begin with, below the state's URI."""
 NUM_REQUESTS = 16
 """Requests at a time."""
 MAX_LISTINGS = 8
@@ -107,7 +108,7 @@ def bring_ledger(uri: str, parts: list[str], archived: list[str], folder: Path) 
         place.mkdir(parents=True)
         if not names:
             continue
-        with (place / "000001.jsonl").open("wb") as file:
+        with (place / part_name(1)).open("wb") as file:
             file.writelines(contents(uri, names))
 
 

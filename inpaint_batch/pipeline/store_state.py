@@ -23,6 +23,7 @@ from tempfile import mkdtemp
 
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import StorageError
+from inpaint_batch.execution.ledger_lines import part_name
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.pipeline.store_copy import (
     ARCHIVE,
@@ -118,7 +119,7 @@ class StoreState:
             parts = []
         self._prefix = f"{max(numbers, default=0) + 1:06d}-{self._part.name if self._part else 'whole'}"
         bring_ledger(self._uri, parts, archived, self._folder)
-        self._own_part = self._folder / LEDGER / ("000002.jsonl" if parts else "000001.jsonl")  # of `Ledger`
+        self._own_part = self._folder / LEDGER / part_name(2 if parts else 1)  # that `Ledger` will begin
 
     def begin(self) -> None:
         """Show that the run has begun: its small files are there, and the summary of the one before is not."""
