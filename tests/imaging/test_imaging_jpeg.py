@@ -19,7 +19,7 @@ from PIL import Image
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jpeg_stream, jpeg_transcode
 from inpaint_batch.imaging.jpeg_coefficients import edit_coefficients
-from inpaint_batch.imaging.jpeg_patch import patch_plane, quant_table
+from inpaint_batch.imaging.jpeg_patch import check_planes, patch_plane, quant_table
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.types import Box, Patch
@@ -245,6 +245,20 @@ def test_what_pads_the_blocks_at_the_edge_is_filled_too(tmp_path: Path) -> None:
     flat = Patch(Box(8, 8, 5, 3), np.full((5, 3, 1), 200, np.uint8), np.ones((5, 3), np.bool_))
     cases.restore(path, out, [flat])
     assert np.flatnonzero(coefficients(out)[0][1, 1]).tolist() == [0]
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_one_block_with_another_fill_is_noticed(tmp_path: Path, row: int) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(cases.picture("grey", 24, 24)).save(path, quality=95)
+    stream = jpeg_stream.parse(path.read_bytes())
+    patch = Patch(Box(0, 0, 24, 24), np.full((24, 24, 1), 99, np.uint8), np.ones((24, 24), np.bool_))
+    written = coefficients(path)
+    patch_plane(written[0], stream, 0, patch)
+    check_planes(coefficients(path), written, stream, [patch], path)
+    written[0][row, 1, 0, 0] += 2
+    with pytest.raises(RowError, match="the fill is not the one that was meant"):
+        check_planes(coefficients(path), written, stream, [patch], path)
 
 
 def test_known_samples_beside_the_hole_move_by_quantisation_only(tmp_path: Path) -> None:
