@@ -57,7 +57,7 @@ def fill_preview(preview: bytes, source: ImageSource, patches: Sequence[Patch]) 
         decoded = imagecodecs.jpeg8_decode(preview)  # libjpeg must not see what nobody has decoded
     except (ValueError, imagecodecs.Jpeg8Error):
         return None
-    before = np.divide(decoded.reshape(*decoded.shape[:2], -1), 255, dtype=np.float32)
+    before = decoded.reshape(*decoded.shape[:2], -1)
     shown = min(
         (_shown(source, patches, frame, before) for frame in _frames(source.header, stream)),
         key=lambda shown: shown.difference,
@@ -66,10 +66,8 @@ def fill_preview(preview: bytes, source: ImageSource, patches: Sequence[Patch]) 
         return None
     if not shown.hole.any():
         return preview
-    samples = shown.rgb.mean(axis=2, keepdims=True) if len(stream.components) == 1 else shown.rgb
-    patch = Patch(shown.frame, np.rint(samples * 255).astype(np.uint8), shown.hole)
     try:
-        return _fitted(preview, stream, patch, source.path)
+        return _fitted(preview, stream, _as_patch(shown, len(stream.components)), source.path)
     except (ValueError, RowError):  # a stream that libjpeg cannot write
         return None
 
@@ -112,7 +110,17 @@ class _Shown(NamedTuple):
     """How much preview and picture differ around the hole (see `_ALIKE`); 0 where the hole is all there is."""
 
 
-def _shown(source: ImageSource, patches: Sequence[Patch], frame: Box, before: FloatArray) -> _Shown:
+def _as_patch(shown: _Shown, num_bands: int) -> Patch:
+    """What is filled of a preview, in the smallest box that holds it."""
+    (top, bottom), (left, right) = (np.flatnonzero(shown.hole.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0))
+    box = Box(top, left, bottom + 1 - top, right + 1 - left)
+    rgb = shown.rgb[box.slices]
+    samples = rgb.mean(axis=2, keepdims=True) if num_bands == 1 else rgb
+    inside = box.shift(shown.frame.top, shown.frame.left)
+    return Patch(inside, np.rint(samples * 255).astype(np.uint8), shown.hole[box.slices])
+
+
+def _shown(source: ImageSource, patches: Sequence[Patch], frame: Box, before: NDArray[np.uint8]) -> _Shown:
     rows = _edges(source.header.height_px, frame.height)
     columns = _edges(source.header.width_px, frame.width)
     in_row: defaultdict[int, dict[int, Box]] = defaultdict(dict)
@@ -126,10 +134,12 @@ def _shown(source: ImageSource, patches: Sequence[Patch], frame: Box, before: Fl
     rgb = np.zeros((frame.height, frame.width, 3), np.float32)
     for row, run, box in _pieces(source, near, rows, columns):
         own = [patches[number] for number, each in in_row[row].items() if each.intersect(box).area_px]
-        rgb[row, run.start : run.stop] += _sums(source, own, box, columns[run.start : run.stop])
-    rgb /= np.outer(np.diff(rows), np.diff(columns))[..., None].astype(np.float32)
+        areas_px = (rows[row + 1] - rows[row]) * np.diff(columns[run.start : run.stop + 1])[:, None]
+        sums = _sums(source, own, box, columns[run.start : run.stop])
+        rgb[row, run.start : run.stop] += np.divide(sums, areas_px, dtype=np.float32)
     around = near & ~hole
-    difference = float(np.abs(rgb - before[frame.slices])[around].mean()) if around.any() else 0.0
+    known = np.divide(before[frame.slices][around], 255, dtype=np.float32)
+    difference = float(np.abs(rgb[around] - known).mean()) if known.size else 0.0
     return _Shown(frame, rgb, hole, difference)
 
 
@@ -177,10 +187,13 @@ def _sums(source: ImageSource, patches: Sequence[Patch], box: Box, columns: NDAr
 
 def _grown(flags: BoolArray, margin_px: int) -> BoolArray:
     """Flags (h, w), set too where one is at most so far away in both directions."""
-    for axis in (0, 1):
-        padded = np.pad(flags, [(margin_px, margin_px) if each == axis else (0, 0) for each in (0, 1)])
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * margin_px + 1, axis)
-        flags = np.asarray(windows.any(axis=-1))
+    for _ in range(margin_px):
+        down = flags.copy()
+        down[1:] |= flags[:-1]
+        down[:-1] |= flags[1:]
+        flags = down.copy()
+        flags[:, 1:] |= down[:, :-1]
+        flags[:, :-1] |= down[:, 1:]
     return flags
 
 
