@@ -144,11 +144,12 @@ def hole_map(
     tones = np.zeros(1 << TONE_BITS, np.int64)
     darkest, brightest = _mark(marked, _counted(pieces, tones, min(mask.shape)), laying, is_white, threshold)
     num_marked_px = num_true(marked)
-    by_alpha = num_marked_px in (0, header.num_pixels)
+    none_or_all = num_marked_px in (0, header.num_pixels)
+    by_alpha = False
     is_usual = config.mask_from == "file" and threshold == RowConfig().mask_threshold
-    if is_usual and not by_alpha and np.sort(tones)[-2:].sum() < PHOTOGRAPH_TONES * tones.sum():
+    if is_usual and not none_or_all and np.sort(tones)[-2:].sum() < PHOTOGRAPH_TONES * tones.sum():
         raise RowError(FailureCode.MASK, mask_errors.PHOTOGRAPH)
-    if by_alpha:
+    if none_or_all:
         opaque = _opaque(mask, laying, empty_map((header.height_px, header.width_px), dense_px), threshold)
         if num_marked_px == 0 or opaque is None:
             num_bits = 8 if isinstance(mask, np.ndarray) else mask.num_bits
@@ -157,7 +158,7 @@ def hole_map(
             if not (means_nothing and config.empty_mask == "copy"):
                 raise RowError(FailureCode.MASK, mask_errors.explain(values, config, is_empty=num_marked_px == 0))
         else:
-            marked, num_marked_px = opaque, num_true(opaque)
+            marked, num_marked_px, by_alpha = opaque, num_true(opaque), True
     hole = grow(marked, config.dilate_px + config.feather_px)
     num_hole_px = num_true(hole)
     if num_hole_px == header.num_pixels:
@@ -175,7 +176,7 @@ def hole_map(
         num_marked_px=num_marked_px,
         orientation_by_rule=laying.by_rule,
         by_alpha=by_alpha,
-        num_unseen_px=0 if by_alpha else _num_unseen(mask, laying, marked),
+        num_unseen_px=0 if none_or_all else _num_unseen(mask, laying, marked),
     )
 
 
