@@ -35,7 +35,7 @@ import numpy as np
 
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.execution.identity import row_key
-from inpaint_batch.execution.ledger import LedgerEntry
+from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.types import Row
 

@@ -28,8 +28,6 @@ from inpaint_batch.execution.memory import Known, Memory
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.atomic import sync_folder
 
-__all__ = ["Known", "Ledger", "LedgerEntry"]
-
 FSYNC_LINES = 64
 """Lines after which the part is forced to the disk."""
 FSYNC_S = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inpaint_batch.errors import RowError
-from inpaint_batch.execution.ledger import LedgerEntry
+from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
 from inpaint_batch.manifest.schema import RowProblem, to_cells
 from inpaint_batch.report.tally import FailedRow, RowReport

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import EngineError, FailureLimitError, RowsFailedError, StopRequestedError
-from inpaint_batch.execution.ledger import Ledger, LedgerEntry
+from inpaint_batch.execution.ledger import Ledger
+from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.execution.tasks import EngineFacts, Executor, RowOutcome, RowTask
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline.ahead import ahead

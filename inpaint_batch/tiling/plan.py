@@ -12,13 +12,11 @@ from collections.abc import Sequence
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.components import Hole
-from inpaint_batch.tiling.boxes import Level, Tile, Window
+from inpaint_batch.tiling.boxes import Level, Window
 from inpaint_batch.tiling.grouping import Group, group_holes
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.tiling.quadtree import cover
 from inpaint_batch.types import BoolMap, Box
-
-__all__ = ["Level", "Tile", "Window", "plan_windows"]
 
 
 def plan_windows(hole: BoolMap, holes: Sequence[Hole], config: TilingConfig) -> list[Window]:

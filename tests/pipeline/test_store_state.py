@@ -14,7 +14,8 @@ from gallery import Gallery
 from inpaint_batch import processes
 from inpaint_batch.config import RunConfig, Shard
 from inpaint_batch.errors import RowError, StopRequestedError, StorageError
-from inpaint_batch.execution.ledger import Ledger, LedgerEntry
+from inpaint_batch.execution.ledger import Ledger
+from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.pipeline import store_copy, store_lock, store_state
 from inpaint_batch.pipeline.report import write_report
 from inpaint_batch.pipeline.rows import OutputNames

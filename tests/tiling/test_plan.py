@@ -10,7 +10,8 @@ from tiling_cases import hole_maps
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.components import Hole, find_holes
 from inpaint_batch.holes.sparse import SparseMap
-from inpaint_batch.tiling.plan import Window, plan_windows
+from inpaint_batch.tiling.boxes import Window
+from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.tiling.pyramid import coarse_box, level_size, reduce_hole
 from inpaint_batch.tiling.quadtree import _merge_neighbours, cover
 from inpaint_batch.types import BoolArray, Box
