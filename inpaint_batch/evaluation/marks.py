@@ -87,13 +87,12 @@ def draw_marks(
     contrast: float,
     *,
     bright: bool,
-    scales: tuple[float, float] | None = None,
 ) -> Damaged:
     """`rgb` (h, w, 3), 0..1, with one element of `kind` that moves samples by up to `contrast` towards white or black.
 
     Where no element leaves a visible mark, such as white on white, the photograph comes back as it was, without truth.
     """
-    low, high = scales or SCALES[kind]
+    low, high = SCALES[kind]
     for _ in range(NUM_TRIES):
         element = library.element(rng, kind)
         scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
