@@ -100,12 +100,11 @@ class _Words:
         told = [f"warning: {report.id} (line {report.line}): {warning}" for warning in report.warnings]
         if report.status == "failed" and not report.earlier:
             told.append(f"failed: {report.id} (line {report.line}): {report.code}: {report.message}")
-        self._num_told += len(told)
-        if told and self._num_told > MAX_TOLD:
-            return ["more failures or warnings follow; see failures.csv and the ledger"] * (
-                self._num_told - len(told) <= MAX_TOLD
-            )
-        return told
+        num_before, self._num_told = self._num_told, self._num_told + len(told)
+        if self._num_told <= MAX_TOLD:
+            return told
+        is_first = told and num_before <= MAX_TOLD
+        return ["more failures or warnings follow; see failures.csv and the ledger"] if is_first else []
 
 
 def closing_sentence(tally: Tally, exit_code: int, elapsed_s: float) -> str:
