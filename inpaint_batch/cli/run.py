@@ -65,9 +65,8 @@ def run(
 
     from inpaint_batch.pipeline.stop import stop_on_signals
 
-    with stop_on_signals(
-        settings.grace_s
-    ) as stop:  # before the heavy imports, so that a signal during them is heard too
+    # Before the heavy imports, so that a signal during them is heard too.
+    with stop_on_signals(settings.grace_s) as stop:
         from inpaint_batch.pipeline.run import run_manifest
         from inpaint_batch.report.progress import make_progress
 

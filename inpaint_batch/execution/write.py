@@ -16,9 +16,8 @@ from inpaint_batch.storage.atomic import atomic_write
 def write_row(prepared: PreparedRow, num_tiles: Mapping[int, int]) -> None:
     """Write the result under a temporary name, compare it with the source, and only then give it its own name.
 
-    What is wanted beside it comes first; `num_tiles` by side in pixels is what it says of the work.
-
-    With a store it is then sent there. Raises RowError(WRITE), and StorageError where nothing at all can be written any
+    What is wanted beside it has its name first; `num_tiles` by side in pixels is what that says of the work. With a
+    store all of it is then sent there. Raises RowError(WRITE), and StorageError where nothing at all can be written any
     more.
     """
     task, watch, patches = prepared.task, prepared.watch, prepared.patches

@@ -28,10 +28,10 @@ def write_filled(
 ) -> None:
     """Write `source` with the hole samples of `patches` to `destination` (not atomic: pass a temporary path).
 
-    With `is_copy` the file there is a copy of the source already, which spares a TIFF to be copied. Same format, size,
-    depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Without patches the file is
-    copied byte for byte, if the format stays. Raises `RowError` (write), or
-    (read) where the source turns out to be damaged, and `ValueError` for a patch that does not fit.
+    Same format, size, depth and metadata as the source; with `jpeg="lossless"` a JPEG source becomes a PNG. Without
+    patches the file is copied byte for byte, if the format stays. With `is_copy` the file there is a copy of the source
+    already, which need not be made then. Raises `RowError` (write), or (read) where the source turns out to be damaged,
+    and `ValueError` for a patch that does not fit.
     """
     _check_patches(source.header, patches)
     with writing(destination):
