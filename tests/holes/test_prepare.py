@@ -143,6 +143,29 @@ def test_soft_and_grey_masks_are_masks(mask: np.ndarray) -> None:
     assert prepare(mask).num_hole_px == np.count_nonzero(mask > 127)
 
 
+@pytest.mark.parametrize(("share", "is_photograph"), [(0.3, False), (0.24, True)])
+def test_two_tones_must_make_up_half_of_a_mask(share: float, is_photograph: bool) -> None:
+    """Three tones of the same share, and 26 others that share the rest."""
+    rows = np.repeat(np.arange(3, 29), 100)
+    rows[: 3 * round(100 * share) * 26] = np.repeat([0, 30, 31], round(100 * share) * 26)
+    mask = np.tile(rows.astype(np.uint8)[:, None] * 8, (1, 64))
+    if is_photograph:
+        with pytest.raises(RowError, match="a photograph"):
+            prepare(mask)
+    else:
+        assert prepare(mask).num_hole_px > 0
+    assert prepare(mask, mask_from="alpha").num_hole_px > 0  # of transparency no photograph is made
+
+
+@pytest.mark.parametrize(("polarity", "value"), [("white", 255), ("black", 0)])
+def test_a_mask_that_marks_everything_is_not_taken_for_an_empty_one(polarity: str, value: int) -> None:
+    everything = np.full((20, 30), value, np.uint8)
+    with pytest.raises(RowError, match="marks the whole image") as caught:
+        prepare(everything, mask_polarity=polarity, empty_mask="copy")
+    assert caught.value.code == FailureCode.MASK
+    assert prepare(255 - everything, mask_polarity=polarity, empty_mask="copy").num_hole_px == 0
+
+
 @pytest.mark.parametrize("polarity", ["white", "black"])
 def test_an_empty_mask_is_an_error(polarity: str) -> None:
     with pytest.raises(RowError, match="marks no hole") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from inpaint_batch.cli.main import app
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging import jpeg_stream, tiff_jpeg
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written
 from inpaint_batch.types import Box
@@ -174,6 +175,27 @@ def test_verification_sees_what_is_not_as_meant(tmp_path: Path, writer: str) -> 
         verify_written(source, other, out, jpeg="patch")
     with pytest.raises(RowError, match=r"moved although it holds no hole|known samples changed"):
         verify_written(source, patches[:1], out, jpeg="patch")
+
+
+def test_what_components_mean_the_tiff_says_and_not_their_names(tmp_path: Path) -> None:
+    """Some writers number those of RGB, and a decoder of JPEG alone takes numbers for YCbCr."""
+    path = tmp_path / "a.tif"
+    by_pillow(path, "RGB")
+    tables, packed = bytes(tags(path)[347]), segments(path)[0]
+    numbered = re.sub(rb"(?s)\x03R(.{1,2})G(.{1,2})B(.{1,2})", b"\x03\x01\\1\x02\\2\x03\\3", packed)
+    assert len(numbered) == len(packed)
+    assert sum(one != other for one, other in zip(numbered, packed, strict=True)) == 6  # in the frame and in the scan
+    height_px = jpeg_stream.parse(packed).height_px
+    shape = (height_px, SIZE[1], 3)
+    samples = tiff_jpeg.unpack(numbered, tables, is_ycbcr=False, shape=shape, full_height_px=height_px)
+    assert np.abs(samples.astype(int) - rgb()[:height_px]).mean() < 6
+    np.testing.assert_array_equal(
+        samples, tiff_jpeg.unpack(packed, tables, is_ycbcr=False, shape=shape, full_height_px=height_px)
+    )
+    np.testing.assert_array_equal(
+        tiff_jpeg.unpack(numbered, tables, is_ycbcr=True, shape=shape, full_height_px=height_px),
+        tiff_jpeg.unpack(packed, tables, is_ycbcr=True, shape=shape, full_height_px=height_px),
+    )
 
 
 def test_a_damaged_segment_is_a_row_error(tmp_path: Path) -> None:
