@@ -211,8 +211,10 @@ class Work:
 
     def _record(self, outcome: RowOutcome, ledger: Ledger) -> None:
         entry = ended(outcome, self._summary.run)
-        ledger.append(entry)
+        # First: a line that the disk did not take may yet get there when the file is closed, and none shall follow it
+        # that says that the row was dropped.
         row = self._begun.pop(entry.id).row
+        ledger.append(entry)
         report = report_of(entry, row.line)
         if outcome.failure is None:
             self._settling.done(entry.id, entry.output)
