@@ -8,6 +8,7 @@ import hashlib
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +125,16 @@ def run(
 
 def wait_until_done(process: subprocess.Popen[str], output: Path, num_rows: int, patience_s: float = 150) -> None:
     """Until so many rows of a run are done, or it has ended, or patience has."""
-    until_s = time.monotonic() + patience_s
-    while time.monotonic() < until_s and process.poll() is None:
-        if sum(line["status"] == "done" for line in ledger_lines(output)) >= num_rows:
-            return
-        time.sleep(0.01)
+    wait_until(process, lambda: sum(line["status"] == "done" for line in ledger_lines(output)) >= num_rows, patience_s)
 
 
 def wait_for_text(process: subprocess.Popen[str], path: Path, text: str, patience_s: float = 150) -> None:
     """Until a file that a run writes has that text, or it has ended, or patience has."""
+    wait_until(process, lambda: path.exists() and text in path.read_text(), patience_s)
+
+
+def wait_until(process: subprocess.Popen[str], is_so: Callable[[], bool], patience_s: float = 150) -> None:
+    """Until that is so, or a process has ended, or patience has."""
     until_s = time.monotonic() + patience_s
-    while time.monotonic() < until_s and process.poll() is None:
-        if path.exists() and text in path.read_text():
-            return
-        time.sleep(0.01)
+    while time.monotonic() < until_s and process.poll() is None and not is_so():
+        time.sleep(0.005)

@@ -13,8 +13,10 @@ from inpaint_batch.imaging import exif
 SOI = b"\xff\xd8"
 DQT, DHT = 0xDB, 0xC4
 _DRI, _SOS, _EOI, _COM, _DAC, _DNL = 0xDD, 0xDA, 0xD9, 0xFE, 0xCC, 0xDC
-_APP0, _APP1, _APP2, _APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
+_APP0, APP1, _APP2, APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
 _JFIF = b"JFIF\x00"
+PHOTOSHOP_NAME = b"Photoshop 3.0\x00"
+"""With which APP13 segments of image resources begin."""
 _JFIF_BYTES, _ADOBE_BYTES = 9, 7
 """Behind the name; libjpeg passes over shorter ones."""
 _RESTARTS = range(0xD0, 0xD8)
@@ -160,12 +162,12 @@ class JpegStream:
     @property
     def exif(self) -> bytes:
         """EXIF without its prefix, or empty."""
-        return next(iter(self.payloads(_APP1, exif.EXIF_PREFIX)), b"")
+        return next(iter(self.payloads(APP1, exif.EXIF_PREFIX)), b"")
 
     @property
     def xmp(self) -> bytes:
         """The main XMP packet, or empty."""
-        return next(iter(self.payloads(_APP1, b"http://ns.adobe.com/xap/1.0/\x00")), b"")
+        return next(iter(self.payloads(APP1, b"http://ns.adobe.com/xap/1.0/\x00")), b"")
 
     @property
     def icc_profile(self) -> bytes:
@@ -176,7 +178,7 @@ class JpegStream:
     @property
     def photoshop(self) -> bytes:
         """The image resources of Photoshop put together from their pieces, IPTC among them, or empty."""
-        return b"".join(self.payloads(_APP13, b"Photoshop 3.0\x00"))
+        return b"".join(self.payloads(APP13, PHOTOSHOP_NAME))
 
     @property
     def comments(self) -> list[bytes]:

@@ -131,7 +131,7 @@ def _checked_body(file: BinaryIO, kind: bytes, length: int, path: Path, what: st
     header or palette they give up, and so must we: both are carried over as they are.
     """
     body = file.read(length)
-    if zlib.crc32(kind + body).to_bytes(4, "big") == file.read(4):
+    if _is_sound(kind + body, file.read(4)):
         return body
     if kind[0] & _ANCILLARY_BIT:
         return b""
@@ -174,7 +174,11 @@ def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def has_sound_checksum(chunk: bytes) -> bool:
     """Whether the checksum at the end of a whole chunk is that of its type and body."""
-    return zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
+    return _is_sound(chunk[4:-4], chunk[-4:])
+
+
+def _is_sound(content: bytes, checksum: bytes) -> bool:
+    return zlib.crc32(content).to_bytes(4, "big") == checksum
 
 
 def make_chunk(kind: bytes, body: bytes) -> bytes:

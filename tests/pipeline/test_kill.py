@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from gallery import Gallery, ledger_lines, run, tree, wait_for_text
+from gallery import Gallery, ledger_lines, run, tree, wait_for_text, wait_until
 
 from inpaint_batch.errors import StorageError
 from inpaint_batch.pipeline.stop import stop_on_signals
@@ -47,11 +47,7 @@ def start(manifest: Path, output: Path, engine: str = SLOW) -> subprocess.Popen[
 
 def wait_for(process: subprocess.Popen[str], output: Path, status: str, num_lines: int) -> None:
     """Until the ledger has so many lines of that status, or the process has ended."""
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until and process.poll() is None:
-        if sum(line["status"] == status for line in ledger_lines(output)) >= num_lines:
-            return
-        time.sleep(0.005)
+    wait_until(process, lambda: sum(line["status"] == status for line in ledger_lines(output)) >= num_lines, PATIENCE_S)
 
 
 def done_lines(output: Path) -> Counter[str]:

@@ -8,12 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from gallery import Gallery, ledger_lines, run, tree
+from gallery import Gallery, ledger_lines, run, tree, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -290,8 +289,4 @@ def test_name_conflicts_end_as_without_shards(gallery, tmp_path):
 
 
 def wait_for_started(process: subprocess.Popen[str], output: Path) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until and process.poll() is None:
-        if any(line["status"] == "started" for line in ledger_lines(output)):
-            return
-        time.sleep(0.02)
+    wait_until(process, lambda: any(line["status"] == "started" for line in ledger_lines(output)), PATIENCE_S)
