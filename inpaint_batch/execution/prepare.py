@@ -6,7 +6,7 @@ functions, so that where a row is done has no influence on its result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.margin import lacks_margin
 from inpaint_batch.holes.mask_errors import other_polarity
 from inpaint_batch.holes.prepare import HoleMap, hole_map
+from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.mask_json import ForImage
 from inpaint_batch.imaging.mask_pictures import MaskPieces, drawn_mask
 from inpaint_batch.imaging.masks import Mask, read_mask
@@ -40,7 +42,10 @@ from inpaint_batch.imaging.write import written_format
 from inpaint_batch.imaging.xmp_files import check_xmp
 from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.plan import plan_windows
-from inpaint_batch.types import FORMAT_SUFFIXES, Header
+from inpaint_batch.types import FORMAT_SUFFIXES, Box, FloatArray, Header
+
+MARGIN_PX = 2
+"""That a mask should leave around damage."""
 
 
 def prepare_row(
@@ -128,7 +133,13 @@ def _prepared(
         check_plan(holes, windows, source, limit_bytes)
         watch.lap("plan")
         # Decoded here, in a reader's thread, and not while the engine waits.
-        source.anticipate(tile.core for window in windows for tile in window.levels[-1].tiles)
+        cores = [tile.core for window in windows for tile in window.levels[-1].tiles]
+        source.anticipate(cores)
+        warnings = [
+            *hole_warnings(holes, task.config.mask_polarity),
+            *_margin_warnings(source, holes, cores, task.config),
+            *_source_warnings(source, task.config),
+        ]
     except BaseException:
         source.close()
         if copy is not None:
@@ -139,7 +150,6 @@ def _prepared(
     checksums: dict[str, dict[str, Any]] = {}
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
         checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
-    warnings = [*hole_warnings(holes, task.config.mask_polarity), *_source_warnings(source, task.config)]
     patches = PatchStore(patches_bytes(limit_bytes))
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
 
@@ -176,6 +186,20 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
             "turn it, or give it the orientation tag of the image"
         )
     return warnings
+
+
+def _margin_warnings(source: ImageSource, holes: HoleMap, cores: Sequence[Box], config: RowConfig) -> Iterator[str]:
+    """A sentence about damage that seems to go on beside its mask."""
+
+    def read_rgb(box: Box) -> FloatArray:
+        return samples_to_rgb(source.read(box), source.header)
+
+    # What an image shows where it is transparent is nobody's damage.
+    if config.mask_from != "alpha" and lacks_margin(read_rgb, holes.hole, cores):
+        yield (
+            "the mask seems to leave no margin: right beside it the image still shows a part of what it covers, which "
+            f"stays and leads the fill astray; --dilate {config.dilate_px + MARGIN_PX} takes it in"
+        )
 
 
 def _source_warnings(source: ImageSource, config: RowConfig) -> Iterator[str]:

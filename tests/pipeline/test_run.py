@@ -461,6 +461,19 @@ def test_a_warning_is_told_and_the_row_done(gallery, tmp_path):
     assert "--mask-polarity" in ledger_lines(tmp_path / "out")[-1]["warnings"][0]
 
 
+@pytest.mark.parametrize(("dilate_px", "num_warnings"), [(0, 1), (2, 0)])
+def test_a_mask_that_ends_where_a_soft_scratch_does_is_told(gallery, tmp_path, dilate_px, num_warnings):
+    path = gallery.add("a.tif", side=120, mode="L", hole=(30, 0, 6, 120))
+    soft = np.array([0.3, 1, 1, 1, 1, 1, 1, 0.3])[:, None]
+    picture = np.full((120, 120), 60.0)
+    picture[29:37] += 150 * soft
+    Image.fromarray(picture.astype(np.uint8)).save(path)
+    summary = run(gallery.manifest(), tmp_path / "out", row={"dilate_px": dilate_px})
+    assert (summary["exit_code"], summary["rows"]["warnings"]) == (0, num_warnings)
+    told = ledger_lines(tmp_path / "out")[-1].get("warnings", [])
+    assert ["--dilate 2" in warning for warning in told] == [True] * num_warnings
+
+
 def test_a_folder_of_images_and_one_of_masks(tmp_path):
     for name in ("a.png", "sub/b.png"):
         for folder, picture in (("in", noise(1, 64, "RGB")), ("masks", np.eye(64, dtype=np.uint8) * 255)):
