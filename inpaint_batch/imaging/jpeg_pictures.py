@@ -11,7 +11,11 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-_APP2_MPF, _MARKER_AND_LENGTH, _PREFIX = 0xE2, 4, b"MPF\x00"
+from inpaint_batch.imaging.jpeg_stream import APP2, SEGMENT_HEAD_BYTES, is_segment, placed
+
+_PREFIX = b"MPF\x00"
+_HEAD_BYTES = SEGMENT_HEAD_BYTES + len(_PREFIX)
+"""In front of what offsets count from."""
 _ENTRIES_TAG = 0xB002
 _ENTRY_BYTES = 16
 _CLASS, _PREVIEW = 0xFF0000, 0x010000
@@ -24,13 +28,10 @@ def relocate(metadata: Sequence[bytes], source: bytes, source_end: int, end: int
     Positions count from the head of the file; in the output all of `metadata` directly follows the start marker.
     """
     moved = []
-    position = 2
-    for segment in metadata:
-        if _is_notes(segment) and end != source_end:
-            head = _MARKER_AND_LENGTH + len(_PREFIX)  # offsets count from here
-            segment = _rewrite(segment, head, source.index(segment) + head, position + head, source_end, end)
+    for place, segment in placed(metadata):
+        if is_segment(segment, APP2, _PREFIX) and end != source_end:
+            segment = _rewrite(segment, source.index(segment), place, source_end, end)
         moved.append(segment)
-        position += len(segment)
     return tuple(moved)
 
 
@@ -39,33 +40,27 @@ def find_previews(metadata: Sequence[bytes]) -> list[range]:
     of the first picture stand.
     """
     found = []
-    position = 2
-    for segment in metadata:
-        if _is_notes(segment):
-            head = _MARKER_AND_LENGTH + len(_PREFIX)
-            order = _byte_order(segment, head)
-            for entry in _entries(segment, head, order):
+    for place, segment in placed(metadata):
+        if is_segment(segment, APP2, _PREFIX):
+            order = _byte_order(segment)
+            for entry in _entries(segment, order):
                 kind, length, offset = struct.unpack_from(order + "III", segment, entry)
                 if kind & _CLASS == _PREVIEW and offset:
-                    start = position + head + offset
+                    start = place + _HEAD_BYTES + offset
                     found.append(range(start, start + length))
-        position += len(segment)
     return found
 
 
-def _is_notes(segment: bytes) -> bool:
-    return segment[1] == _APP2_MPF and segment.startswith(_PREFIX, _MARKER_AND_LENGTH)
-
-
-def _byte_order(segment: bytes, head: int) -> str:
+def _byte_order(segment: bytes) -> str:
     """`<` or `>`; empty for a segment that makes no sense."""
-    return {b"II": "<", b"MM": ">"}.get(segment[head : head + 2], "")
+    return {b"II": "<", b"MM": ">"}.get(segment[_HEAD_BYTES : _HEAD_BYTES + 2], "")
 
 
-def _entries(segment: bytes, head: int, order: str) -> list[int]:
+def _entries(segment: bytes, order: str) -> list[int]:
     """Where in one MPF segment the entry of each picture stands; none where it makes no sense."""
     if not order:
         return []
+    head = _HEAD_BYTES
     found: list[int] = []
     with suppress(struct.error):
         (directory,) = struct.unpack_from(order + "I", segment, head + 4)
@@ -77,16 +72,16 @@ def _entries(segment: bytes, head: int, order: str) -> list[int]:
     return found
 
 
-def _rewrite(segment: bytes, head: int, old_base: int, new_base: int, old_end: int, new_end: int) -> bytes:
+def _rewrite(segment: bytes, old_place: int, new_place: int, old_end: int, new_end: int) -> bytes:
     """One MPF segment with lengths and offsets moved; a segment that makes no sense stays as it is."""
     result = bytearray(segment)
-    order = _byte_order(segment, head)
-    for entry in _entries(segment, head, order):
+    order = _byte_order(segment)
+    for entry in _entries(segment, order):
         length, offset = struct.unpack_from(order + "II", segment, entry + 4)
         if not offset and length >= old_end:  # some cameras count what pads the first picture
             length += new_end - old_end
-        elif offset and old_base + offset >= old_end:
-            offset += (new_end - old_end) - (new_base - old_base)
+        elif offset and old_place + _HEAD_BYTES + offset >= old_end:
+            offset += (new_end - old_end) - (new_place - old_place)
         with suppress(struct.error):  # they do not lie in any file
             struct.pack_into(order + "II", result, entry + 4, length, offset)
     return bytes(result)

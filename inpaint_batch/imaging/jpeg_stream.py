@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
 from inpaint_batch.imaging import exif
 
 SOI = b"\xff\xd8"
 DQT, DHT = 0xDB, 0xC4
 _DRI, _SOS, _EOI, _COM, _DAC, _DNL = 0xDD, 0xDA, 0xD9, 0xFE, 0xCC, 0xDC
-_APP0, APP1, _APP2, APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
+APP0, APP1, APP2, APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
+SEGMENT_HEAD_BYTES = 4
+"""Marker and length, in front of the body of a segment."""
 _JFIF = b"JFIF\x00"
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
+"""With which the APP1 segment of the main XMP packet begins."""
 PHOTOSHOP_NAME = b"Photoshop 3.0\x00"
 """With which APP13 segments of image resources begin."""
 _JFIF_BYTES, _ADOBE_BYTES = 9, 7
@@ -100,12 +105,16 @@ class JpegStream:
             and max(self.width_px, self.height_px) <= _MAX_SIDE_PX
         )
 
+    @property
+    def _largest_sampling(self) -> tuple[int, int]:
+        """The largest sampling factors of any component, (down, across)."""
+        return max(each.vertical for each in self.components), max(each.horizontal for each in self.components)
+
     def subsampling(self, index: int) -> tuple[int, int]:
         """Pixels (down, across) that one sample of component `index` stands for; (0, 0) if that is not a whole
         number.
         """
-        tallest = max(component.vertical for component in self.components)
-        widest = max(component.horizontal for component in self.components)
+        tallest, widest = self._largest_sampling
         component = self.components[index]
         if tallest % component.vertical or widest % component.horizontal:
             return 0, 0
@@ -113,8 +122,7 @@ class JpegStream:
 
     def blocks(self, index: int) -> tuple[int, int]:
         """(rows, columns) of 8 x 8 blocks of component `index`, without those that only pad the last MCU."""
-        tallest = max(component.vertical for component in self.components)
-        widest = max(component.horizontal for component in self.components)
+        tallest, widest = self._largest_sampling
         component = self.components[index]
         rows = -(-self.height_px * component.vertical // (8 * tallest))
         return rows, -(-self.width_px * component.horizontal // (8 * widest))
@@ -131,7 +139,7 @@ class JpegStream:
             return "grey"
         if len(self.components) == 4:
             return "ycck" if self._adobe_transform else "cmyk"
-        if any(len(body) >= _JFIF_BYTES for body in self.payloads(_APP0, _JFIF)):
+        if any(len(body) >= _JFIF_BYTES for body in self.payloads(APP0, _JFIF)):
             return "ycbcr"
         if self._adobe_transform is not None:
             return "rgb" if self._adobe_transform == 0 else "ycbcr"
@@ -140,7 +148,7 @@ class JpegStream:
     @property
     def restart_rows(self) -> int:
         """Rows of MCUs between two restart markers, where they are counted so; else 0."""
-        widest = max(component.horizontal for component in self.components) if len(self.components) > 1 else 1
+        widest = self._largest_sampling[1] if len(self.components) > 1 else 1
         rows, rest = divmod(self.restart_interval, -(-self.width_px // (8 * widest)))
         return rows if self.has_restarts_by_row and not rest else 0
 
@@ -156,8 +164,8 @@ class JpegStream:
 
     def payloads(self, marker: int, prefix: bytes) -> list[bytes]:
         """Bodies of the metadata segments of one kind that begin with `prefix`, without it."""
-        bodies = (segment[4:] for segment in self.metadata if segment[1] == marker)
-        return [body[len(prefix) :] for body in bodies if body.startswith(prefix)]
+        head_bytes = SEGMENT_HEAD_BYTES + len(prefix)
+        return [segment[head_bytes:] for segment in self.metadata if is_segment(segment, marker, prefix)]
 
     @property
     def exif(self) -> bytes:
@@ -167,12 +175,12 @@ class JpegStream:
     @property
     def xmp(self) -> bytes:
         """The main XMP packet, or empty."""
-        return next(iter(self.payloads(APP1, b"http://ns.adobe.com/xap/1.0/\x00")), b"")
+        return next(iter(self.payloads(APP1, XMP_PREFIX)), b"")
 
     @property
     def icc_profile(self) -> bytes:
         """The ICC profile put together from its pieces, or empty."""
-        pieces = sorted(self.payloads(_APP2, b"ICC_PROFILE\x00"), key=lambda piece: piece[:1])
+        pieces = sorted(self.payloads(APP2, b"ICC_PROFILE\x00"), key=lambda piece: piece[:1])
         return b"".join(piece[2:] for piece in pieces)
 
     @property
@@ -188,7 +196,7 @@ class JpegStream:
     @property
     def density(self) -> tuple[int, int, int] | None:
         """(unit, across, down) of the JFIF header: unit 1 is per inch, 2 per centimetre, 0 a mere aspect ratio."""
-        for body in self.payloads(_APP0, _JFIF):
+        for body in self.payloads(APP0, _JFIF):
             if len(body) >= 7:
                 unit, across, down = struct.unpack_from(">BHH", body, 2)
                 return unit, across, down
@@ -204,20 +212,16 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
     frame: tuple[int, int, int, int, tuple[Component, ...]] | None = None
     metadata: list[bytes] = []
     tables: dict[int, bytes] = {}
-    position, seen_scan, is_changing, restart_interval, by_row = 2, False, False, 0, False
-    while True:
-        marker, position = _next_marker(data, position, in_scan=seen_scan)
-        if marker == _EOI:
-            break
-        body = _segment_body(data, position)
+    end, seen_scan, is_changing, restart_interval, by_row = 0, False, False, 0, False
+    for marker, span, body in _segments(data):
         if marker in _FRAMES:
             if frame is not None:
                 raise ValueError("it holds more than one frame")
             frame = (marker, *_parse_frame(body))
         elif marker == _DNL:
             raise ValueError(_LATE_HEIGHT)
-        elif _APP0 <= marker <= _APP15 or marker == _COM:
-            metadata.append(data[position - 2 : position + 2 + len(body)])
+        elif _is_metadata(marker):
+            metadata.append(data[span])
         elif marker == DQT:
             fresh = _parse_tables(body)
             is_changing |= seen_scan and any(tables.get(number, table) != table for number, table in fresh.items())
@@ -229,12 +233,22 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
         elif marker == _SOS:
             seen_scan = True
             if header_only:
-                position = 0
                 break
-        position += 2 + len(body)
+        elif marker == _EOI:
+            end = span.stop
     if frame is None or not seen_scan:
         raise ValueError("it holds no picture")
-    return JpegStream(*frame, tuple(metadata), tables, is_changing, position, restart_interval, by_row)
+    return JpegStream(*frame, tuple(metadata), tables, is_changing, end, restart_interval, by_row)
+
+
+def is_segment(segment: bytes, marker: int, prefix: bytes = b"") -> bool:
+    """Whether a segment, marker included, is of that kind and its body begins with `prefix`."""
+    return segment[1] == marker and segment.startswith(prefix, SEGMENT_HEAD_BYTES)
+
+
+def placed(metadata: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Each segment with its offset in a file in which all of them directly follow the start marker."""
+    return zip(accumulate(map(len, metadata), initial=len(SOI)), metadata, strict=False)  # the last one is their end
 
 
 def huffman_tables(data: bytes) -> dict[int, bytes]:
@@ -243,18 +257,13 @@ def huffman_tables(data: bytes) -> dict[int, bytes]:
     `data` may be a stream of tables alone; what follows its first scan is not looked at. Raises as `parse` does.
     """
     tables: dict[int, bytes] = {}
-    position = 2
-    while True:
-        marker, position = _next_marker(data, position, in_scan=False)
-        if marker in (_SOS, _EOI):
-            return tables
-        body = _segment_body(data, position)
+    for marker, _, body in _segments(data, before=_SOS):
         start = 0
         while marker == DHT and start < len(body):
             end = start + 17 + sum(body[start + 1 : start + 17])
             tables[body[start]] = body[start + 1 : end]
             start = end
-        position += 2 + len(body)
+    return tables
 
 
 def common_tables(data: bytes) -> bytes:
@@ -262,37 +271,53 @@ def common_tables(data: bytes) -> bytes:
 
     All else in it (restart intervals, markers of programs) ends where a picture begins. Raises as `parse` does.
     """
-    kept: list[bytes] = []
-    position = 2
-    while True:
-        try:
-            marker, position = _next_marker(data, position, in_scan=False)
-        except TruncatedError:  # some writers leave out EOI
-            return b"".join(kept)
-        if marker in (_SOS, _EOI):
-            return b"".join(kept)
-        length = 2 + len(_segment_body(data, position))
-        if marker in (DQT, DHT):
-            kept.append(data[position - 2 : position + length])
-        position += length
+    whole = SOI + data[len(SOI) :] + bytes((0xFF, _EOI))  # which some writers leave out, and there may be no data
+    return b"".join(whole[span] for marker, span, _ in _segments(whole, before=_SOS) if marker in (DQT, DHT))
 
 
 def split_pixels(data: bytes, without: Collection[int] = ()) -> bytes:
     """The segments of a finished JPEG from behind SOI to behind EOI, but for APPn, COM and the markers `without`."""
     kept = []
-    position, start = 2, 2
-    in_scan = False
+    start = end = len(SOI)
+    for marker, span, _ in _segments(data):
+        if _is_metadata(marker) or marker in without:
+            kept.append(data[start : span.start])
+            start = span.stop
+        end = span.stop
+    return b"".join([*kept, data[start:end]])
+
+
+class _Segment(NamedTuple):
+    """A marker and what belongs to it."""
+
+    marker: int
+    span: slice
+    """Where it stands, marker included."""
+    body: bytes
+    """What follows marker and length; empty for EOI."""
+
+
+def _segments(data: bytes, *, before: int | None = None) -> Iterator[_Segment]:
+    """The segments behind SOI up to EOI, that included, or those before the first of kind `before`; entropy-coded bytes
+    are passed over.
+
+    Raises `ValueError` and `TruncatedError`, as `parse` says, when it comes to what is wrong.
+    """
+    position, in_scan = len(SOI), False
     while True:
         marker, behind = _next_marker(data, position, in_scan=in_scan)
         if marker == _EOI:
-            kept.append(data[start:behind])
-            return b"".join(kept)
-        end = behind + 2 + len(_segment_body(data, behind))
-        if _APP0 <= marker <= _APP15 or marker == _COM or marker in without:
-            kept.append(data[start : behind - 2])
-            start = end
+            yield _Segment(marker, slice(behind - 2, behind), b"")
+        if marker in (_EOI, before):
+            return
+        body = _segment_body(data, behind)
+        position = behind + 2 + len(body)
+        yield _Segment(marker, slice(behind - 2, position), body)
         in_scan |= marker == _SOS
-        position = end
+
+
+def _is_metadata(marker: int) -> bool:
+    return APP0 <= marker <= _APP15 or marker == _COM
 
 
 def _next_marker(data: bytes, position: int, *, in_scan: bool) -> tuple[int, int]:

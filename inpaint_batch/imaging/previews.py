@@ -14,13 +14,12 @@ from typing import BinaryIO, NamedTuple, assert_never
 
 from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, png, webp
 from inpaint_batch.imaging.jpeg import read_stream
-from inpaint_batch.imaging.jpeg_stream import APP1, APP13, PHOTOSHOP_NAME
+from inpaint_batch.imaging.jpeg_stream import APP1, APP13, PHOTOSHOP_NAME, SEGMENT_HEAD_BYTES, is_segment, placed
 from inpaint_batch.imaging.preview_fill import fill_preview
 from inpaint_batch.imaging.source import ImageSource, spoiled, writing
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import ImageFormat, Patch
 
-_SEGMENT_HEAD_BYTES = 4
 _CHUNK_HEAD_BYTES, _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4, 4
 _FIRST_WEBP_CHUNK = 12
 
@@ -95,15 +94,13 @@ def _places(file: BinaryIO, source: ImageSource, path: Path, kind: ImageFormat) 
 
 def _places_in_jpeg(path: Path) -> Iterator[_Place]:
     metadata = read_stream(path).metadata
-    start = len(jpeg_stream.SOI)  # behind it the writer puts all metadata, one segment after the other
     resources: list[tuple[int, bytes]] = []
-    for segment in metadata:
-        if segment[1] == APP1:
-            yield from _exif_place(segment[_SEGMENT_HEAD_BYTES:], start + _SEGMENT_HEAD_BYTES)
-        elif segment[1] == APP13 and segment.startswith(PHOTOSHOP_NAME, _SEGMENT_HEAD_BYTES):
-            head_bytes = _SEGMENT_HEAD_BYTES + len(PHOTOSHOP_NAME)
+    for start, segment in placed(metadata):  # as the writer puts them
+        if is_segment(segment, APP1):
+            yield from _exif_place(segment[SEGMENT_HEAD_BYTES:], start + SEGMENT_HEAD_BYTES)
+        elif is_segment(segment, APP13, PHOTOSHOP_NAME):
+            head_bytes = SEGMENT_HEAD_BYTES + len(PHOTOSHOP_NAME)
             resources.append((start + head_bytes, segment[head_bytes:]))
-        start += len(segment)
     yield from _photoshop_place(resources)
     larger = jpeg_pictures.find_previews(metadata)
     end = jpeg_stream.parse(path.read_bytes()).end if larger else 0

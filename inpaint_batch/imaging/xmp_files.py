@@ -13,14 +13,15 @@ from typing import assert_never
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jp2, jpeg_stream, png, webp, xmp_tiff
+from inpaint_batch.imaging.exif import EXIF_PREFIX
 from inpaint_batch.imaging.jpeg_pictures import relocate
+from inpaint_batch.imaging.jpeg_stream import APP0, APP1, XMP_PREFIX, is_segment
 from inpaint_batch.imaging.source import reading, refuse, spoiled, verifying, writing
 from inpaint_batch.imaging.xmp import MAX_PACKET_BYTES, Mark, XmpError, marked
 from inpaint_batch.types import ImageFormat
 
-_APP0, _APP1 = 0xE0, 0xE1
-_JPEG_PREFIX, _JPEG_EXTENSION = b"http://ns.adobe.com/xap/1.0/\x00", b"http://ns.adobe.com/xmp/extension/\x00"
-MAX_JPEG_PACKET_BYTES = 0xFFFF - 2 - len(_JPEG_PREFIX)
+_JPEG_EXTENSION = b"http://ns.adobe.com/xmp/extension/\x00"
+MAX_JPEG_PACKET_BYTES = 0xFFFF - 2 - len(XMP_PREFIX)
 _PNG_KEYWORD = b"XML:com.adobe.xmp\x00"
 _WEBP_XMP_FLAG, _WEBP_ALPHA_FLAG = 0x04, 0x10
 _ADVICE = "run this row without --xmp, and let the sidecar say it"
@@ -98,9 +99,9 @@ def _check_length(path: Path, packet: bytes) -> None:
 
 def _jpeg_packets(path: Path, data: bytes) -> list[bytes]:
     stream = jpeg_stream.parse(data, header_only=True)
-    if stream.payloads(_APP1, _JPEG_EXTENSION):
+    if stream.payloads(APP1, _JPEG_EXTENSION):
         raise refuse(path, "a JPEG with extended XMP, which is tied to its main packet by a checksum", _ADVICE)
-    return stream.payloads(_APP1, _JPEG_PREFIX)
+    return stream.payloads(APP1, XMP_PREFIX)
 
 
 def _put_into_jpeg(path: Path, packet: bytes) -> None:
@@ -109,12 +110,12 @@ def _put_into_jpeg(path: Path, packet: bytes) -> None:
     before = list(stream.metadata)
     if data[2 : 2 + sum(map(len, before))] != b"".join(before):
         raise RowError(FailureCode.WRITE, f"{path} keeps metadata behind its tables; {_ADVICE}")
-    body = _JPEG_PREFIX + packet
+    body = XMP_PREFIX + packet
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body
     if any(map(_is_jpeg_xmp, before)):
         after = [segment if _is_jpeg_xmp(one) else one for one in before]
     else:  # behind the two that readers look for first
-        leads = [one[1] == _APP0 or (one[1] == _APP1 and one[4:10] == b"Exif\x00\x00") for one in before]
+        leads = [is_segment(one, APP0) or is_segment(one, APP1, EXIF_PREFIX) for one in before]
         place = [*leads, False].index(False)
         after = [*before[:place], segment, *before[place:]]
     grown = sum(map(len, after)) - sum(map(len, before))
@@ -128,7 +129,7 @@ def _put_into_jpeg(path: Path, packet: bytes) -> None:
 
 
 def _is_jpeg_xmp(segment: bytes) -> bool:
-    return segment[1] == _APP1 and segment[4:].startswith(_JPEG_PREFIX)
+    return is_segment(segment, APP1, XMP_PREFIX)
 
 
 def _png_chunks(path: Path) -> list[tuple[bytes, bytes]]:
