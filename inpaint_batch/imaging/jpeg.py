@@ -7,7 +7,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from inpaint_batch.imaging import exif, jpeg_stream
+from inpaint_batch.imaging import exif, jpeg_segments, jpeg_stream
 from inpaint_batch.imaging.colour import as_ink_profile
 from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.imaging.source import WholeRasterSource, check_budget, check_file_size, damaged, refuse
@@ -23,7 +23,7 @@ def read_stream(path: Path, what: str = "image") -> JpegStream:
         while True:
             try:
                 return jpeg_stream.parse(head, header_only=True)
-            except jpeg_stream.TruncatedError as error:
+            except jpeg_segments.TruncatedError as error:
                 more = file.read(len(head))  # long metadata: read on before giving up
                 if not more:
                     raise damaged(path, str(error), what) from None

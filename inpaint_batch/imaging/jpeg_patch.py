@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging import jpeg_segments, jpeg_stream
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_coefficients import (
     DC_RANGE,
@@ -27,7 +27,8 @@ from inpaint_batch.imaging.jpeg_coefficients import (
     opened_coefficients,
 )
 from inpaint_batch.imaging.jpeg_pictures import relocate
-from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
+from inpaint_batch.imaging.jpeg_segments import SOI
+from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.imaging.source import spoiled
 from inpaint_batch.types import BoolArray, FloatArray, Patch
 
@@ -62,7 +63,7 @@ def write_jpeg(source: JpegSource, patches: Sequence[Patch], destination: Path) 
     data, stream = source.checked()
     advice = "run this row with jpeg=lossless, which writes a PNG"
     fresh = patched(data[: stream.end], stream, patches, source.path, advice)
-    pixels = jpeg_stream.split_pixels(fresh)
+    pixels = jpeg_segments.split_pixels(fresh)
     end = len(SOI) + sum(map(len, stream.metadata)) + len(pixels)
     with destination.open("wb") as file:
         file.write(SOI)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-from inpaint_batch.imaging.jpeg_stream import APP2, SEGMENT_HEAD_BYTES, is_segment, placed
+from inpaint_batch.imaging.jpeg_segments import APP2, SEGMENT_HEAD_BYTES, is_segment, placed
 
 _PREFIX = b"MPF\x00"
 _HEAD_BYTES = SEGMENT_HEAD_BYTES + len(_PREFIX)

@@ -1,49 +1,49 @@
-"""The marker structure of a JPEG: segments, frame header, where the picture ends. No entropy decoding."""
+"""What the segments of a JPEG say: frame header, tables, metadata, where the picture ends. No entropy decoding."""
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from inpaint_batch.imaging import exif
+from inpaint_batch.imaging.jpeg_segments import (
+    APP0,
+    APP1,
+    APP2,
+    APP13,
+    APP14,
+    COM,
+    DAC,
+    DHT,
+    DNL,
+    DQT,
+    DRI,
+    EOI,
+    SEGMENT_HEAD_BYTES,
+    SOS,
+    is_metadata,
+    is_segment,
+    segments,
+)
 
-SOI = b"\xff\xd8"
-DQT, DHT = 0xDB, 0xC4
-_DRI, _SOS, _EOI, _COM, _DAC, _DNL = 0xDD, 0xDA, 0xD9, 0xFE, 0xCC, 0xDC
-APP0, APP1, APP2, APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
-SEGMENT_HEAD_BYTES = 4
-"""Marker and length, in front of the body of a segment."""
-_JFIF = b"JFIF\x00"
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
 """With which the APP1 segment of the main XMP packet begins."""
 PHOTOSHOP_NAME = b"Photoshop 3.0\x00"
 """With which APP13 segments of image resources begin."""
+_JFIF = b"JFIF\x00"
 _JFIF_BYTES, _ADOBE_BYTES = 9, 7
 """Behind the name; libjpeg passes over shorter ones."""
-_RESTARTS = range(0xD0, 0xD8)
-_TEM = 0x01
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-"""Among entropy-coded bytes a marker is none of: an escaped 0xFF, TEM, a restart, a fill byte."""
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _MAX_MCU_BLOCKS = 10
 _MAX_SIDE_PX = 65500
 """Of libjpeg; the format itself goes 35 farther."""
 _LATE_HEIGHT = "its height is only told behind the pixels, where decoders do not look"
 _SOF_JPEG_LS = 0xF7
-_FRAMES = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {DHT, 0xC8, _DAC}
+_FRAMES = frozenset((*range(0xC0, 0xD0), _SOF_JPEG_LS)) - {DHT, 0xC8, DAC}
 
 Colours = Literal["grey", "ycbcr", "rgb", "cmyk", "ycck"]
-
-
-class TruncatedError(ValueError):
-    """The bytes end before the structure does."""
-
-    def __init__(self) -> None:
-        super().__init__("it is truncated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class JpegStream:
 
     @property
     def _adobe_transform(self) -> int | None:
-        adobe = [body for body in self.payloads(_APP14, b"Adobe") if len(body) >= _ADOBE_BYTES]
+        adobe = [body for body in self.payloads(APP14, b"Adobe") if len(body) >= _ADOBE_BYTES]
         return adobe[-1][_ADOBE_BYTES - 1] if adobe else None
 
     def payloads(self, marker: int, prefix: bytes) -> list[bytes]:
@@ -191,7 +191,7 @@ class JpegStream:
     @property
     def comments(self) -> list[bytes]:
         """Bodies of the COM segments."""
-        return self.payloads(_COM, b"")
+        return self.payloads(COM, b"")
 
     @property
     def density(self) -> tuple[int, int, int] | None:
@@ -213,142 +213,32 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
     metadata: list[bytes] = []
     tables: dict[int, bytes] = {}
     end, seen_scan, is_changing, restart_interval, by_row = 0, False, False, 0, False
-    for marker, span, body in _segments(data):
+    for marker, span, body in segments(data):
         if marker in _FRAMES:
             if frame is not None:
                 raise ValueError("it holds more than one frame")
             frame = (marker, *_parse_frame(body))
-        elif marker == _DNL:
+        elif marker == DNL:
             raise ValueError(_LATE_HEIGHT)
-        elif _is_metadata(marker):
+        elif is_metadata(marker):
             metadata.append(data[span])
         elif marker == DQT:
             fresh = _parse_tables(body)
             is_changing |= seen_scan and any(tables.get(number, table) != table for number, table in fresh.items())
             tables.update(fresh)
-        elif marker == _DRI:
+        elif marker == DRI:
             interval = int.from_bytes(body[:2], "big")
             by_row |= seen_scan and interval != restart_interval
             restart_interval = restart_interval if seen_scan else interval
-        elif marker == _SOS:
+        elif marker == SOS:
             seen_scan = True
             if header_only:
                 break
-        elif marker == _EOI:
+        elif marker == EOI:
             end = span.stop
     if frame is None or not seen_scan:
         raise ValueError("it holds no picture")
     return JpegStream(*frame, tuple(metadata), tables, is_changing, end, restart_interval, by_row)
-
-
-def is_segment(segment: bytes, marker: int, prefix: bytes = b"") -> bool:
-    """Whether a segment, marker included, is of that kind and its body begins with `prefix`."""
-    return segment[1] == marker and segment.startswith(prefix, SEGMENT_HEAD_BYTES)
-
-
-def placed(metadata: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Each segment with its offset in a file in which all of them directly follow the start marker."""
-    return zip(accumulate(map(len, metadata), initial=len(SOI)), metadata, strict=False)  # the last one is their end
-
-
-def huffman_tables(data: bytes) -> dict[int, bytes]:
-    """Class (16 for AC) and number of each Huffman table to its counts and symbols, as it was defined last.
-
-    `data` may be a stream of tables alone; what follows its first scan is not looked at. Raises as `parse` does.
-    """
-    tables: dict[int, bytes] = {}
-    for marker, _, body in _segments(data, before=_SOS):
-        start = 0
-        while marker == DHT and start < len(body):
-            end = start + 17 + sum(body[start + 1 : start + 17])
-            tables[body[start]] = body[start + 1 : end]
-            start = end
-    return tables
-
-
-def common_tables(data: bytes) -> bytes:
-    """The DQT and DHT segments of a stream of tables alone, without its SOI and EOI.
-
-    All else in it (restart intervals, markers of programs) ends where a picture begins. Raises as `parse` does.
-    """
-    whole = SOI + data[len(SOI) :] + bytes((0xFF, _EOI))  # which some writers leave out, and there may be no data
-    return b"".join(whole[span] for marker, span, _ in _segments(whole, before=_SOS) if marker in (DQT, DHT))
-
-
-def split_pixels(data: bytes, without: Collection[int] = ()) -> bytes:
-    """The segments of a finished JPEG from behind SOI to behind EOI, but for APPn, COM and the markers `without`."""
-    kept = []
-    start = end = len(SOI)
-    for marker, span, _ in _segments(data):
-        if _is_metadata(marker) or marker in without:
-            kept.append(data[start : span.start])
-            start = span.stop
-        end = span.stop
-    return b"".join([*kept, data[start:end]])
-
-
-class _Segment(NamedTuple):
-    """A marker and what belongs to it."""
-
-    marker: int
-    span: slice
-    """Where it stands, marker included."""
-    body: bytes
-    """What follows marker and length; empty for EOI."""
-
-
-def _segments(data: bytes, *, before: int | None = None) -> Iterator[_Segment]:
-    """The segments behind SOI up to EOI, that included, or those before the first of kind `before`; entropy-coded bytes
-    are passed over.
-
-    Raises `ValueError` and `TruncatedError`, as `parse` says, when it comes to what is wrong.
-    """
-    position, in_scan = len(SOI), False
-    while True:
-        marker, behind = _next_marker(data, position, in_scan=in_scan)
-        if marker == _EOI:
-            yield _Segment(marker, slice(behind - 2, behind), b"")
-        if marker in (_EOI, before):
-            return
-        body = _segment_body(data, behind)
-        position = behind + 2 + len(body)
-        yield _Segment(marker, slice(behind - 2, position), body)
-        in_scan |= marker == _SOS
-
-
-def _is_metadata(marker: int) -> bool:
-    return APP0 <= marker <= _APP15 or marker == _COM
-
-
-def _next_marker(data: bytes, position: int, *, in_scan: bool) -> tuple[int, int]:
-    """(marker, offset behind it) of the next marker that is not a restart, skipping entropy-coded bytes."""
-    if in_scan:
-        found = _MARKER_IN_SCAN.search(data, position)
-        if found is None:
-            raise TruncatedError
-        return data[found.end() - 1], found.end()
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(data):
-            raise TruncatedError
-        code = data[position + 1]
-        if code == 0xFF:  # fill byte
-            position += 1
-        elif code == 0:
-            raise ValueError("its segments do not hold together")
-        elif code == _TEM or code in _RESTARTS:
-            position += 2
-        else:
-            return code, position + 2
-
-
-def _segment_body(data: bytes, position: int) -> bytes:
-    length = int.from_bytes(data[position : position + 2], "big")
-    if length < 2:
-        raise ValueError("a segment has no length")
-    if position + length > len(data):
-        raise TruncatedError
-    return data[position + 2 : position + length]
 
 
 def _parse_frame(body: bytes) -> tuple[int, int, int, tuple[Component, ...]]:

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.errors import RowError
-from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging import jpeg_segments, jpeg_stream
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.jpeg_coefficients import Coefficients, edit_coefficients
 from inpaint_batch.imaging.jpeg_patch import patched, touched_blocks
-from inpaint_batch.imaging.jpeg_stream import SOI, JpegStream
+from inpaint_batch.imaging.jpeg_segments import SOI
+from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.imaging.source import ImageSource, apply_patches
 from inpaint_batch.types import BoolArray, Box, FloatArray, Header, Patch
 
@@ -214,7 +215,7 @@ def _fitted(preview: bytes, stream: JpegStream, patch: Patch, path: Path) -> byt
     room_bytes = len(preview) if is_padded else stream.end
 
     def whole(fresh: bytes) -> bytes:
-        return SOI + b"".join(stream.metadata) + jpeg_stream.split_pixels(fresh)
+        return SOI + b"".join(stream.metadata) + jpeg_segments.split_pixels(fresh)
 
     fresh = whole(patched(preview[: stream.end], stream, [patch], path, ""))
     for kept in _KEPT_FREQUENCIES:

@@ -16,10 +16,11 @@ from pathlib import Path
 import imagecodecs
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream
+from inpaint_batch.imaging import jpeg_segments, jpeg_stream
 from inpaint_batch.imaging.jpeg_coefficients import opened_coefficients
 from inpaint_batch.imaging.jpeg_patch import check_planes, patched, structural_difference
-from inpaint_batch.imaging.jpeg_stream import DHT, DQT, SOI, JpegStream
+from inpaint_batch.imaging.jpeg_segments import DHT, DQT, SOI
+from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.types import Patch, SampleArray
 
 COMPRESSION = 7
@@ -59,18 +60,18 @@ def patch(packed: bytes, tables: bytes, *, is_ycbcr: bool, patches: Sequence[Pat
     data, stream = _whole(packed, tables, is_ycbcr=is_ycbcr)
     advice = "save it with lossless compression (LZW, Deflate or ZSTD)"
     own = jpeg_stream.parse(packed)
-    own_codes, common_codes = jpeg_stream.huffman_tables(packed), _huffman_tables(tables)
+    own_codes, common_codes = jpeg_segments.huffman_tables(packed), _huffman_tables(tables)
     # Where a segment leaves none of the common ones as they are, no other segment can count on them.
     is_free = bool(own_codes) and own_codes.keys() >= common_codes.keys()
     is_free = is_free and not own_codes.items() & common_codes.items()
     fresh = patched(data, stream, patches, path, advice, has_own_tables=is_free)
     if not is_free:
         codes = common_codes | own_codes
-        if any(codes.get(name) != table for name, table in jpeg_stream.huffman_tables(fresh).items()):
+        if any(codes.get(name) != table for name, table in jpeg_segments.huffman_tables(fresh).items()):
             message = f"{path} has Huffman tables of its own for all segments, and cannot be patched; {advice}"
             raise RowError(FailureCode.WRITE, message)
     left_out = [marker for marker, kept in ((DQT, own.quant_tables), (DHT, own_codes)) if not kept]
-    return SOI + b"".join(own.metadata) + jpeg_stream.split_pixels(fresh, left_out)
+    return SOI + b"".join(own.metadata) + jpeg_segments.split_pixels(fresh, left_out)
 
 
 def difference(
@@ -95,7 +96,7 @@ def _whole(packed: bytes, tables: bytes, *, is_ycbcr: bool) -> tuple[bytes, Jpeg
     """A stream with its tables, and with a marker that says what the TIFF says of its colours."""
     if not packed.startswith(SOI):
         raise ValueError("it does not begin as a JPEG does")
-    data = b"".join([SOI, jpeg_stream.common_tables(tables), jpeg_stream.split_pixels(packed)])
+    data = b"".join([SOI, jpeg_segments.common_tables(tables), jpeg_segments.split_pixels(packed)])
     stream = jpeg_stream.parse(data)
     if len(stream.components) != 3:  # of one and of four nothing needs to be said
         return data, stream
@@ -104,4 +105,4 @@ def _whole(packed: bytes, tables: bytes, *, is_ycbcr: bool) -> tuple[bytes, Jpeg
 
 
 def _huffman_tables(tables: bytes) -> dict[int, bytes]:
-    return jpeg_stream.huffman_tables(SOI + jpeg_stream.common_tables(tables) + _EOI)
+    return jpeg_segments.huffman_tables(SOI + jpeg_segments.common_tables(tables) + _EOI)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import assert_never
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jp2, jpeg_stream, png, webp, xmp_tiff
+from inpaint_batch.imaging import jp2, jpeg_segments, jpeg_stream, png, webp, xmp_tiff
 from inpaint_batch.imaging.exif import EXIF_PREFIX
 from inpaint_batch.imaging.jpeg_pictures import relocate
-from inpaint_batch.imaging.jpeg_stream import APP0, APP1, XMP_PREFIX, is_segment
+from inpaint_batch.imaging.jpeg_segments import APP0, APP1, is_segment
+from inpaint_batch.imaging.jpeg_stream import XMP_PREFIX
 from inpaint_batch.imaging.source import reading, refuse, spoiled, verifying, writing
 from inpaint_batch.imaging.xmp import MAX_PACKET_BYTES, Mark, XmpError, marked
 from inpaint_batch.types import ImageFormat
@@ -121,7 +122,7 @@ def _put_into_jpeg(path: Path, packet: bytes) -> None:
     grown = sum(map(len, after)) - sum(map(len, before))
     after = list(relocate(after, data, stream.end, stream.end + grown))
     pixels = data[2 + sum(map(len, before)) :]
-    path.write_bytes(jpeg_stream.SOI + b"".join(after) + pixels)
+    path.write_bytes(jpeg_segments.SOI + b"".join(after) + pixels)
     with verifying(path):
         written = path.read_bytes()
         if list(jpeg_stream.parse(written).metadata) != after or not written.endswith(pixels):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream, jpeg_transcode
+from inpaint_batch.imaging import jpeg_segments, jpeg_stream, jpeg_transcode
 from inpaint_batch.imaging.jpeg_coefficients import edit_coefficients
 from inpaint_batch.imaging.jpeg_patch import check_planes, patch_plane, quant_table
 from inpaint_batch.imaging.read import open_image
@@ -410,7 +410,7 @@ def test_a_changed_known_block_is_caught(tmp_path: Path) -> None:
     image = jpeglib.read_dct(str(out))
     image.Y[0, 0, 2, 2] += 1
     image.write_dct(str(tmp_path / "c.jpg"))
-    fresh = jpeg_stream.split_pixels((tmp_path / "c.jpg").read_bytes())
+    fresh = jpeg_segments.split_pixels((tmp_path / "c.jpg").read_bytes())
     out.write_bytes(b"\xff\xd8" + b"".join(jpeg_stream.parse(path.read_bytes()).metadata) + fresh)
     with pytest.raises(RowError, match="changed on the way") as caught:
         verify_written(source, patches, out, jpeg="patch")

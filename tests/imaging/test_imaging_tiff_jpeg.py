@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from inpaint_batch.cli.main import app
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jpeg_stream, tiff_jpeg
+from inpaint_batch.imaging import jpeg_segments, jpeg_stream, tiff_jpeg
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written
 from inpaint_batch.types import Box
@@ -143,7 +143,7 @@ def test_a_segment_written_anew_uses_the_common_tables(tmp_path: Path) -> None:
     changed = [new for old, new in zip(segments(path), segments(out), strict=True) if old != new]
     assert changed
     for data in changed:
-        assert not jpeg_stream.huffman_tables(data)
+        assert not jpeg_segments.huffman_tables(data)
         assert not jpeg_stream.parse(data).quant_tables
 
 
@@ -311,7 +311,7 @@ def test_a_segment_that_repeats_common_tables_leaves_them_to_the_next(tmp_path: 
         tables, entries = page.tags[347].value, [page.tags[code] for code in (324, 325)]
     codes = b"".join(
         b"\xff\xc4" + (3 + len(table)).to_bytes(2, "big") + bytes([name]) + table
-        for name, table in jpeg_stream.huffman_tables(tables).items()
+        for name, table in jpeg_segments.huffman_tables(tables).items()
     )
     data = bytearray(path.read_bytes())
     places = []
