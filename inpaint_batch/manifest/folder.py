@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.schema import RowProblem
-from inpaint_batch.storage.paths import composed, output_problem
+from inpaint_batch.storage.paths import STATE_FOLDER, composed, output_problem
 from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, UNREAD_SUFFIXES, Row
 from inpaint_batch.words import writable
 
@@ -115,8 +115,16 @@ def image_names(
 
     Which files these are, `read_folder` says; the folder `skipped` is left out. Of a folder below that this user may
     not read, there is an error in the place of names: a disk has its `lost+found`, and macOS keeps a library of
-    photographs to itself. Raises ManifestError where a folder cannot be read for another reason.
+    photographs to itself. So there is of the output folder of a run: its results would be restored once more, and
+    theirs at the next call. Raises ManifestError where a folder cannot be read for another reason.
     """
+    if relative and os.path.isdir(root / relative / STATE_FOLDER):  # noqa: PTH112  (False where it may not be told)
+        problem = (
+            f"{root / relative} is the output folder of a run; move it away from the images, or its results would be "
+            "restored once more. If that is meant, list them in a manifest"
+        )
+        yield relative, RowError(FailureCode.READ, problem)
+        return
     try:
         names, folders = _listed(root / relative, NAMED_SUFFIXES)
     except ManifestError as error:

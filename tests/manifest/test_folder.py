@@ -170,6 +170,16 @@ def test_a_folder_that_may_not_be_read_fails_alone(images: Path, masks: Path, mo
         pairs(images, masks)
 
 
+def test_results_of_a_run_among_the_images_are_not_restored_once_more(images: Path, masks: Path) -> None:
+    put(images, "a.png", "box/restored/b.png", "box/restored/.inpaint-batch/run.json", "box/z.png")
+    put(masks, "a.png", "box/restored/b.png", "box/z.png")
+    assert pairs(images, masks) == {"a.png": "a.png", "box/z.png": "box/z.png", "box/restored": "read"}
+    items = items_of(images)
+    assert [item.output for item in items] == ["a.png", "box/z.png", ""]
+    assert "box/restored is the output folder of a run; move it away" in str(items[2].error)
+    assert pairs(images / "box" / "restored", masks / "box" / "restored") == {"b.png": "b.png"}  # named itself
+
+
 def test_names_that_cannot_be_written(images: Path, masks: Path) -> None:
     put(images, "a\\b.jpg", "good.jpg")
     put(masks, "a\\b.png", "good.png")
