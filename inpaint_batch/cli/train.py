@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -148,7 +147,7 @@ def train(
         output, config, init=init, few_shot=few_shot, pretrain=pretrain, resume=resume, steps=steps, seed=seed
     )
     if ray_workers:
-        best = train_on_ray(
+        best: float | None = train_on_ray(
             settings,
             data,
             output,
@@ -166,8 +165,7 @@ def train(
         best = run_training(
             settings, data, output, damage=damage, resume=resume, init=init, device=device, num_loaders=loaders
         )
-    if os.environ.get("RANK", "0") != "0":
-        return  # the first of a team speaks for all
-    typer.echo(
-        f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}"
-    )
+    if best is not None:  # the first of a team speaks for all
+        typer.echo(
+            f"best PSNR inside the hole on held-out photographs: {best:.2f} dB; weights: {output / 'model.safetensors'}"
+        )

@@ -48,9 +48,9 @@ def train(
     device: str = "auto",
     num_loaders: int = 2,
     should_stop: Callable[[], bool] = bool,
-) -> float:
-    """Train until `config.steps`; return the best mean PSNR (dB) inside the hole on the held-out photographs, which the
-    first process of a team alone knows.
+) -> float | None:
+    """Train until `config.steps`; return the best mean PSNR (dB) inside the hole on the held-out photographs. Of a team
+    the first process alone knows it, the others return None.
 
     `run` receives `last.safetensors` (to go on from), `best.safetensors`, `model.safetensors` (weights alone, of the
     best), `log.jsonl`, `samples/` and, at the end, `plot.png`. `init` names weights to start from instead of fresh
@@ -58,9 +58,9 @@ def train(
     this; they share every batch, and the first one validates and writes.
 
     SIGTERM, SIGUSR1, SIGINT, and `should_stop` in any process, asked after each step, save and raise
-    StopRequestedError. A checkpoint that cannot be written leaves the one
-    before; the run goes on, and raises StorageError where it would have to end without. Raises ConfigError where
-    `run` holds another run, and where no validation gave a finite number.
+    StopRequestedError. A checkpoint that cannot be written leaves the one before; the run goes on, and raises
+    StorageError where it would have to end without. Raises ConfigError where `run` holds another run, and where no
+    validation gave a finite number.
     """
     check_run(run, resume=resume)
     if resume and init:
@@ -96,7 +96,9 @@ def train(
             place.torch.type,
         )
         _loop(state, crops, validation, run, num_loaders, should_stop)
-        if team.leads and state.best_psnr == -math.inf:
+        if not team.leads:
+            return None
+        if state.best_psnr == -math.inf:
             raise ConfigError(
                 "the PSNR of no validation was a finite number, and no weights were exported; begin anew with a lower "
                 "learning_rate"
