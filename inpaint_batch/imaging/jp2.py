@@ -18,10 +18,10 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import exif
 from inpaint_batch.imaging.source import (
     WholeRasterSource,
-    apply_patches,
     check_budget,
     check_file_size,
     damaged,
+    filled_samples,
     reading,
     refuse,
     spoiled,
@@ -193,8 +193,7 @@ def _has_alpha(path: Path, boxes: list[tuple[bytes, bytes]], code: _Code) -> boo
 def write_jp2(source: Jp2Source, patches: Sequence[Patch], destination: Path) -> None:
     """Write the patched samples lossless; every other box stays byte for byte, and comments in the code stream."""
     header = source.header
-    samples = source.read(header.box).copy()
-    apply_patches(source, samples, header.box, patches)
+    samples = filled_samples(source, header.box, patches)
     with reading(source.path):
         boxes = read_boxes(source.path)
     code = _read_code(source.path, dict(boxes)[PIXELS])

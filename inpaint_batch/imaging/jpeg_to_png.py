@@ -11,7 +11,7 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import photoshop, png
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_stream import JpegStream
-from inpaint_batch.imaging.source import apply_patches, spoiled, verify_samples
+from inpaint_batch.imaging.source import filled_samples, spoiled, verify_samples
 from inpaint_batch.types import Patch
 
 _PER_METRE = {1: 1 / 0.0254, 2: 100.0}
@@ -27,8 +27,7 @@ def write_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination:
     if source.header.model == "ink":
         message = f"{source.path} is a CMYK JPEG, and a PNG cannot hold CMYK; run this row with jpeg=patch."
         raise RowError(FailureCode.WRITE, message)
-    samples = source.read(source.header.box).copy()
-    apply_patches(source, samples, source.header.box, patches)
+    samples = filled_samples(source, source.header.box, patches)
     (_, header), *rest = png.encode(samples)
     pixels = [chunk for kind, chunk in rest if kind in (b"IDAT", b"IEND")]
     with destination.open("wb") as file:

@@ -16,10 +16,10 @@ from inpaint_batch.imaging import exif
 from inpaint_batch.imaging.few_bits import join_bytes
 from inpaint_batch.imaging.source import (
     WholeRasterSource,
-    apply_patches,
     check_budget,
     check_file_size,
     damaged,
+    filled_samples,
     reading,
     refuse,
     spoiled,
@@ -272,8 +272,7 @@ def write_png(source: PngSource, patches: Sequence[Patch], destination: Path) ->
     """Write the patched samples; every chunk but IDAT stays byte for byte and in its place (an interlaced file
     becomes plain). What only tells where pixels stood goes.
     """
-    samples = source.read(source.header.box).copy()
-    apply_patches(source, samples, source.header.box, patches)
+    samples = filled_samples(source, source.header.box, patches)
     info = source.info
     if info.colour_type == PALETTE or info.depth < 8:
         pixels = _encode_plainly(samples, info.depth)

@@ -22,7 +22,7 @@ from inpaint_batch.imaging.jpeg_coefficients import Coefficients, edit_coefficie
 from inpaint_batch.imaging.jpeg_patch import patched, touched_blocks
 from inpaint_batch.imaging.jpeg_segments import SOI
 from inpaint_batch.imaging.jpeg_stream import JpegStream
-from inpaint_batch.imaging.source import ImageSource, apply_patches
+from inpaint_batch.imaging.source import ImageSource, filled_samples
 from inpaint_batch.types import BoolArray, Box, FloatArray, Header, Patch
 
 _MAX_PREVIEW_PIXELS = 1 << 22
@@ -180,9 +180,7 @@ def _pieces(
 
 def _sums(source: ImageSource, patches: Sequence[Patch], box: Box, columns: NDArray[np.intp]) -> FloatArray:
     """The sums (n, 3) of the colours in `box` after filling, for each of the n cells that begin at `columns`."""
-    samples = source.read(box).copy()
-    apply_patches(source, samples, box, patches)
-    in_columns = samples_to_rgb(samples, source.header).sum(axis=0, dtype=np.float32)
+    in_columns = samples_to_rgb(filled_samples(source, box, patches), source.header).sum(axis=0, dtype=np.float32)
     return np.add.reduceat(in_columns, np.maximum(columns - box.left, 0), axis=0)
 
 

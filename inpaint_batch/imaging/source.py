@@ -261,9 +261,10 @@ def check_file_size(path: Path, num_bytes: int, max_bytes: int, what: str = "ima
         raise RowError(FailureCode.MEMORY, message)
 
 
-def apply_patches(source: ImageSource, samples: SampleArray, box: Box, patches: Sequence[Patch]) -> None:
-    """Write the hole samples of `patches` into `samples`, which holds `box` of the raster, in place."""
+def filled_samples(source: ImageSource, box: Box, patches: Sequence[Patch]) -> SampleArray:
+    """The samples of `box` as a copy, with the hole samples of `patches` in their places. Raises as `source.read`."""
     header = source.header
+    samples = source.read(box).copy()
     for patch in patches:
         num_bands = header.num_bands if patch.with_alpha else header.num_colours
         common = box.intersect(patch.box)
@@ -273,6 +274,7 @@ def apply_patches(source: ImageSource, samples: SampleArray, box: Box, patches: 
         target = samples[common.shift(-box.top, -box.left).slices]
         fill = source.admissible(patch.samples[inside])
         np.copyto(target[..., :num_bands], fill[..., :num_bands], where=patch.hole[inside][..., None])
+    return samples
 
 
 def bands_of_rows(header: Header) -> Iterator[Box]:
@@ -306,8 +308,7 @@ def verify_samples(source: ImageSource, patches: Sequence[Patch], written: Image
     if meant != has:
         raise spoiled(written.path, f"it has {has}, not {meant}")
     for box in bands_of_rows(want):
-        expected = source.read(box).copy()
-        apply_patches(source, expected, box, patches)
+        expected = filled_samples(source, box, patches)
         found = written.read(box)
         if not same_samples(expected, found):
             num_wrong = int(np.count_nonzero((expected != found).any(axis=2)))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.imaging.patch_store import PatchStore
-from inpaint_batch.imaging.source import apply_patches
+from inpaint_batch.imaging.source import filled_samples
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import BoolArray, Box, Patch, SampleArray
 
@@ -84,9 +84,8 @@ def _reduced_patches(
         fresh = np.empty((*touched.shape, copy.header.num_bands), copy.header.dtype)
         for part_down, part_across in _pieces(down, across, side):
             around = _in_page(rows, columns, part_down, part_across)
-            samples = source.read(around).copy()
             own = [patches[number] for number, each in boxes.items() if each.intersect(around).area_px]
-            apply_patches(source, samples, around, own)
+            samples = filled_samples(source, around, own)
             starts = rows.starts(part_down) - around.top, columns.starts(part_across) - around.left
             part = Box(part_down.start, part_across.start, len(part_down), len(part_across))
             fresh[part.shift(-box.top, -box.left).slices] = _mean(samples, *starts, no_data)

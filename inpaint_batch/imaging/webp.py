@@ -12,10 +12,10 @@ import numpy as np
 from inpaint_batch.imaging import exif
 from inpaint_batch.imaging.source import (
     WholeRasterSource,
-    apply_patches,
     check_budget,
     check_file_size,
     damaged,
+    filled_samples,
     reading,
     refuse,
     spoiled,
@@ -120,8 +120,7 @@ def open_webp(path: Path, max_bytes: int) -> WebpSource:
 def write_webp(source: WebpSource, patches: Sequence[Patch], destination: Path) -> None:
     """Write the patched samples lossless; ICC profile, EXIF, XMP and unknown chunks stay byte for byte."""
     header = source.header
-    samples = source.read(header.box).copy()
-    apply_patches(source, samples, header.box, patches)
+    samples = filled_samples(source, header.box, patches)
     pixels = _encode(samples)
     body = b""
     is_written = False
