@@ -43,6 +43,7 @@ from inpaint_batch.imaging.xmp_files import check_xmp
 from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.types import FORMAT_SUFFIXES, Box, FloatArray, Header
+from inpaint_batch.words import counted
 
 MARGIN_PX = 2
 """That a mask should leave around damage."""
@@ -137,6 +138,7 @@ def _prepared(
         source.anticipate(cores)
         warnings = [
             *hole_warnings(holes, task.config.mask_polarity),
+            *_polygon_warnings(mask),
             *_margin_warnings(source, holes, cores, task.config),
             *_source_warnings(source, task.config),
         ]
@@ -186,6 +188,14 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
             "turn it, or give it the orientation tag of the image"
         )
     return warnings
+
+
+def _polygon_warnings(mask: Mask) -> Iterator[str]:
+    if mask.num_without_px:
+        yield (
+            f"{mask.num_without_px} of {counted(mask.num_polygons, 'polygon')} of the mask hold no pixel, as they are "
+            "thinner than one or outside of the image, and mark nothing; draw them wider, or take them out"
+        )
 
 
 def _margin_warnings(source: ImageSource, holes: HoleMap, cores: Sequence[Box], config: RowConfig) -> Iterator[str]:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.json_stream import members, understood
-from inpaint_batch.imaging.mask_json import NOTHING_DRAWN, ForImage, canvas_of, paint_segmentation
+from inpaint_batch.imaging.mask_json import NOTHING_DRAWN, ForImage, canvas_of, check_pixels, paint_segmentation
+from inpaint_batch.imaging.polygons import Canvas
 from inpaint_batch.imaging.runs import bad
 from inpaint_batch.storage.paths import composed
 from inpaint_batch.words import writable
@@ -65,16 +65,17 @@ class CocoIndex:
             self._database.execute("COMMIT")
             self._database.executescript(_KEYS)
 
-    def mask(self, image: ForImage) -> NDArray[np.uint8]:
-        """The mask (h, w) uint8 of all annotations of an image, whatever their category; 255 is marked.
+    def mask(self, image: ForImage) -> Canvas:
+        """The mask of all annotations of an image, whatever their category.
 
         Raises RowError(MASK) where the file does not name the image, or names it twice, or has no annotation for it
-        though it may not be empty, RowError(SIZE) where it tells another size than the image's, and RowError(MEMORY).
+        though it may not be empty, or only polygons without a pixel, RowError(SIZE) where it tells another size than
+        the image's, and RowError(MEMORY).
         """
         with understood(self.shown), _with_room(self.shown):
             return self._painted(image, *self._find(image))
 
-    def _painted(self, image: ForImage, key: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    def _painted(self, image: ForImage, key: str, size: tuple[int, int] | None) -> Canvas:
         canvas, runs = None, []
         for (text,) in self._rows("SELECT text FROM annotations WHERE image = ?", key):
             segmentation = json.loads(text).get("segmentation")
@@ -85,11 +86,12 @@ class CocoIndex:
                 runs.append(found)
         if canvas is None:
             if image.may_be_empty:
-                return canvas_of(size or image.upright_px, self.shown, image).mask
+                return canvas_of(size or image.upright_px, self.shown, image)
             raise bad(self.shown, f"has no annotation for the image {key}", NOTHING_DRAWN)
         if runs:
             canvas.runs(np.concatenate(runs))
-        return canvas.mask
+        check_pixels(canvas, self.shown)
+        return canvas
 
     def _add_image(self, value: Any) -> None:
         if not isinstance(value, dict) or "id" not in value:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.json_stream import Member, members, understood
-from inpaint_batch.imaging.polygons import Canvas, Points, Runs
+from inpaint_batch.imaging.polygons import Canvas, Runs
 from inpaint_batch.imaging.runs import bad, coco_runs
 from inpaint_batch.imaging.source import check_budget
 from inpaint_batch.types import Header
@@ -54,8 +54,8 @@ class ManyImages(Exception):  # noqa: N818  (not an error: it is looked up elsew
     """The file holds annotations of many images."""
 
 
-def read_json_mask(path: Path, shown: str, image: ForImage) -> NDArray[np.uint8]:
-    """The mask (h, w) uint8 in a file of GeoJSON, or of one COCO run-length encoding; 255 is marked.
+def read_json_mask(path: Path, shown: str, image: ForImage) -> Canvas:
+    """The mask in a file of GeoJSON, or of one COCO run-length encoding.
 
     Raises ManyImages for a COCO file, RowError(MASK) for what cannot be understood, RowError(SIZE) where it tells
     another size than the image's, and RowError(MEMORY).
@@ -64,13 +64,14 @@ def read_json_mask(path: Path, shown: str, image: ForImage) -> NDArray[np.uint8]
         return _read(found, shown, image)
 
 
-def _read(found: Iterator[Member], shown: str, image: ForImage) -> NDArray[np.uint8]:
+def _read(found: Iterator[Member], shown: str, image: ForImage) -> Canvas:
     passed: list[Member] = []  # what stands before the first key that tells what the file is
     for member in found:
-        if member.key in _COCO:
+        is_listed = not member.key and isinstance(member.value, dict) and member.value.get("type") in _KINDS
+        if member.key in _COCO and not is_listed:
             raise ManyImages
         passed.append(member)
-        if member.key in _GEOJSON or (member.key == "type" and member.value in _KINDS):
+        if is_listed or member.key in _GEOJSON or (member.key == "type" and member.value in _KINDS):
             alone(shown, image)
             return _geojson(chain(passed, found), shown, image)
         if len(passed) > MAX_UNKNOWN_KEYS:
@@ -80,7 +81,7 @@ def _read(found: Iterator[Member], shown: str, image: ForImage) -> NDArray[np.ui
         alone(shown, image)
         canvas = canvas_of(told["size"], shown, image)
         canvas.runs(coco_runs(told["counts"], canvas.mask.size, shown))
-        return canvas.mask
+        return canvas
     raise bad(shown, "is JSON, but neither GeoJSON nor COCO", "export the areas as one of these, or as a grey PNG")
 
 
@@ -122,64 +123,55 @@ def paint_segmentation(canvas: Canvas, segmentation: Any, shown: str) -> Runs | 
     return None
 
 
-def _geojson(found: Iterator[Member], shown: str, image: ForImage) -> NDArray[np.uint8]:
+def check_pixels(canvas: Canvas, shown: str) -> None:
+    """Raise RowError(MASK) where polygons were painted and none of them has a pixel: that is no image without damage.
+
+    To be asked once all is painted.
+    """
+    if canvas.num_polygons and not canvas.mask.any():
+        height, width = canvas.mask.shape
+        raise bad(
+            shown,
+            f"has polygons without a pixel: they reach from {canvas.low[0]:g}, {canvas.low[1]:g} to "
+            f"{canvas.high[0]:g}, {canvas.high[1]:g} in an image of {width} × {height} px",
+            "coordinates count pixels from its top left corner, x to the right and y down, and what is thinner than a "
+            "pixel may hold none",
+        )
+
+
+def _geojson(found: Iterator[Member], shown: str, image: ForImage) -> Canvas:
     canvas = canvas_of(image.upright_px, shown, image)
-    reach = _Reach()
     bare: dict[str, Any] = {}  # a geometry that is itself the whole file
     for member in found:
-        if member.key in ("features", "geometries"):
-            _paint(canvas, member.value, shown, reach)
+        if member.key in ("", "features", "geometries"):
+            _paint(canvas, member.value, shown)
         elif member.key == "geometry":
-            _paint(canvas, {"type": "Feature", "geometry": member.value}, shown, reach)
+            _paint(canvas, {"type": "Feature", "geometry": member.value}, shown)
         elif member.key in ("type", "coordinates"):
             bare[member.key] = member.value
     if "coordinates" in bare:
-        _paint(canvas, bare, shown, reach)
-    if not reach.any:
-        if image.may_be_empty:
-            return canvas.mask
+        _paint(canvas, bare, shown)
+    if not canvas.num_polygons and not image.may_be_empty:
         raise bad(shown, "holds no polygon", NOTHING_DRAWN)
-    if not canvas.mask.any():
-        height, width = image.upright_px
-        raise bad(
-            shown,
-            f"has polygons without a pixel: they reach from {reach.low[0]:g}, {reach.low[1]:g} to {reach.high[0]:g}, "
-            f"{reach.high[1]:g} in an image of {width} × {height} px",
-            "coordinates count pixels from its top left corner, x to the right and y down",
-        )
-    return canvas.mask
+    check_pixels(canvas, shown)
+    return canvas
 
 
-class _Reach:
-    """The box around everything that was painted."""
-
-    def __init__(self) -> None:
-        self.low, self.high = np.full(2, np.inf), np.full(2, -np.inf)
-
-    def add(self, points: Points) -> None:
-        self.low = np.minimum(self.low, points.min(axis=0))
-        self.high = np.maximum(self.high, points.max(axis=0))
-
-    @property
-    def any(self) -> bool:
-        return bool(np.isfinite(self.low).all())
-
-
-def _paint(canvas: Canvas, thing: Any, shown: str, reach: _Reach) -> None:
+def _paint(canvas: Canvas, thing: Any, shown: str) -> None:
     """Paint a geometry, or that of a feature; a feature may have none."""
     kind = thing.get("type") if isinstance(thing, dict) else None
     match kind:
         case "Feature":
             if thing.get("geometry") is not None:
-                _paint(canvas, thing["geometry"], shown, reach)
+                _paint(canvas, thing["geometry"], shown)
         case "GeometryCollection" | "FeatureCollection":
             for inner in _listed(thing.get("geometries", thing.get("features")), shown):
-                _paint(canvas, inner, shown, reach)
+                _paint(canvas, inner, shown)
         case "Polygon":
-            _paint_polygon(canvas, thing.get("coordinates"), shown, reach)
+            _paint_polygon(canvas, thing.get("coordinates"), shown)
         case "MultiPolygon":
             for rings in _listed(thing.get("coordinates"), shown):
-                _paint_polygon(canvas, rings, shown, reach)
+                _paint_polygon(canvas, rings, shown)
         case _:
             raise bad(
                 shown,
@@ -188,11 +180,10 @@ def _paint(canvas: Canvas, thing: Any, shown: str, reach: _Reach) -> None:
             )
 
 
-def _paint_polygon(canvas: Canvas, rings: Any, shown: str, reach: _Reach) -> None:
+def _paint_polygon(canvas: Canvas, rings: Any, shown: str) -> None:
     points = [_numbers(ring, 2, shown)[:, :2] for ring in _listed(rings, shown)]
     if not points or any(len(ring) < 3 for ring in points):
         raise bad(shown, "has a polygon of fewer than three points")
-    reach.add(points[0])
     canvas.polygon(points[0], points[1:])
 
 

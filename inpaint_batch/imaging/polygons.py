@@ -33,6 +33,11 @@ class Canvas:
     def __init__(self, height_px: int, width_px: int) -> None:
         self.mask = np.zeros((height_px, width_px), np.uint8)
         """(h, w) uint8: 255 where an area was painted."""
+        self.num_polygons = 0
+        self.num_without_px = 0
+        """Polygons that hold the centre of no pixel of the image."""
+        self.low, self.high = np.full(2, np.inf), np.full(2, -np.inf)
+        """Corners (x, y) of the box around all outlines that were painted."""
         self._num_crossings = 0
 
     def polygon(self, exterior: Points, interiors: Sequence[Points] = ()) -> None:
@@ -42,19 +47,10 @@ class Canvas:
         """
         for ring in (exterior, *interiors):
             self._count(ring)
-        height_px, width_px = self.mask.shape
-        left, top = (max(0, int(first)) for first in np.ceil(exterior.min(axis=0) - 0.5))
-        right, bottom = np.ceil(exterior.max(axis=0) - 0.5).astype(np.int64)
-        right, bottom = min(int(right), width_px), min(int(bottom), height_px)
-        if left >= right:
-            return
-        step_px = max(1, _BAND_PIXELS // (right - left))
-        for first in range(top, bottom, step_px):
-            last = min(first + step_px, bottom)
-            inside = _inside(exterior, first, last, left, right)
-            for ring in interiors:
-                inside &= ~_inside(ring, first, last, left, right)
-            self.mask[first:last, left:right][inside] = MARKED
+        low, high = exterior.min(axis=0), exterior.max(axis=0)
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.num_polygons += 1
+        self.num_without_px += not self._fill(exterior, interiors, low, high)
 
     def runs(self, runs: Runs) -> None:
         """Paint runs of pixels, in any order and overlapping or not. They must lie within the image."""
@@ -65,6 +61,27 @@ class Canvas:
         values = np.zeros(len(lengths), np.uint8)
         values[1::2] = MARKED
         self.mask |= np.repeat(values, lengths).reshape(self.mask.shape[::-1]).T
+
+    def _fill(
+        self, exterior: Points, interiors: Sequence[Points], low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> bool:
+        """Mark the pixels of one polygon, which lies between `low` and `high`; returns whether it has any."""
+        height_px, width_px = self.mask.shape
+        left, top = (max(0, int(first)) for first in np.ceil(low - 0.5))
+        right, bottom = np.ceil(high - 0.5).astype(np.int64)
+        right, bottom = min(int(right), width_px), min(int(bottom), height_px)
+        if left >= right:
+            return False
+        has_any = False
+        step_px = max(1, _BAND_PIXELS // (right - left))
+        for first in range(top, bottom, step_px):
+            last = min(first + step_px, bottom)
+            inside = _inside(exterior, first, last, left, right)
+            for ring in interiors:
+                inside &= ~_inside(ring, first, last, left, right)
+            self.mask[first:last, left:right][inside] = MARKED
+            has_any = has_any or bool(inside.any())
+        return has_any
 
     def _count(self, ring: Points) -> None:
         y = np.clip(ring[:, 1], 0, self.mask.shape[0])

@@ -41,7 +41,8 @@ def pair_runs(text: bytes, num_pixels: int, shown: str) -> Runs:
     """The runs of "start length start length ...", counted from 1 down the columns. Raises RowError(MASK)."""
     text = text.removeprefix(b"\xef\xbb\xbf")
     if not _PAIRS.fullmatch(text):
-        raise bad(shown, "holds more than the whole numbers of a run-length encoding")
+        advice = "write `start length start length ...`, parted by spaces"
+        raise bad(shown, "holds more than the whole numbers of a run-length encoding", advice)
     words = text.split()
     if len(words) % 2:
         raise bad(shown, f"has {len(words)} numbers, but starts and lengths of runs come in pairs")

@@ -89,6 +89,7 @@ GEOJSON = {
         BOTH,
     ),
     "geometries": ({"type": "GeometryCollection", "geometries": [POLYGON, SECOND]}, BOTH),
+    "bare list": ([{"type": "Feature", "geometry": one} for one in (POLYGON, None, SECOND)], BOTH),  # as QuPath writes
     "nested": (
         {
             "name": "stains",
@@ -141,6 +142,12 @@ def test_run_lengths_of_one_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(text).grey, expected)
     text.write_bytes(b"\xef\xbb\xbf 21 3 1 6")
     np.testing.assert_array_equal(read(text).grey, expected)
+    text.write_bytes(b"\n")  # no runs
+    assert not read(text).grey.any()
+    for foreign in ("1, 6, 21, 3", "ImageId,EncodedPixels\na.tif,1 6 21 3", "-1"):
+        text.write_text(foreign)
+        assert "write `start length start length ...`" in refused(text).message
+    text.write_text("1 6 21 3")
     assert refused(text, entry="7").code is FailureCode.MASK
 
 
@@ -222,6 +229,31 @@ def test_what_a_coco_file_does_not_say(tmp_path: Path, options: dict, words: str
     error = refused(written(tmp_path, ANNOTATED), **options)
     assert words in error.message
     assert error.code is code
+
+
+@pytest.mark.parametrize("may_be_empty", [False, True])
+def test_annotations_without_a_pixel_are_no_image_without_damage(tmp_path: Path, may_be_empty: bool) -> None:
+    outside, thin = [20, 20, 30, 20, 30, 30], [1.6, 1, 1.9, 1, 1.9, 5, 1.6, 5]
+    nothing = {"size": [6, 8], "counts": [48]}
+    image = ForImage(header(), "/scans/a.tif", "", 1 << 26, may_be_empty)
+    for number, segmentation in enumerate([[outside], [thin], [thin, outside]]):
+        document = annotated(segmentation)
+        document["annotations"].append({"image_id": 1, "segmentation": nothing})
+        path = written(tmp_path, document, f"{number}.json")
+        with pytest.raises(RowError, match="polygons without a pixel: they reach from") as caught:
+            read_mask(lambda path=path: path, image, shown=str(path), version=lambda path=path: str(path))
+        assert caught.value.code is FailureCode.MASK
+    path = written(tmp_path, annotated(nothing))  # runs say of every pixel that it is whole
+    assert not read(path, location="a.tif").grey.any()
+
+
+def test_polygons_without_a_pixel_are_counted(tmp_path: Path) -> None:
+    inside, thin = [2, 1, 5, 1, 5, 4, 2, 4], [1.6, 1, 1.9, 1, 1.9, 5, 1.6, 5]
+    mask = read(written(tmp_path, annotated([inside, thin])), location="a.tif")
+    assert (mask.num_polygons, mask.num_without_px) == (2, 1)
+    mask = read(written(tmp_path, MULTI))
+    assert (mask.num_polygons, mask.num_without_px) == (2, 0)
+    np.testing.assert_array_equal(mask.grey, BOTH)
 
 
 def test_a_coco_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +414,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "coco odd polygon": (annotated([[1, 2, 3, 4, 5, 6, 7]]), "polygon of 7 numbers"),
     "coco short polygon": (annotated([[1, 2, 3, 4]]), "polygon of 4 numbers"),
     "coco flat polygon": (annotated([1, 2, 3, 4, 5, 6]), "not pairs of numbers"),
+    "list of polygons and more": ([POLYGON, {"image_id": 1}], "no GeoJSON geometry"),
     "coco text polygon": (annotated([["1", "2", "3", "4", "5", "6"]]), "not pairs of numbers"),
     "coco no segmentation": (annotated(None), "without a segmentation"),
     "coco runs of another size": (annotated({"size": [8, 6], "counts": [48]}), "unlike its image"),

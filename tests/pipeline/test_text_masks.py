@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gallery import Gallery, noise, run, tree
+from gallery import Gallery, ledger_lines, noise, run, tree
 from PIL import Image
 
 from inpaint_batch.config import RunConfig
@@ -162,6 +162,20 @@ def test_the_other_mask_options_hold_too(pictures: Gallery, tmp_path: Path) -> N
     run(pictures.manifest(), tmp_path / "out")
     assert len(set(tree(tmp_path / "out").values())) == 1
     assert len(tree(tmp_path / "out")) == 3
+
+
+def test_a_row_is_warned_of_polygons_that_hold_no_pixel(pictures: Gallery, tmp_path: Path) -> None:
+    document = coco_document()
+    document["annotations"].append({"image_id": 10, "segmentation": [[1.6, 1, 1.9, 1, 1.9, 50]]})
+    (pictures.folder / "all.json").write_text(json.dumps(document))
+    manifest = with_masks(pictures, "coco").manifest()
+    run(manifest, tmp_path / "out")
+    (line,) = [each for each in ledger_lines(tmp_path / "out") if each.get("warnings")]
+    assert line["output"] == "a.png"
+    assert "1 of 2 polygons of the mask hold no pixel" in line["warnings"][0]
+    config = RunConfig(output=tmp_path / "out", engine="identity")
+    totals = check_manifest(config, manifest, masks=None, with_output=True, report=FindingsPrinter("text"))
+    assert totals.num_warnings == 1
 
 
 def test_failures_can_be_run_again_and_say_which_image(pictures: Gallery, tmp_path: Path) -> None:
