@@ -11,12 +11,14 @@ import logging
 import os
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from inpaint_batch.config import TilingConfig
-from inpaint_batch.errors import EngineError, WorkerLostError
+from inpaint_batch.errors import EngineError, StorageError, WorkerLostError
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.stream import Stream
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
@@ -28,11 +30,21 @@ from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import signing_as
 
 MAX_AUTOMATIC_WORKERS = 4
+FIND_OUTPUT_S = 10.0
+"""How long a worker looks for the output folder: a network file system may show what is new there a little later."""
 
 
 def automatic_workers(num_cores: int) -> int:
     """Threads that read, and as many that write, where nobody says how many."""
     return min(num_cores, MAX_AUTOMATIC_WORKERS)
+
+
+class OutputMark(NamedTuple):
+    """A file in the output folder, by which a worker on another machine knows that it sees the same folder."""
+
+    path: str
+    """Absolute."""
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +67,8 @@ class WorkerSettings:
     signature: str
     """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
 
+    output_mark: OutputMark | None = None
+    """None where results go to a store."""
     num_processes: int = 1
     """Workers that share a machine, at most."""
 
@@ -115,8 +129,19 @@ class RowWorker:
         logging.getLogger("inpaint_batch").addHandler(self._log)
 
     def start(self) -> EngineFacts:
-        """Load the engine if it is not loaded, and tell what it is; raises EngineError and UsageError as it does."""
+        """Load the engine if it is not loaded, and tell what it is.
+
+        Raises EngineError and UsageError as that does, and StorageError where the output folder is not here: results
+        would go to a folder of the same name, and nobody would find them.
+        """
         settings = self._settings
+        until_s = time.monotonic() + FIND_OUTPUT_S
+        while not self._sees_output():
+            if time.monotonic() >= until_s:
+                assert settings.output_mark is not None
+                folder = Path(settings.output_mark.path).parents[1]
+                raise StorageError(f"a worker does not see the output folder {folder} of the run; mount it there")
+            time.sleep(0.2)
         if self._engine is None:
             self._engine = select_engine(
                 settings.engine,
@@ -139,12 +164,14 @@ class RowWorker:
     def do(self, round_number: int, tasks: list[RowTask]) -> ChunkResult:
         """Bring the rows to their end. Two chunks may come at a time, from two threads. Run-level errors pass.
 
-        Where the device is lost, this process ends: only a new one could use it again, and whoever waits for this one
-        starts another, and gives up a row that it happens with time and again.
+        Where the device is lost, or the output folder, this process ends: only a new one could use it again, and
+        whoever waits for this one starts another, and gives up a row that it happens with time and again.
         """
         if self._executor is None or self._stream is None:
             raise EngineError("a worker was given rows before it had an engine; this is a fault in the program")
         try:
+            if not self._sees_output():
+                raise WorkerLostError("the output folder of the run is gone here; mount it again")
             outcomes = self._stream.do(round_number, tasks)
         except WorkerLostError as error:
             print(f"inpaint-batch: a worker ends: {error}", file=sys.stderr, flush=True)
@@ -152,6 +179,13 @@ class RowWorker:
         with self._telling:
             before, self._num_told = self._num_told, self._executor.num_batches
             return ChunkResult(outcomes, self._num_told - before, self._log.take())
+
+    def _sees_output(self) -> bool:
+        mark = self._settings.output_mark
+        try:
+            return mark is None or Path(mark.path).read_bytes() == mark.content
+        except OSError:
+            return False
 
     def pulse(self) -> Pulse:
         """How far it is. Asked while `do` works, from another thread, as `leave` is."""

@@ -14,11 +14,13 @@ from inpaint_batch.errors import UsageError
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.tiles import EngineRunner
-from inpaint_batch.execution.worker import WorkerSettings, automatic_workers
+from inpaint_batch.execution.worker import OutputMark, WorkerSettings, automatic_workers
 from inpaint_batch.machine import num_cores
+from inpaint_batch.pipeline.status import run_file
 from inpaint_batch.runtime.select import check_choice, select_engine
 from inpaint_batch.runtime.store import without_tilde
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
+from inpaint_batch.storage.paths import STATE_FOLDER
 
 if TYPE_CHECKING:
     from inpaint_batch.execution.transport import Transport
@@ -122,6 +124,7 @@ def open_executor(
         max_image_bytes=config.max_image_bytes,
         max_memory_bytes=config.max_memory_bytes,
         signature=signature,
+        output_mark=None if config.store else _mark_of(run_file(config.output / STATE_FOLDER, config.part)),
     )
     executor: PoolExecutor | None = None
     try:
@@ -133,6 +136,10 @@ def open_executor(
     finally:
         if executor is not None and executor.num_lost:
             remove_stale_temporaries(config.output, (writer,))
+
+
+def _mark_of(path: Path) -> OutputMark:
+    return OutputMark(str(path.absolute()), path.read_bytes())
 
 
 @contextmanager

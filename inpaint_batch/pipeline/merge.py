@@ -15,7 +15,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import InpaintBatchError, StopRequestedError, StorageError
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.manifest.schema import COLUMNS
-from inpaint_batch.pipeline.status import latest_shards, read_json
+from inpaint_batch.pipeline.status import latest_shards, read_json, run_file
 from inpaint_batch.report.failures import ALWAYS, PlainLines
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
@@ -113,7 +113,7 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard], state: Pa
     if code == 0:
         return 0, ""
     if code == StopRequestedError.exit_code:
-        absent = [shard for shard in missing if not (state / f"run{state_ending(shard)}.json").exists()]
+        absent = [shard for shard in missing if not run_file(state, shard).exists()]
         stopped = [shard for shard in codes[code] if shard not in absent]
         told = [f"{_listed(stopped)} did not end or {_was(stopped)} stopped"] * bool(stopped)
         told += [f"{_listed(absent)} {_was(absent)} never begun"] * bool(absent)
@@ -126,7 +126,7 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard], state: Pa
 
 def _manifests(shards: list[Shard], state: Path) -> set[str]:
     """Names of the lists that shards run over. Where not all ended, nothing else names the rows that are left."""
-    begun = (read_json(state / f"run{state_ending(shard)}.json") for shard in shards)
+    begun = (read_json(run_file(state, shard)) for shard in shards)
     return {Path(about["manifest"]).name for about in begun if about is not None}
 
 

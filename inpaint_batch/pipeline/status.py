@@ -79,6 +79,11 @@ class ShardStatus:
         return self.num_recent / since_s if self.state == "running" and since_s > 0 else 0.0
 
 
+def run_file(state: Path, part: Shard | None) -> Path:
+    """The file that tells of the run that is at work, or was last."""
+    return state / f"run{state_ending(part)}.json"
+
+
 def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
     """Say that a run of `num_rows` rows begins; the summary of the one before goes."""
     part = summary.config.part
@@ -91,7 +96,7 @@ def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
         "process": process_name(),
     }
     (state / f"summary{state_ending(part)}.json").unlink(missing_ok=True)
-    with atomic_write(state / f"run{state_ending(part)}.json") as temporary:
+    with atomic_write(run_file(state, part)) as temporary:
         temporary.write_text(json.dumps(about, ensure_ascii=True) + "\n", encoding="utf-8")
 
 
@@ -145,7 +150,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _begun(state: Path, shard: Shard) -> ShardStatus:
-    about = read_json(state / f"run{state_ending(shard)}.json")
+    about = read_json(run_file(state, shard))
     if about is None:
         return ShardStatus(str(shard))
     alive = holder_of(state / f"lock{state_ending(shard)}") == about["process"] and lives(about["process"]) is not False

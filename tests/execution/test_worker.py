@@ -6,10 +6,14 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from inpaint_batch.execution.worker import LogLine, _Lines
+from inpaint_batch.config import TilingConfig
+from inpaint_batch.errors import StorageError
+from inpaint_batch.execution import worker
+from inpaint_batch.execution.worker import LogLine, OutputMark, RowWorker, WorkerSettings, _Lines
 
 NUM_THREADS, NUM_EACH = 4, 3000
 
@@ -50,3 +54,72 @@ def test_every_line_that_is_logged_is_told_once() -> None:
         thread.join()
     told += lines.take()
     assert sorted(int(line.text) for line in told) == list(range(NUM_THREADS * NUM_EACH))
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> OutputMark:
+    """In an output folder in which a run is at work."""
+    path = tmp_path / "out" / ".inpaint-batch" / "run.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"run": "one"}')
+    return OutputMark(str(path), b'{"run": "one"}')
+
+
+def _worker_of(mark: OutputMark) -> RowWorker:
+    return RowWorker(
+        WorkerSettings(
+            engine="identity",
+            model="default",
+            precision="auto",
+            passes=1,
+            tiling=TilingConfig(),
+            threads=1,
+            workers=1,
+            max_image_bytes=1 << 30,
+            max_memory_bytes=0,
+            signature="",
+            output_mark=mark,
+        )
+    )
+
+
+@pytest.mark.parametrize("there", [None, b'{"run": "another"}'])
+def test_a_worker_that_does_not_see_the_output_folder_takes_no_rows(
+    mark: OutputMark, there: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node where it is not mounted: results would go to a folder that is called the same."""
+    monkeypatch.setattr(worker, "FIND_OUTPUT_S", 0.3)
+    Path(mark.path).unlink()
+    if there is not None:
+        Path(mark.path).write_bytes(there)
+    with pytest.raises(StorageError, match=r"does not see the output folder \S+/out of the run; mount it there"):
+        _worker_of(mark).start()
+
+
+def test_a_worker_waits_for_a_folder_that_is_seen_a_little_later(mark: OutputMark) -> None:
+    path = Path(mark.path)
+    hidden = path.rename(path.with_suffix(".hidden"))
+    later = threading.Timer(0.3, hidden.rename, [path])
+    later.start()
+    assert _worker_of(mark).start().name == "identity"
+    later.join()
+
+
+def test_a_worker_that_loses_sight_of_the_output_folder_ends(
+    mark: OutputMark, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class EndedError(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        raise EndedError(code)
+
+    monkeypatch.setattr(worker.os, "_exit", leave)
+    one = _worker_of(mark)
+    one.start()
+    one.leave(1)
+    assert one.do(1, []).outcomes == []
+    Path(mark.path).unlink()
+    with pytest.raises(EndedError, match="10"):
+        one.do(1, [])
+    assert "a worker ends: the output folder of the run is gone here" in capfd.readouterr().err
