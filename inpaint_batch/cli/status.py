@@ -24,7 +24,10 @@ def status(
     output: options.OutputOfRuns,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Show how far the runs in DIR are, from any machine that sees it, without disturbing them."""
+    """Show how far the runs in DIR are, from any machine that sees it, without disturbing them.
+
+    Ends with 0 whatever it shows; --json has the exit code of each run.
+    """
     if isinstance(output, str):
         from inpaint_batch.pipeline.store_copy import store_status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from inpaint_batch import __version__
 from inpaint_batch.config import Shard
 from inpaint_batch.errors import RowError, RowsFailedError, StorageError, UsageError
 from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
@@ -74,7 +76,8 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
         done, failed, num_failed = _chosen(root / STATE_FOLDER, num_rows)
         if (stand := _that_stand(root / STATE_FOLDER, shards)) is not None:
             failed, num_failed = stand, sum(shard.num_failed for shard in shards)
-        head = Head(str(output), _sentence(shards), _choice(len(done), num_rows))
+        made = f"{time.strftime('%Y-%m-%d at %H:%M', time.gmtime())} UTC by inpaint-batch {__version__}"
+        head = Head(str(output), _sentence(shards), made, _choice(len(done), num_rows))
         shown = (_shown(each, output, target, max_image_bytes) for each in done)
         with atomic_write(target) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
             for piece in page(head, shown, failed, num_failed):
@@ -190,7 +193,7 @@ def _counts(counter: Counter[str]) -> str:
 
 def _choice(num_shown: int, num_rows: int) -> str:
     if not num_shown:
-        return "No row is done yet."
+        return ""
     if num_shown < num_rows or not num_rows:
         return "All rows that are done are shown, those with a warning first, then by the size of their holes."
     return (

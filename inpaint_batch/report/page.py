@@ -15,7 +15,8 @@ from inpaint_batch.report.comparison import Comparison
 
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:1.5em auto;max-width:1280px;padding:0 1em}
 body{color:#222;background:#fff}
-h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2em}table{border-collapse:collapse;width:100%}
+h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2em}table{border-collapse:collapse;width:100%;table-layout:fixed}
+th:nth-child(1){width:28%}th:nth-child(2){width:5.5em}
 td,th{text-align:left;padding:.25em .6em;border-bottom:1px solid #ddd;vertical-align:top;overflow-wrap:anywhere}
 figure{margin:0 0 2.2em;border-top:1px solid #ddd;padding-top:.6em}figcaption{margin-bottom:.4em;overflow-wrap:anywhere}
 .pictures{display:flex;flex-wrap:wrap;gap:10px;align-items:flex-start}
@@ -59,8 +60,10 @@ class Head:
     """The output folder, as its owner calls it."""
     sentence: str
     """How far the runs are."""
+    made: str
+    """When the page was made, and by what."""
     choice: str
-    """Which rows are shown."""
+    """Which rows are shown; empty where there are none."""
 
 
 _TITLE = "<title>inpaint-batch: "
@@ -81,8 +84,12 @@ def page(head: Head, shown: Iterable[Shown], failed: Sequence[Failed], num_faile
 {_TITLE}{escape(head.output)}</title><style>{_STYLE}</style></head><body>
 <h1>{escape(head.output)}</h1>
 <p>{escape(head.sentence)}</p>
+<p class="muted">Made on {escape(head.made)}.</p>
 """
     yield from _failures(failed, num_failed)
+    if not head.choice:
+        yield "<h2>Results</h2>\n<p>No row is done yet.</p>\n</body></html>\n"
+        return
     yield f"""<h2>Results</h2>
 <p>{escape(head.choice)} Source and result were compared sample by sample when this page was made. On the picture of the
 whole result what has changed is marked; marks vanish under the pointer. The smaller pictures show the largest changes

@@ -213,6 +213,31 @@ def test_the_command_says_where_the_page_is(gallery: Gallery, tmp_path: Path) ->
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def browsed(page: Path, profile: Path, *flags: str) -> str:
+    """What the browser writes to standard output when it is shown a page."""
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    command += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+    command += [f"--user-data-dir={profile}", *flags, page.as_uri()]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+@pytest.mark.parametrize("width_px", [500, 1000])
+def test_words_in_the_list_of_failures_stay_whole(gallery: Gallery, tmp_path: Path, width_px: int) -> None:
+    gallery.add_row("scan-01.png", "gone.png")  # its sentence names a path that is as wide as the page
+    output = tmp_path / "out"
+    run(gallery.manifest(), output)
+    page = written(output)
+    assert "<p>No row is done yet.</p>" in page
+    assert re.search(r"Made on 20\d\d-\d\d-\d\d at \d\d:\d\d UTC by inpaint-batch ", page)
+    measured = tmp_path / "measured.html"
+    lines = "[...document.querySelectorAll('th,td:nth-child(-n+2)')].map(cell => { const text = document.createRange();"
+    lines += "text.selectNodeContents(cell); return text.getClientRects().length })"
+    measured.write_text(page.replace("</body>", f"<script>document.title = {lines}</script></body>"), "utf-8")
+    shown = browsed(measured, tmp_path / "profile", "--dump-dom", f"--window-size={width_px},900")
+    assert "<title>1,1,1,1,1</title>" in shown  # each on one line
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
 def test_a_browser_shows_the_result_and_what_has_changed(gallery: Gallery, tmp_path: Path) -> None:
     Image.fromarray(np.full((400, 400, 3), (20, 160, 60), np.uint8)).save(gallery.folder / "a.png")
@@ -223,11 +248,7 @@ def test_a_browser_shows_the_result_and_what_has_changed(gallery: Gallery, tmp_p
     output = tmp_path / "out"
     run(gallery.manifest(), output)  # the identity engine leaves the hole black
     path = write_report(output, None, num_rows=1, max_image_bytes=1 << 30)
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    command += ["--disable-background-networking", "--disable-component-update"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,900", "--hide-scrollbars", path.as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    browsed(path, tmp_path / "profile", f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,900")
     shot = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
 
     def amount(colour: tuple[int, int, int]) -> int:
