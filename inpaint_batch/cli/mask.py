@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ import typer
 
 from inpaint_batch.cli import options
 from inpaint_batch.cli.settings import gather, local_path, path_or_uri, run_config
-from inpaint_batch.words import counted
+from inpaint_batch.words import counted, writable
 
 if TYPE_CHECKING:
     from inpaint_batch.errors import RowError
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+_MAX_STRAYS = 5
+"""Pictures that are told by name."""
+
+
 class _Printer:
     """One line an image on stdout, with its place in the list; what failed on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Path) -> None:
+        self._output = output
         self._num_images = self._num_heard = 0
 
     def begins(self, num_images: int) -> None:
@@ -42,6 +47,14 @@ class _Printer:
 
     def failed(self, image: str, error: RowError) -> None:
         print(f"{self._place()} {image}: {error}", file=sys.stderr, flush=True)
+
+    def strays(self, masks: Sequence[str]) -> None:
+        named = ", ".join(map(writable, masks[:_MAX_STRAYS])) + (", ..." if len(masks) > _MAX_STRAYS else "")
+        told = (
+            f"{self._output} holds {counted(len(masks), 'picture')} that manifest.csv leaves out, being by name the "
+            f"mask of no image here: {named}; the mask of a/b.jpg must be called a/b.jpg.png"
+        )
+        print(f"inpaint-batch: {told}", file=sys.stderr, flush=True)
 
     def _place(self) -> str:
         self._num_heard += 1
@@ -145,7 +158,11 @@ def mask(
     ] = False,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Replace the masks of an earlier call. Default: off.", show_default=False),
+        typer.Option(
+            "--fresh",
+            help="Replace the masks of an earlier call, those that were edited, too. Default: off.",
+            show_default=False,
+        ),
     ] = False,
     max_image_megabytes: options.MaxImageMegabytes = None,
 ) -> None:
@@ -184,7 +201,7 @@ def mask(
             images,
             output,
             config,
-            _Printer(),
+            _Printer(output),
             fresh=fresh,
             relist=relist,
             review=review,

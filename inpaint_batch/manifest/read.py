@@ -43,17 +43,24 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[R
         return _rows_of(Source.of(path))
     if path.is_dir():
         if masks is None:
-            raise UsageError(f"{path} is a folder; say with --masks where its masks are")
+            raise UsageError(f"{path} is a folder; say with --masks where its masks are{_advice(path)}")
         return read_folder(path, masks)
     if _is_image(path):
         if masks is None:
-            raise UsageError(f"{path} is an image; say with --masks where its mask is")
+            raise UsageError(f"{path} is an image; say with --masks where its mask is{_advice(path)}")
         return read_image(path, masks)
     if masks is not None:
         if not path.exists():
             raise ManifestError(f"{path} does not exist; with --masks it is a folder of images, or one image")
         raise UsageError("--masks goes with an image or a folder of images; a manifest names the mask of each row")
     return _rows_of(_source(path))
+
+
+def _advice(images: Path) -> str:
+    """What may have been meant where images were named and no masks."""
+    if (images / "manifest.csv").is_file():
+        return f", or name its manifest, {images / 'manifest.csv'}"
+    return "; `inpaint-batch mask` finds scratches and dust by itself"
 
 
 def read_images(path: Path | str) -> Generator[Row | RowProblem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.manifest.schema import COLUMNS
-from inpaint_batch.pipeline.detect_items import Item, items_of, told_apart
+from inpaint_batch.pipeline.detect_items import Item, items_of, strays, told_apart
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, is_of_person, read_state, version_of
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
@@ -59,6 +60,9 @@ class Report(Protocol):
 
     def failed(self, image: str, error: RowError) -> None:
         """The image could not be looked at."""
+
+    def strays(self, masks: Sequence[str]) -> None:
+        """Pictures among the masks, which none of the images has as its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,11 @@ def find_damage(
         raise stop.error("what was done is kept")
     _write_lists(output, [item for item, _ in kept], clean)
     if review:
-        write_review(output, [Preview(item.image, item.output, seen.coverage, seen.shares) for item, seen in kept])
+        again = shlex.join(["inpaint-batch", "mask", str(images), "--output", str(output), "--relist", "--review"])
+        previews = [Preview(item.image, item.output, seen.coverage, seen.shares) for item, seen in kept]
+        write_review(output, previews, again)
+    if left_over := strays(items, output):
+        report.strays(left_over)
     if num_failed:
         raise RowsFailedError(
             f"{num_failed} of {counted(len(items), 'image')} could not be looked at; {output / MANIFEST} has the others"

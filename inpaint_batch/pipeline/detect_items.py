@@ -14,6 +14,7 @@ from inpaint_batch.manifest.read import read_images
 from inpaint_batch.manifest.schema import RowProblem, row_config, to_cells
 from inpaint_batch.manifest.sources import STDIN
 from inpaint_batch.storage.outputs import FolderOutputs
+from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.types import IMAGE_SUFFIXES, NAMED_SUFFIXES, Row
 from inpaint_batch.words import writable
 
@@ -82,6 +83,21 @@ def told_apart(items: Sequence[Item], output: Path) -> list[Item]:
     key_of = FolderOutputs(output).key
     first_of: dict[str, Item] = {}
     return [_apart(item, first_of.setdefault(key_of(item.mask), item)) for item in items]
+
+
+def strays(items: Sequence[Item], output: Path) -> list[str]:
+    """Pictures in `output` that a person may have meant as masks, and that are by their names the mask of no item."""
+    if any(not item.output for item in items) or (output / STATE_FOLDER).exists():
+        return []  # nobody knows what all masks are called; these may be results
+    key_of = FolderOutputs(output).key
+    masks = {key_of(item.mask) for item in items}
+    return [
+        f"{relative}{name}"
+        for relative, names in image_names(output)
+        if not isinstance(names, RowError)
+        for name in names
+        if key_of(f"{relative}{name}") not in masks
+    ]
 
 
 def _apart(item: Item, first: Item) -> Item:

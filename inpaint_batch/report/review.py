@@ -24,7 +24,8 @@ PER_PAGE = 100
 NEAR_PAGES = 10
 """Pages before and after each one that it has links to."""
 
-_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1.5em auto;max-width:1240px;padding:0 1em;color:#222}
+_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1.5em auto;max-width:1240px;padding:0 1em}
+body{color:#222;background:#fff}
 figure{margin:0 0 2.5em}figcaption{margin:.3em 0}.both{position:relative;display:inline-block;background:#eee}
 .both img{display:block;max-width:100%}.both img+img{position:absolute;inset:0;width:100%;height:100%}
 .both:hover img+img,.both:focus img+img{opacity:0}code{background:#f2f2f2;padding:.1em .3em}nav a{margin-right:.7em}"""
@@ -62,12 +63,15 @@ def write_preview(source: ImageSource, hole: BoolArray, output: Path, name: str)
     _write(png, overview.marks())
 
 
-def write_review(output: Path, previews: Sequence[Preview]) -> Path:
-    """Write `review.html`, and `review-2.html` and so on where there are more than 100 images; returns the first."""
+def write_review(output: Path, previews: Sequence[Preview], again: str) -> Path:
+    """Write `review.html`, and `review-2.html` and so on where there are more than 100 images; returns the first.
+
+    `again` is the command that makes them anew once masks were edited.
+    """
     num_pages = max(1, -(-len(previews) // PER_PAGE))
     names = [f"{REVIEW}.html" if number == 0 else f"{REVIEW}-{number + 1}.html" for number in range(num_pages)]
     for number, name in enumerate(names):
-        page = _page(output, previews[number * PER_PAGE : (number + 1) * PER_PAGE], names, number)
+        page = _page(output, previews[number * PER_PAGE : (number + 1) * PER_PAGE], names, number, again)
         _write(output / name, page.encode())
     for number in range(num_pages + 1, 1 << 30):  # of an earlier call that found more
         stale = output / f"{REVIEW}-{number}.html"
@@ -77,15 +81,15 @@ def write_review(output: Path, previews: Sequence[Preview]) -> Path:
     return output / names[0]
 
 
-def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], number: int) -> str:
+def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], number: int, again: str) -> str:
     links = f"<nav>{_numbers(names, number)}</nav>" if len(names) > 1 else ""
     figures = "\n".join(_figure(output, each) for each in previews) or "<p>Nothing was found.</p>"
     return f"""<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Masks to review, page {number + 1}</title><style>{_STYLE}</style>
 <h1>Masks to review</h1>
-<p>Marks vanish under the pointer. Where one is wrong, paint it black in the mask, or delete the mask file; then call
-<code>inpaint-batch mask</code> again with <code>--relist --review</code>.</p>
+<p>Marks vanish under the pointer. Where one is wrong, paint it black in the mask, or delete the mask file; then, in the
+folder where you were: <code>{escape(again)}</code></p>
 {links}
 {figures}
 {links}

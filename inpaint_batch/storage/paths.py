@@ -12,7 +12,7 @@ from pathlib import Path
 from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.storage.atomic import is_temporary, probe_folder
 from inpaint_batch.storage.uris import is_uri
-from inpaint_batch.types import Row
+from inpaint_batch.types import NAMED_SUFFIXES, Row
 
 STATE_FOLDER = ".inpaint-batch"
 """Folder inside the output root that holds ledger, summary and `failures.csv`; no row may write there."""
@@ -185,6 +185,11 @@ def check_output_root(output: Path, inputs: Iterable[Path | str | None], *, crea
         if around is not None:
             where = "is the input folder" if around == resolved else f"lies inside the input folder {folder}"
             raise StorageError(f"the output folder {output} {where}; choose one outside, such as ../restored")
+    if output.suffix.lower() in NAMED_SUFFIXES and not os.path.lexists(resolved):
+        raise StorageError(
+            f"the output folder {output} has the name of an image; name a folder, in which the result of an image has "
+            "its name, or make this one first"
+        )
     nearest = resolved
     while not os.path.lexists(nearest):
         nearest = nearest.parent

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import html
 import os
 import re
 import shlex
@@ -141,6 +142,30 @@ def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, c
     assert rows(masks / "manifest.csv") == []
     assert "0 images with a mask, 3 without; there is nothing to run" in capsys.readouterr().out
     assert not list(masks.rglob("*.png"))  # a mask of an image that is clean now would mislead
+
+
+def test_a_mask_that_was_saved_under_another_name_is_told(monkeypatch, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--review") == 0
+    assert capsys.readouterr().err == ""
+    edited = Image.open(masks / "box" / "a.jpg.png")
+    edited.save(masks / "box" / "a.jpg.jpg")  # as a program that exports JPEGs by default names it
+    edited.save(masks / "clean.png")  # for clean.tif
+    (masks / "b.png.xcf").write_bytes(b"gimp xcf")  # what the mask was drawn in
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--relist") == 0
+    told = capsys.readouterr().err
+    assert "2 pictures that manifest.csv leaves out" in told
+    assert "clean.png, box/a.jpg.jpg; the mask of a/b.jpg must be called a/b.jpg.png" in told
+    (masks / "clean.png").rename(masks / "clean.tif.png")
+    (masks / "box" / "a.jpg.jpg").unlink()
+    assert call(monkeypatch, "mask", photos / "b.png", "--output", masks, "--relist") == 0
+    assert "2 pictures that manifest.csv leaves out" in capsys.readouterr().err  # those of the other images
+    (photos / "broken.jpg").write_bytes(b"")
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 8
+    assert "leaves out" not in capsys.readouterr().err
+    assert call(monkeypatch, "run", masks / "manifest.csv", "--output", masks, "--engine", "identity") == 0
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 8
+    assert "leaves out" not in capsys.readouterr().err  # results may lie beside the masks
 
 
 def test_dark_paint_on_a_transparent_layer_is_not_passed_over(monkeypatch, photos, tmp_path):
@@ -299,6 +324,9 @@ def test_review_pages_show_every_mask(monkeypatch, photos, tmp_path):
     page = (masks / "review.html").read_text()
     assert page.count("<figure>") == 2
     assert 'src=".review/box/a.jpg.png"' in page
+    again = re.search("<code>(.*?)</code>", page)
+    assert again is not None
+    assert call(monkeypatch, *shlex.split(html.unescape(again[1]))[1:]) == 0  # as it stands there
     marks = samples(masks / ".review" / "b.png.png")
     assert ((marks[..., 3] > 0) == (samples(masks / "b.png.png") > 0)).all()
     shown = samples(masks / ".review" / "b.png.jpg")

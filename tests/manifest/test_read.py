@@ -334,6 +334,14 @@ def test_an_image_is_no_manifest(tmp_path: Path) -> None:
         read_manifest(tmp_path / "scan.TIF")
 
 
+def test_a_folder_without_masks_tells_what_may_have_been_meant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"with --masks where its masks are; `inpaint-batch mask` finds"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.csv").write_text("image,mask\n")  # as `mask` leaves it among its masks
+    with pytest.raises(UsageError, match=r"or name its manifest, .*/manifest\.csv$"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("cell", ["alpha", "#ff00ff"])
 def test_a_refused_row_keeps_what_says_that_its_mask_is_in_the_image(tmp_path: Path, cell: str) -> None:
     assert problem(tmp_path, f"image,mask,output\na.png,{cell},../a.png\n").cells["mask"] == cell

@@ -130,6 +130,16 @@ def test_output_root_away_from_the_input(tmp_path: Path) -> None:
     check_output_root(tmp_path, [photos])  # the input inside the output is no loop
 
 
+def test_a_folder_of_results_has_not_the_name_of_an_image(tmp_path: Path) -> None:
+    for name in ("restored.jpg", "restored.TIFF"):  # where one image was named, one file was meant
+        with pytest.raises(StorageError, match="has the name of an image; name a folder"):
+            check_output_root(tmp_path / name, [])
+        assert not (tmp_path / name).exists()
+    (tmp_path / "restored.jpg").mkdir()
+    check_output_root(tmp_path / "restored.jpg", [])
+    check_output_root(tmp_path / "restored.2026", [])
+
+
 def test_output_root_in_the_input_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos" / "box").mkdir(parents=True)
 
