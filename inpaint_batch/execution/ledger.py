@@ -23,8 +23,8 @@ from typing import BinaryIO
 import msgspec
 
 from inpaint_batch.config import Shard
+from inpaint_batch.execution.ledger_index import Known, LedgerIndex
 from inpaint_batch.execution.ledger_lines import ARCHIVE_FOLDER, LEDGER_FOLDER, LedgerEntry, part_name, parts_of
-from inpaint_batch.execution.memory import Known, Memory
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.atomic import sync_folder
 
@@ -56,7 +56,7 @@ class Ledger:
         self._shard = shard
         if fresh and shard is None:
             self._archive_parts()
-        self._rows = Memory()
+        self._rows = LedgerIndex()
         self._parts: list[Path] = []  # that hold these rows
         self._reader: tuple[Path, BinaryIO] | None = None
         self._claims = Seen()  # outputs, and what they are made of

@@ -10,16 +10,16 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.budget import return_large_blocks
-from inpaint_batch.execution.needs import row_limit_bytes
+from inpaint_batch.execution.row_memory import row_limit_bytes
 from inpaint_batch.execution.shortage import Shortage
 from inpaint_batch.execution.stages import Stages, TileRunner
 from inpaint_batch.execution.tasks import RowOutcome, RowTask, never
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 
 MAX_ROWS_IN_FLIGHT = 64
 """Enough small images to fill a batch; large ones are limited by memory long before."""
 MEMORY_BUDGET_BYTES = 512 << 20
-"""For the samples of all rows in flight (see `needs.needed_bytes`); one larger row is let in when it is alone."""
+"""For the samples of all rows in flight (see `row_memory.needed_bytes`); one larger row is let in when it is alone."""
 POLL_S = 0.1
 """How soon a request to stop is noticed while nothing else happens."""
 
@@ -44,7 +44,7 @@ class LocalExecutor:
         """`workers` threads read, and as many write; `runner` fills tiles, from one thread only.
 
         `max_memory_bytes` is what this process may take at most, `num_processes` how many like it share the machine
-        (see `needs.row_limit_bytes`).
+        (see `row_memory.row_limit_bytes`).
         """
         return_large_blocks()
         self._runner = runner

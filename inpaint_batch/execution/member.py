@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inpaint_batch.execution.requeue import Chunk
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 
 CHUNK_S = 1.0
 """How long a chunk shall keep a worker busy: so long that a call costs nothing beside it, and no longer, since all that

@@ -20,7 +20,7 @@ from inpaint_batch.execution.tasks import EngineFacts, RowOutcome
 from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, Transport, WorkerGoneError
 from inpaint_batch.execution.worker import ChunkResult, Pulse
 from inpaint_batch.logids import about
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from inpaint_batch.execution.pool import Loss, Pool
 from inpaint_batch.execution.requeue import Chunk, Requeue
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask, never
 from inpaint_batch.execution.transport import Transport
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 
 log = logging.getLogger(__name__)
 

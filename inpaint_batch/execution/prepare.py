@@ -13,7 +13,8 @@ from typing import Any
 from inpaint_batch.config import JpegMode, MaskPolarity, RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import fingerprint
-from inpaint_batch.execution.needs import (
+from inpaint_batch.execution.prepared import PreparedRow
+from inpaint_batch.execution.row_memory import (
     cache_bytes,
     check_mask,
     check_plan,
@@ -22,7 +23,6 @@ from inpaint_batch.execution.needs import (
     needed_bytes,
     patches_bytes,
 )
-from inpaint_batch.execution.prepared import PreparedRow
 from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
@@ -54,7 +54,7 @@ def prepare_row(
 ) -> PreparedRow | None:
     """Open the image, read its mask, find the holes, plan the windows. Decodes the image as far as the plan wants it.
 
-    The row may take `limit_bytes` of memory (see `needs`). `reserve` is asked for what it takes once the header is
+    The row may take `limit_bytes` of memory (see `row_memory`). `reserve` is asked for what it takes once the header is
     known and before pixels are; where it says no, None is returned. Raises RowError (read, memory, size, mask, write).
     """
     files = RowFiles(task)

@@ -13,7 +13,7 @@ from inpaint_batch.holes.prepare import HoleMap
 from inpaint_batch.imaging.patch_store import PatchStore
 from inpaint_batch.imaging.source import ImageSource, reading
 from inpaint_batch.logids import Subject, worker_id
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.types import Box

@@ -63,7 +63,7 @@ class Stages:
         limit_bytes: int,
         budget_bytes: int,
     ) -> None:
-        """`limit_bytes` is what one row may need at most, `budget_bytes` what all in flight may (see `needs`)."""
+        """`limit_bytes` is what one row may need at most, `budget_bytes` what all in flight may (see `row_memory`)."""
         self._runner = runner
         self._tiling = tiling
         self._max_image_bytes = max_image_bytes

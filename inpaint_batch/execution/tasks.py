@@ -11,7 +11,7 @@ import msgspec
 from inpaint_batch.config import RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.sidecar import RunFacts
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.types import Row
 

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import EngineError, StorageError, WorkerLostError
+from inpaint_batch.execution.engine_runner import EngineRunner
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.stream import Stream
 from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
-from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.logids import Subject, current
-from inpaint_batch.report.inside import RowTiles, worth_telling
+from inpaint_batch.report.row_tiles import RowTiles, worth_telling
 from inpaint_batch.runtime.engine import Engine
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import signing_as
@@ -63,7 +63,7 @@ class WorkerSettings:
     """Threads that read, and as many that write; 0 for as many as suit those cores."""
     max_image_bytes: int
     max_memory_bytes: int
-    """What the process of the worker may take; 0: its part of the machine's (see `needs.row_limit_bytes`)."""
+    """What the process of the worker may take; 0: its part of the machine's (see `row_memory.row_limit_bytes`)."""
     signature: str
     """What signs temporary files, so that they go stale with the driver (see `storage.atomic.temporaries_of`)."""
 

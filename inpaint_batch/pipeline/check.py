@@ -14,8 +14,8 @@ from inpaint_batch.execution.budget import MemoryBudget, return_large_blocks
 from inpaint_batch.execution.failure import as_failure
 from inpaint_batch.execution.ledger import Ledger
 from inpaint_batch.execution.local import MEMORY_BUDGET_BYTES
-from inpaint_batch.execution.needs import row_limit_bytes
 from inpaint_batch.execution.prepare import look_at_header, prepare_row
+from inpaint_batch.execution.row_memory import row_limit_bytes
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -25,7 +25,7 @@ from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.threads import in_turn
-from inpaint_batch.tiling.budget import Budget, estimate
+from inpaint_batch.tiling.cost import Cost, estimate
 from inpaint_batch.types import Row
 from inpaint_batch.words import counted
 
@@ -46,7 +46,7 @@ class _Checked:
     findings: tuple[Finding, ...]
     num_pixels: int = 0
     needed_bytes: int = 0
-    cost: Budget | None = None
+    cost: Cost | None = None
 
     @property
     def is_bad(self) -> bool:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import UsageError
+from inpaint_batch.execution.engine_runner import EngineRunner
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import EngineFacts, Executor, never
-from inpaint_batch.execution.tiles import EngineRunner
 from inpaint_batch.execution.worker import OutputMark, WorkerSettings, automatic_workers
 from inpaint_batch.machine import num_cores
 from inpaint_batch.pipeline.status import run_file
@@ -68,7 +68,7 @@ def num_visible_gpus() -> int:
 
 
 def num_processes(config: RunConfig) -> int:
-    """How many processes of a run share this machine, and its memory (see `needs.row_limit_bytes`).
+    """How many processes of a run share this machine, and its memory (see `row_memory.row_limit_bytes`).
 
     1 with a Ray cluster elsewhere: how it places its actors is known once a run has joined it. Raises UsageError as
     `choose_executor` does.

@@ -11,7 +11,7 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.identity import identify, is_by_content, names_same_output, row_key, what_changed
 from inpaint_batch.execution.ledger import Ledger
-from inpaint_batch.execution.memory import Known
+from inpaint_batch.execution.ledger_index import Known
 from inpaint_batch.execution.sidecar import SUFFIXES, RunFacts, companions
 from inpaint_batch.execution.tasks import EngineFacts, RowTask
 from inpaint_batch.manifest.schema import RowProblem, row_config

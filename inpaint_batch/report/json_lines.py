@@ -12,8 +12,8 @@ from typing import IO, Any
 
 from inpaint_batch.errors import exit_code_of, why_it_ends
 from inpaint_batch.logids import Subject, current, ids
-from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
 from inpaint_batch.report.progress import LINE_EVERY_S, Progress
+from inpaint_batch.report.row_tiles import Look, NowAndThen, RowTiles
 from inpaint_batch.report.tally import RowReport, Tally
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from inpaint_batch import __version__
 from inpaint_batch.errors import ConfigError, FailureCode, MissingDependencyError, exit_code_of
-from inpaint_batch.report.inside import Look
 from inpaint_batch.report.progress import Progress
+from inpaint_batch.report.row_tiles import Look
 from inpaint_batch.report.tally import RowReport, Tally
 from inpaint_batch.types import STAGES
 from inpaint_batch.words import writable

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from inpaint_batch.config import LogFormat
 from inpaint_batch.report.durations import clock
-from inpaint_batch.report.inside import Look, NowAndThen, RowTiles
+from inpaint_batch.report.row_tiles import Look, NowAndThen, RowTiles
 from inpaint_batch.report.tally import RowReport, Tally
 from inpaint_batch.words import counted
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from inpaint_batch.config import PROCESS_BYTES, RowConfig, TilingConfig
 from inpaint_batch.errors import RowError
-from inpaint_batch.execution import needs
+from inpaint_batch.execution import row_memory
 from inpaint_batch.execution.budget import MemoryBudget
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
@@ -70,18 +70,18 @@ def test_never_over_under_contention():
 
 def test_a_quarter_of_the_machine_is_for_one_process(monkeypatch: pytest.MonkeyPatch):
     for machine, process in ((16 << 30, 4 << 30), (2 << 30, 1 << 30), (700 << 20, 700 << 20)):
-        monkeypatch.setattr(needs, "memory_bytes", lambda machine=machine: machine)
-        assert needs.row_limit_bytes() == process - PROCESS_BYTES
-    assert needs.row_limit_bytes(500 << 20) == 200 << 20
+        monkeypatch.setattr(row_memory, "memory_bytes", lambda machine=machine: machine)
+        assert row_memory.row_limit_bytes() == process - PROCESS_BYTES
+    assert row_memory.row_limit_bytes(500 << 20) == 200 << 20
 
 
 @pytest.mark.parametrize(
     ("num_processes", "process"), [(1, 16 << 30), (3, 16 << 30), (7, 8 << 30), (63, 1 << 30), (128, 512 << 20)]
 )
 def test_processes_share_a_machine(monkeypatch: pytest.MonkeyPatch, num_processes: int, process: int):
-    monkeypatch.setattr(needs, "memory_bytes", lambda: 64 << 30)
-    assert needs.row_limit_bytes(0, num_processes) == process - PROCESS_BYTES
-    assert needs.row_limit_bytes(2 << 30, num_processes) == (2 << 30) - PROCESS_BYTES
+    monkeypatch.setattr(row_memory, "memory_bytes", lambda: 64 << 30)
+    assert row_memory.row_limit_bytes(0, num_processes) == process - PROCESS_BYTES
+    assert row_memory.row_limit_bytes(2 << 30, num_processes) == (2 << 30) - PROCESS_BYTES
 
 
 def tiff(path: Path, side: int, **options: Any) -> Path:
@@ -96,23 +96,23 @@ def test_jpegs_need_the_coefficients_that_are_compared(tmp_path: Path, subsampli
     source = open_image(tmp_path / "a.jpg", max_bytes=1 << 30)
     samples, maps = 60 * 80 * 3, 60 * 80 * 8
     expected = max(3 * samples, samples + 2 * coefficients) + maps
-    assert needs.needed_bytes(source, 1 << 40) == expected
+    assert row_memory.needed_bytes(source, 1 << 40) == expected
 
 
 def test_tiffs_need_their_segments_and_all_others_their_samples(tmp_path: Path):
     Image.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "a.png")
     limit = 20_000_000
     with pytest.raises(RowError, match=r"a\.png \(2000 × 2000 px\).*0.0 GB.*tiled TIFF") as caught:
-        needs.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), 11_000_000)
+        row_memory.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), 11_000_000)
     assert caught.value.code == "memory"
-    needs.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), limit)
+    row_memory.check_source("a.png", open_image(tmp_path / "a.png", max_bytes=1 << 30), limit)
     Image.fromarray(np.zeros((1000, 1000), np.uint8)).save(tmp_path / "a.jp2")
-    assert needs.needed_bytes(open_image(tmp_path / "a.jp2", max_bytes=1 << 30), 1 << 40) >= 13_000_000
+    assert row_memory.needed_bytes(open_image(tmp_path / "a.jp2", max_bytes=1 << 30), 1 << 40) >= 13_000_000
     tiled = open_image(tiff(tmp_path / "tiled.tif", 4000, tile=(256, 256), compression="zlib"), max_bytes=1 << 30)
-    needs.check_source("tiled.tif", tiled, limit)
+    row_memory.check_source("tiled.tif", tiled, limit)
     strip = open_image(tiff(tmp_path / "strip.tif", 4000, compression="zlib", rowsperstrip=4000), max_bytes=1 << 30)
     with pytest.raises(RowError, match=r"segments of 4000 × 4000 px are decoded at once.*tiffsave"):
-        needs.check_source("strip.tif", strip, limit)
+        row_memory.check_source("strip.tif", strip, limit)
 
 
 def test_a_row_of_segments_is_kept_as_far_as_there_is_room(tmp_path: Path):
@@ -126,21 +126,21 @@ def test_a_row_of_segments_is_kept_as_far_as_there_is_room(tmp_path: Path):
         (1000, 4_000_000_000, 64 << 20),
     ):
         source.header = replace(source.header, width_px=width_px, num_bands=3, dtype="uint16")
-        assert needs.cache_bytes(source, limit) == kept
+        assert row_memory.cache_bytes(source, limit) == kept
 
 
 def test_only_large_segments_are_said_to_be_in_the_way(tmp_path: Path):
     """A segment of 256 × 256 × 2 bytes, five times, is 655,360 bytes: more than half of the first limit."""
     tiled = open_image(tiff(tmp_path / "tiled.tif", 4000, tile=(256, 256)), max_bytes=1 << 30)
     with pytest.raises(RowError, match=r"whose segments of 256 × 256 px are decoded at once"):
-        needs.check_source("tiled.tif", tiled, 1_310_719)
+        row_memory.check_source("tiled.tif", tiled, 1_310_719)
     with pytest.raises(RowError, match=r"the image tiled\.tif \(4000 × 4000 px\) would take .* rows; raise --max-mem"):
-        needs.check_source("tiled.tif", tiled, 1_310_720)
+        row_memory.check_source("tiled.tif", tiled, 1_310_720)
 
 
 def test_the_sparse_maps_and_the_largest_window_count_beside_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """One tile of 64 px with a core of one pixel is filled with 20 + 40 × 64² bytes."""
-    monkeypatch.setattr(needs, "needed_bytes", lambda *_: 1000)
+    monkeypatch.setattr(row_memory, "needed_bytes", lambda *_: 1000)
     source = open_image(tiff(tmp_path / "a.tif", 3000, tile=(256, 256)), max_bytes=1 << 30)
     hole = np.zeros((3000, 3000), np.uint8)
     hole[1500, 1500] = 255
@@ -148,20 +148,20 @@ def test_the_sparse_maps_and_the_largest_window_count_beside_the_row(tmp_path: P
     windows = plan_windows(holes.hole, find_holes(holes.hole), TilingConfig())
     assert holes.num_bytes > 0
     just_enough = 1000 + holes.num_bytes + 20 + 40 * 64**2
-    needs.check_plan(holes, windows, source, just_enough)
+    row_memory.check_plan(holes, windows, source, just_enough)
     with pytest.raises(RowError, match="the largest of its holes"):
-        needs.check_plan(holes, windows, source, just_enough - 1)
+        row_memory.check_plan(holes, windows, source, just_enough - 1)
 
 
 def test_masks_that_are_decoded_at_once_and_deep_holes_need_room(tmp_path: Path):
-    needs.check_mask("m.webp", 50, 40, 90)
+    row_memory.check_mask("m.webp", 50, 40, 90)
     with pytest.raises(RowError, match=r"m\.webp, which is decoded at once.*piece by piece"):
-        needs.check_mask("m.webp", 51, 40, 90)
+        row_memory.check_mask("m.webp", 51, 40, 90)
     source = open_image(tiff(tmp_path / "a.tif", 3000, tile=(256, 256)), max_bytes=1 << 30)
     hole = np.zeros((3000, 3000), np.uint8)
     hole[500:2500, 500:2500] = 255
     holes = hole_map(hole, 1, source.header, RowConfig(), dense_px=0)
     windows = plan_windows(holes.hole, find_holes(holes.hole), TilingConfig())
-    needs.check_plan(holes, windows, source, 400_000_000)
+    row_memory.check_plan(holes, windows, source, 400_000_000)
     with pytest.raises(RowError, match="the largest of its holes"):
-        needs.check_plan(holes, windows, source, 100_000_000)
+        row_memory.check_plan(holes, windows, source, 100_000_000)

@@ -24,9 +24,9 @@ from inpaint_batch.errors import StorageError
 from inpaint_batch.execution import ledger as ledger_module
 from inpaint_batch.execution.identity import row_key
 from inpaint_batch.execution.ledger import Ledger
+from inpaint_batch.execution.ledger_index import Known
 from inpaint_batch.execution.ledger_lines import LedgerEntry
 from inpaint_batch.execution.lock import RunLock, hold_folder
-from inpaint_batch.execution.memory import Known
 from inpaint_batch.types import Row
 
 

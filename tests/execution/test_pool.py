@@ -20,7 +20,7 @@ from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
 from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import ChunkResult, Pulse
 from inpaint_batch.logids import Subject
-from inpaint_batch.report.inside import RowTiles
+from inpaint_batch.report.row_tiles import RowTiles
 from inpaint_batch.types import Row
 
 FACTS = EngineFacts("identity", "none", "none", "identity", (64,), ())

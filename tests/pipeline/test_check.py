@@ -14,7 +14,7 @@ from PIL import Image
 
 from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import ManifestError, RowsFailedError, StorageError, UsageError
-from inpaint_batch.execution import needs
+from inpaint_batch.execution import row_memory
 from inpaint_batch.pipeline.check import check_manifest
 from inpaint_batch.report.findings import FindingsPrinter
 
@@ -151,7 +151,7 @@ def test_a_number_that_makes_a_name_too_long(gallery, tmp_path):
 
 
 def test_workers_in_processes_share_the_memory(gallery, monkeypatch):
-    monkeypatch.setattr(needs, "memory_bytes", lambda: 3 << 30)  # of which each of eight gets 384 MiB
+    monkeypatch.setattr(row_memory, "memory_bytes", lambda: 3 << 30)  # of which each of eight gets 384 MiB
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     gallery.add("large.png", side=3200)  # three copies of its samples take 88 MiB, beside 300 of a process
     manifest = gallery.manifest()

@@ -12,7 +12,7 @@ from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.tiling.blend import LevelFill, reach, tile_weights
 from inpaint_batch.tiling.boxes import Level, Tile, Window
-from inpaint_batch.tiling.budget import estimate
+from inpaint_batch.tiling.cost import estimate
 from inpaint_batch.tiling.fill import FillSteps, TileInput, TileRequest, WindowFill, fill_window
 from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.types import BoolArray, Box, FloatArray

@@ -1,4 +1,4 @@
-"""The memory of a ledger: millions of rows in few bytes, and not a word lost."""
+"""The index of a ledger: millions of rows in few bytes, and not a word lost."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inpaint_batch.execution.identity import KEY_DIGITS
+from inpaint_batch.execution.ledger_index import Known, LedgerIndex
 from inpaint_batch.execution.ledger_lines import LedgerEntry
-from inpaint_batch.execution.memory import Known, Memory
 
 KEYS = st.sampled_from(["", "k", "z" * KEY_DIGITS, "0a" * (KEY_DIGITS // 2), "1b" * (KEY_DIGITS // 2)])
 NAMES = st.sampled_from(["a", "b/ü.png", 'quote".png', "back\\slash", "caf\udce9.png", "line\n.png"])
@@ -57,10 +57,10 @@ def test_a_torn_line_is_damaged(entry, data):
 
 @given(st.lists(ENTRIES, max_size=8))
 def test_the_last_word_is_kept_in_whatever_form(entries):
-    memory, plain = Memory(), dict[str, Known]()
+    index, plain = LedgerIndex(), dict[str, Known]()
     for number, entry in enumerate(entries):
         place = number << 60  # as large as they come
-        memory.add(entry, place)
+        index.add(entry, place)
         before = plain.get(entry.id)
         deaths = (before.num_deaths if before else 0) + entry.alone if entry.status == "started" else 0
         output = entry.output or (before.output if before else "")
@@ -73,10 +73,10 @@ def test_the_last_word_is_kept_in_whatever_form(entries):
             num_deaths=deaths,
             place=place if entry.status == "failed" else 0,
         )
-    assert len(memory) == len(plain)
+    assert len(index) == len(plain)
     for row_id, known in plain.items():
-        assert memory.get(row_id) == known
-    assert memory.get("never") is None
+        assert index.get(row_id) == known
+    assert index.get("never") is None
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
@@ -84,12 +84,12 @@ def test_a_row_takes_less_than_90_bytes(status):
     code = "read" if status == "failed" else ""
     tracemalloc.start()
     try:
-        memory = Memory()
+        index = LedgerIndex()
         for number in range(20_000):
             name = f"folder/{number:08d}.png"
             key = f"{number:0{KEY_DIGITS}x}"
             message = f"the image /data/{name} does not exist; correct the manifest or bring the file"
-            memory.add(
+            index.add(
                 LedgerEntry(id=name, key=key, status=status, output=name, code=code, message=message), number << 10
             )
         assert tracemalloc.get_traced_memory()[0] < 90 * 20_000

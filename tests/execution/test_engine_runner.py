@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.tiles import EngineRunner
+from inpaint_batch.execution.engine_runner import EngineRunner
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.testing import IdentityEngine
 from inpaint_batch.tiling.fill import TileInput

@@ -36,7 +36,7 @@ class Known(NamedTuple):
     """Of a failed row: where its line is, which has the message (`Ledger.message`)."""
 
 
-class Memory:
+class LedgerIndex:
     """The last word about every row, by its id; where two ids share a hash (see `PackedMap`), one is done again."""
 
     def __init__(self) -> None:

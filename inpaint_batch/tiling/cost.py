@@ -16,7 +16,7 @@ BYTES_PER_TILE_PX = (3 + 1 + 3 + 3) * 4
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Cost:
     """Cost of filling some windows."""
 
     num_tiles: Mapping[int, int]
@@ -28,7 +28,7 @@ class Budget:
     in tiles. Neither the image's samples nor the engine's own memory are in it."""
 
 
-def estimate(windows: Iterable[Window], *, seconds_per_tile: Mapping[int, float]) -> Budget:
+def estimate(windows: Iterable[Window], *, seconds_per_tile: Mapping[int, float]) -> Cost:
     """Add up a plan.
 
     `seconds_per_tile` gives measured times by tile side; a side that is not in it is scaled by area from the nearest
@@ -47,7 +47,7 @@ def estimate(windows: Iterable[Window], *, seconds_per_tile: Mapping[int, float]
         pairs = zip([0, *level_bytes], level_bytes, strict=False)
         largest_window_bytes = max([largest_window_bytes, *(coarse + fine for coarse, fine in pairs)])
     sides = dict(sorted(num_tiles.items()))
-    return Budget(
+    return Cost(
         num_tiles=sides,
         seconds=sum(count * _seconds(side, seconds_per_tile) for side, count in sides.items()),
         peak_bytes=largest_window_bytes,

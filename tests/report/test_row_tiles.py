@@ -15,10 +15,10 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.logids import Subject
 from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
-from inpaint_batch.report import inside, json_lines, progress
-from inpaint_batch.report.inside import LEAST_TILES, MOST_ROWS, NowAndThen, RowTiles, worth_telling
+from inpaint_batch.report import json_lines, progress, row_tiles
 from inpaint_batch.report.json_lines import JsonProgress
 from inpaint_batch.report.progress import BarProgress, LineProgress
+from inpaint_batch.report.row_tiles import LEAST_TILES, MOST_ROWS, NowAndThen, RowTiles, worth_telling
 from inpaint_batch.report.tally import Tally
 
 
@@ -83,7 +83,7 @@ def test_each_kind_of_progress_tells_until_the_end(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_counts_the_tiles_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "LEAST_TILES", 2)
+    monkeypatch.setattr(row_tiles, "LEAST_TILES", 2)
     gallery = Gallery(tmp_path)
     gallery.add("long.png", side=1500, hole=(700, 3, 2, 1490))
     looks: list[Any] = []

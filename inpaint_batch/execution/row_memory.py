@@ -20,7 +20,7 @@ from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import DEFAULT_CACHE_BYTES, TiffSource
 from inpaint_batch.machine import memory_bytes
 from inpaint_batch.tiling.boxes import Window
-from inpaint_batch.tiling.budget import estimate
+from inpaint_batch.tiling.cost import estimate
 
 _DEFAULT_SHARE = 4
 """Of the memory of the machine one process takes this part at most."""
