@@ -10,8 +10,9 @@ from inpaint_batch.execution.stopwatch import Stopwatch
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.prepare import HoleMap
+from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.patch_store import PatchStore
-from inpaint_batch.imaging.source import ImageSource, reading
+from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.logids import Subject, worker_id
 from inpaint_batch.report.row_tiles import RowTiles
 from inpaint_batch.storage.early_copy import EarlyCopy

@@ -16,17 +16,8 @@ import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import exif
-from inpaint_batch.imaging.source import (
-    WholeRasterSource,
-    check_budget,
-    check_file_size,
-    damaged,
-    filled_samples,
-    reading,
-    refuse,
-    spoiled,
-    verify_samples,
-)
+from inpaint_batch.imaging.file_errors import check_budget, check_file_size, damaged, reading, refuse, spoiled
+from inpaint_batch.imaging.source import WholeRasterSource, filled_samples, verify_samples
 from inpaint_batch.types import Header, Patch, SampleArray, SampleType
 
 SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"

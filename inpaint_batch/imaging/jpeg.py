@@ -9,8 +9,9 @@ import numpy as np
 
 from inpaint_batch.imaging import exif, jpeg_segments, jpeg_stream
 from inpaint_batch.imaging.colour import as_ink_profile
+from inpaint_batch.imaging.file_errors import check_budget, check_file_size, damaged, refuse
 from inpaint_batch.imaging.jpeg_stream import JpegStream
-from inpaint_batch.imaging.source import WholeRasterSource, check_budget, check_file_size, damaged, refuse
+from inpaint_batch.imaging.source import WholeRasterSource
 from inpaint_batch.types import Box, Header, SampleArray
 
 _HEADER_BYTES = 1 << 20

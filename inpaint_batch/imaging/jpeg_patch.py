@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jpeg_segments, jpeg_stream
+from inpaint_batch.imaging.file_errors import spoiled
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_coefficients import (
     DC_RANGE,
@@ -29,7 +30,6 @@ from inpaint_batch.imaging.jpeg_coefficients import (
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_segments import SOI
 from inpaint_batch.imaging.jpeg_stream import JpegStream
-from inpaint_batch.imaging.source import spoiled
 from inpaint_batch.types import BoolArray, FloatArray, Patch
 
 _CHUNK_PIXELS = 1 << 19

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import photoshop, png
+from inpaint_batch.imaging.file_errors import spoiled
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_stream import JpegStream
-from inpaint_batch.imaging.source import filled_samples, spoiled, verify_samples
+from inpaint_batch.imaging.source import filled_samples, verify_samples
 from inpaint_batch.types import Patch
 
 _PER_METRE = {1: 1 / 0.0254, 2: 100.0}

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging.file_errors import check_budget
 from inpaint_batch.imaging.json_stream import Member, members, understood
 from inpaint_batch.imaging.polygons import Canvas, Runs
 from inpaint_batch.imaging.runs import bad, coco_runs
-from inpaint_batch.imaging.source import check_budget
 from inpaint_batch.types import Header
 
 LARGEST_COORDINATE = 2.0**31

@@ -15,8 +15,9 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import png, vips
 from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.file_errors import check_budget, check_file_size, damaged, reading, refuse
 from inpaint_batch.imaging.read import sniff
-from inpaint_batch.imaging.source import ImageSource, check_budget, check_file_size, damaged, reading, refuse
+from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import read_packed, unpack
 from inpaint_batch.imaging.tiff_directory import has_single_page, read_layouts
 from inpaint_batch.imaging.tiff_layout import TiffLayout

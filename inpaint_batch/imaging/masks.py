@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from inpaint_batch.imaging import coco
+from inpaint_batch.imaging.file_errors import check_file_size, reading
 from inpaint_batch.imaging.json_stream import PARSED_BYTES_PER_CHARACTER
 from inpaint_batch.imaging.mask_json import ForImage, ManyImages, alone, canvas_of, read_json_mask
 from inpaint_batch.imaging.mask_pictures import Grey, MaskPieces, open_picture
 from inpaint_batch.imaging.polygons import Canvas
 from inpaint_batch.imaging.runs import pair_runs
-from inpaint_batch.imaging.source import check_file_size, reading
 
 _WHAT = "mask"
 _BLANK = b" \t\r\n"

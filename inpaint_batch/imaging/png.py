@@ -14,17 +14,8 @@ import numpy as np
 
 from inpaint_batch.imaging import exif
 from inpaint_batch.imaging.few_bits import join_bytes
-from inpaint_batch.imaging.source import (
-    WholeRasterSource,
-    check_budget,
-    check_file_size,
-    damaged,
-    filled_samples,
-    reading,
-    refuse,
-    spoiled,
-    verify_samples,
-)
+from inpaint_batch.imaging.file_errors import check_budget, check_file_size, damaged, reading, refuse, spoiled
+from inpaint_batch.imaging.source import WholeRasterSource, filled_samples, verify_samples
 from inpaint_batch.types import Header, Patch, SampleArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, assert_never
 
 from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, png, webp
+from inpaint_batch.imaging.file_errors import spoiled, writing
 from inpaint_batch.imaging.jpeg import read_stream
 from inpaint_batch.imaging.jpeg_segments import APP1, APP13, SEGMENT_HEAD_BYTES, is_segment, placed
 from inpaint_batch.imaging.jpeg_stream import PHOTOSHOP_NAME
 from inpaint_batch.imaging.preview_fill import fill_preview
-from inpaint_batch.imaging.source import ImageSource, spoiled, writing
+from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import ImageFormat, Patch
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from inpaint_batch.imaging import tiff_jpeg
 from inpaint_batch.imaging.colour import robust_levels
 from inpaint_batch.imaging.few_bits import reverse_bits
-from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource, damaged, reading
+from inpaint_batch.imaging.file_errors import damaged, reading
+from inpaint_batch.imaging.source import BAND_OF_ROWS_PIXELS, ImageSource
 from inpaint_batch.imaging.tiff_codec import DamagedSegmentError, FileType, unpack_segments
 from inpaint_batch.imaging.tiff_directory import read_layouts
 from inpaint_batch.imaging.tiff_layout import TiffLayout

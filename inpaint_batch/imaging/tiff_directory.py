@@ -14,7 +14,7 @@ import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import tiff_jpeg, tiff_kind
-from inpaint_batch.imaging.source import check_budget, damaged, refuse
+from inpaint_batch.imaging.file_errors import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
 from inpaint_batch.types import SampleType

@@ -11,7 +11,7 @@ import tifffile
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import fax, tiff_jpeg
 from inpaint_batch.imaging.colour import as_ink_profile
-from inpaint_batch.imaging.source import damaged, refuse
+from inpaint_batch.imaging.file_errors import damaged, refuse
 from inpaint_batch.imaging.tiff_codec import CODECS
 from inpaint_batch.imaging.tiff_layers import has_layers
 from inpaint_batch.types import ColourModel, SampleType

@@ -20,8 +20,9 @@ import numpy as np
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import tiff_jpeg
 from inpaint_batch.imaging.few_bits import reverse_bits
+from inpaint_batch.imaging.file_errors import opened, reading, spoiled
 from inpaint_batch.imaging.side_by_side import in_order
-from inpaint_batch.imaging.source import opened, reading, same_samples, spoiled
+from inpaint_batch.imaging.source import same_samples
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_cog import BLANK, blank_note, find_note

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.source import damaged
+from inpaint_batch.imaging.file_errors import damaged
 from inpaint_batch.types import SampleArray
 
 os.environ.setdefault("VIPS_CONCURRENCY", "1")  # read once, when libvips is loaded

@@ -7,12 +7,13 @@ from os import SEEK_END
 from pathlib import Path
 
 from inpaint_batch.config import JpegMode
+from inpaint_batch.imaging.file_errors import opened, reading, spoiled, verifying, writing
 from inpaint_batch.imaging.jp2 import Jp2Source, verify_jp2, write_jp2
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
 from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
 from inpaint_batch.imaging.png import PngSource, verify_png, write_png
-from inpaint_batch.imaging.source import ImageSource, opened, reading, spoiled, verifying, writing
+from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
 from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp

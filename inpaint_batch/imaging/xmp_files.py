@@ -14,10 +14,10 @@ from typing import assert_never
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jp2, jpeg_segments, jpeg_stream, png, webp, xmp_tiff
 from inpaint_batch.imaging.exif import EXIF_PREFIX
+from inpaint_batch.imaging.file_errors import reading, refuse, spoiled, verifying, writing
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_segments import APP0, APP1, is_segment
 from inpaint_batch.imaging.jpeg_stream import XMP_PREFIX
-from inpaint_batch.imaging.source import reading, refuse, spoiled, verifying, writing
 from inpaint_batch.imaging.xmp import MAX_PACKET_BYTES, Mark, XmpError, marked
 from inpaint_batch.types import ImageFormat
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging.source import spoiled, verifying
+from inpaint_batch.imaging.file_errors import spoiled, verifying
 
 XMP_TAG = 700
 _BYTE = 1

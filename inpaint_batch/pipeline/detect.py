@@ -21,10 +21,11 @@ from inpaint_batch.errors import FailureCode, RowError, RowsFailedError
 from inpaint_batch.holes.detect import DetectConfig, detect_in
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.mask_pictures import open_picture
 from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.imaging.source import ImageSource, reading
+from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.pipeline.detect_items import Item, items_of, strays, told_apart
 from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, is_of_person, read_state, version_of

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from inpaint_batch.errors import ConfigError, FailureCode, RowError
+from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.opencv import read_picture
-from inpaint_batch.imaging.source import reading
 from inpaint_batch.manifest.read import read_examples
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import files_below

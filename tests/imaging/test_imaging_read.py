@@ -17,8 +17,8 @@ import tifffile
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
+from inpaint_batch.imaging.file_errors import reading, verifying, writing
 from inpaint_batch.imaging.read import open_image
-from inpaint_batch.imaging.source import reading, verifying, writing
 from inpaint_batch.imaging.tiff_codec import CODECS, Codec
 from inpaint_batch.types import Box
 
