@@ -12,6 +12,7 @@ from inpaint_batch.imaging import photoshop, png
 from inpaint_batch.imaging.file_errors import spoiled
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_stream import JpegStream
+from inpaint_batch.imaging.png_chunks import Chunk, make_chunk, split_chunks, write_chunks
 from inpaint_batch.imaging.source import filled_samples, verify_samples
 from inpaint_batch.types import Patch
 
@@ -29,36 +30,34 @@ def write_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination:
         message = f"{source.path} is a CMYK JPEG, and a PNG cannot hold CMYK; run this row with jpeg=patch."
         raise RowError(FailureCode.WRITE, message)
     samples = filled_samples(source, source.header.box, patches)
-    (_, header), *rest = png.encode(samples)
-    pixels = [chunk for kind, chunk in rest if kind in (b"IDAT", b"IEND")]
-    with destination.open("wb") as file:
-        file.writelines([png.SIGNATURE, header, *_metadata_chunks(stream), *pixels])
+    header, *rest = png.encode(samples)
+    pixels = [chunk for chunk in rest if chunk.kind in (b"IDAT", b"IEND")]
+    write_chunks(destination, [header, *_metadata_chunks(stream), *pixels])
 
 
 def verify_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination: Path, max_bytes: int) -> None:
     """Read `destination` back and raise `RowError` (write) unless samples and metadata are what was meant."""
     _, stream = source.checked()
     written = png.open_png(destination, max_bytes)
-    chunks = [chunk for _, chunk in png.split_chunks(destination.read_bytes())]
-    if not set(_metadata_chunks(stream)) <= set(chunks):
+    if not set(_metadata_chunks(stream)) <= set(split_chunks(destination.read_bytes())):
         raise spoiled(destination, "its metadata is not that of the source")
     verify_samples(source, patches, written)
 
 
-def _metadata_chunks(stream: JpegStream) -> list[bytes]:
+def _metadata_chunks(stream: JpegStream) -> list[Chunk]:
     """PNG chunks, in an order that the specification allows in front of the pixels."""
     chunks = []
     if stream.icc_profile:
-        chunks.append(png.make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(stream.icc_profile)))
+        chunks.append(make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(stream.icc_profile)))
     if stream.density and (density := _density(*stream.density)):
-        chunks.append(png.make_chunk(b"pHYs", density))
+        chunks.append(make_chunk(b"pHYs", density))
     if stream.exif:
-        chunks.append(png.make_chunk(b"eXIf", stream.exif))
+        chunks.append(make_chunk(b"eXIf", stream.exif))
     if stream.xmp:
-        chunks.append(png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + stream.xmp))
+        chunks.append(make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + stream.xmp))
     if resources := photoshop.without_previews(stream.photoshop):  # they would go on showing what was there
         profile = zlib.compress(_raw_profile(resources))
-        chunks.append(png.make_chunk(b"zTXt", b"Raw profile type iptc\x00\x00" + profile))
+        chunks.append(make_chunk(b"zTXt", b"Raw profile type iptc\x00\x00" + profile))
     chunks.extend(_comment(text.replace(b"\x00", b" ")) for text in stream.comments)
     return chunks
 
@@ -70,15 +69,15 @@ def _density(unit: int, across: int, down: int) -> bytes:
     return struct.pack(">IIB", across, down, 0) if unit == 0 and across != down else b""  # the shape of pixels alone
 
 
-def _comment(text: bytes) -> bytes:
+def _comment(text: bytes) -> Chunk:
     """A chunk; other letters than those of English have one of their own."""
     try:
         is_plain = text.decode().isascii()
     except UnicodeDecodeError:
         is_plain = True  # in Latin-1, for all that is known
     if is_plain:
-        return png.make_chunk(b"tEXt", b"Comment\x00" + text)
-    return png.make_chunk(b"iTXt", b"Comment\x00\x00\x00\x00\x00" + text)
+        return make_chunk(b"tEXt", b"Comment\x00" + text)
+    return make_chunk(b"iTXt", b"Comment\x00\x00\x00\x00\x00" + text)
 
 
 def _raw_profile(resources: bytes) -> bytes:

@@ -1,10 +1,10 @@
-"""PNG: the chunks of a file, its samples, and a writer that renews nothing but the pixel data."""
+"""PNG: what the chunks of a file say, its samples, and a writer that renews nothing but the pixel data."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,10 +15,20 @@ import numpy as np
 from inpaint_batch.imaging import exif
 from inpaint_batch.imaging.few_bits import join_bytes
 from inpaint_batch.imaging.file_errors import check_budget, check_file_size, damaged, reading, refuse, spoiled
+from inpaint_batch.imaging.png_chunks import (
+    CHECKSUM_BYTES,
+    CHUNK_HEAD_BYTES,
+    SIGNATURE,
+    Chunk,
+    checksum,
+    make_chunk,
+    read_chunks,
+    split_chunks,
+    write_chunks,
+)
 from inpaint_batch.imaging.source import WholeRasterSource, filled_samples, verify_samples
 from inpaint_batch.types import Header, Patch, SampleArray
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 NUM_BANDS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 _LEGAL_DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
@@ -93,7 +103,7 @@ def read_info(path: Path, what: str = "image") -> PngInfo:
             if kind in (b"eXIf", b"tRNS", b"PLTE") and length <= _SMALL_CHUNK_BYTES:
                 small[kind] = _checked_body(file, kind, length, path, what)
             else:
-                file.seek(length + 4, 1)
+                file.seek(length + CHECKSUM_BYTES, 1)
     _check_order(critical, path, what)
     palette = small.get(b"PLTE", b"")
     if colour_type == PALETTE and (not palette or len(palette) % 3 or len(palette) > 3 << depth):
@@ -122,7 +132,7 @@ def _checked_body(file: BinaryIO, kind: bytes, length: int, path: Path, what: st
     header or palette they give up, and so must we: both are carried over as they are.
     """
     body = file.read(length)
-    if _is_sound(kind + body, file.read(4)):
+    if checksum(kind + body) == file.read(CHECKSUM_BYTES):
         return body
     if kind[0] & _ANCILLARY_BIT:
         return b""
@@ -140,51 +150,22 @@ def _check_order(critical: list[bytes], path: Path, what: str) -> None:
 
 
 def _chunk_head(file: BinaryIO, path: Path, what: str) -> tuple[bytes, int]:
-    head = file.read(8)
-    if len(head) < 8:
+    head = file.read(CHUNK_HEAD_BYTES)
+    if len(head) < CHUNK_HEAD_BYTES:
         raise damaged(path, "it is truncated", what)
     if not head[4:].isalpha():
         raise damaged(path, f"it holds a chunk of type {head[4:]!r}", what)
     return head[4:], int.from_bytes(head[:4], "big")
 
 
-def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """(type, whole chunk with length and checksum) of every chunk up to and including IEND."""
-    chunks = []
-    position = len(SIGNATURE)
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
-        if end > len(data):
-            break
-        chunks.append((data[position + 4 : position + 8], data[position:end]))
-        position = end
-        if chunks[-1][0] == b"IEND":
-            return chunks
-    raise ValueError("it is truncated")
-
-
-def has_sound_checksum(chunk: bytes) -> bool:
-    """Whether the checksum at the end of a whole chunk is that of its type and body."""
-    return _is_sound(chunk[4:-4], chunk[-4:])
-
-
-def _is_sound(content: bytes, checksum: bytes) -> bool:
-    return zlib.crc32(content).to_bytes(4, "big") == checksum
-
-
-def make_chunk(kind: bytes, body: bytes) -> bytes:
-    """One chunk with its length and checksum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def decode(path: Path, info: PngInfo) -> SampleArray:
     """(h, w, bands) samples of a PNG as stored: no transparency or palette applied, 1, 2 and 4 bits not scaled."""
     chunks = split_chunks(path.read_bytes())
-    pixels = b"".join(chunk for kind, chunk in chunks if kind in (b"IDAT", b"IEND"))
-    header = bytearray(chunks[0][1][8:21])
+    pixels = b"".join(chunk.whole for chunk in chunks if chunk.kind in (b"IDAT", b"IEND"))
+    header = bytearray(chunks[0].body)
     if info.colour_type == PALETTE:
         header[_COLOUR_TYPE_PLACE] = GREY  # decoders then leave the indices alone
-    plain = SIGNATURE + make_chunk(b"IHDR", bytes(header)) + pixels
+    plain = SIGNATURE + make_chunk(b"IHDR", bytes(header)).whole + pixels
     if info.is_interlaced:
         # The other decoder prints a warning for each such file.
         from inpaint_batch.imaging import vips
@@ -197,7 +178,7 @@ def decode(path: Path, info: PngInfo) -> SampleArray:
     return samples // np.uint8(255 // ((1 << info.depth) - 1)) if info.depth < 8 else samples
 
 
-def encode(samples: SampleArray) -> list[tuple[bytes, bytes]]:
+def encode(samples: SampleArray) -> list[Chunk]:
     """Chunks of a fresh, non-interlaced PNG of (h, w, bands) samples, bands 1 to 4 meaning grey, grey + alpha, RGB,
     RGBA.
     """
@@ -205,7 +186,7 @@ def encode(samples: SampleArray) -> list[tuple[bytes, bytes]]:
     return split_chunks(bytes(imagecodecs.png_encode(np.ascontiguousarray(flat), level=COMPRESSION_LEVEL)))
 
 
-def _encode_plainly(samples: SampleArray, depth: int) -> bytes:
+def _encode_plainly(samples: SampleArray, depth: int) -> Chunk:
     """IDAT chunk of (h, w, 1) samples of up to 8 bits, unfiltered, as suits indices and few bits."""
     rows = join_bytes(samples[..., 0].astype(np.uint8, copy=False), depth) if depth < 8 else samples[..., 0]
     filtered = np.zeros((rows.shape[0], rows.shape[1] + 1), np.uint8)  # each row begins with its filter: 0, none
@@ -266,24 +247,25 @@ def write_png(source: PngSource, patches: Sequence[Patch], destination: Path) ->
     samples = filled_samples(source, source.header.box, patches)
     info = source.info
     if info.colour_type == PALETTE or info.depth < 8:
-        pixels = _encode_plainly(samples, info.depth)
+        pixels = [_encode_plainly(samples, info.depth)]
     else:
-        pixels = b"".join(chunk for kind, chunk in encode(samples) if kind == b"IDAT")
+        pixels = [chunk for chunk in encode(samples) if chunk.kind == b"IDAT"]
     with reading(source.path):
-        data = source.path.read_bytes()
-        original = split_chunks(data)
-    trailer = data[len(SIGNATURE) + sum(len(chunk) for _, chunk in original) :]
-    with destination.open("wb") as file:
-        file.write(SIGNATURE)
-        for kind, chunk in original:
-            if kind == b"IHDR":
-                chunk = make_chunk(kind, chunk[8:20] + b"\x00")  # the last byte is the interlace method
-            if kind not in (b"IDAT", _PLACES_OF_PIXELS):
-                file.write(chunk)
-            elif pixels and kind == b"IDAT":
-                file.write(pixels)
-                pixels = b""
-        file.write(trailer)
+        original, trailer = read_chunks(source.path)
+    write_chunks(destination, _with_pixels(original, pixels), trailer)
+
+
+def _with_pixels(original: Iterable[Chunk], pixels: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The chunks of a file with `pixels` where the first of its own stood, not interlaced."""
+    is_written = False
+    for chunk in original:
+        if chunk.kind == b"IHDR":
+            yield make_chunk(chunk.kind, chunk.body[:-1] + b"\x00")  # the last byte is the interlace method
+        elif chunk.kind not in (b"IDAT", _PLACES_OF_PIXELS):
+            yield chunk
+        elif chunk.kind == b"IDAT" and not is_written:
+            yield from pixels
+            is_written = True
 
 
 def verify_png(source: PngSource, patches: Sequence[Patch], destination: Path, max_bytes: int) -> None:
@@ -294,5 +276,5 @@ def verify_png(source: PngSource, patches: Sequence[Patch], destination: Path, m
     verify_samples(source, patches, written)
 
 
-def _kept_chunks(path: Path) -> list[bytes]:
-    return [chunk for kind, chunk in split_chunks(path.read_bytes()) if kind not in _RENEWED]
+def _kept_chunks(path: Path) -> list[Chunk]:
+    return [chunk for chunk in split_chunks(path.read_bytes()) if chunk.kind not in _RENEWED]

@@ -7,23 +7,29 @@ else in the file changes.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, assert_never
 
-from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, png, webp
+from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, webp
 from inpaint_batch.imaging.file_errors import spoiled, writing
 from inpaint_batch.imaging.jpeg import read_stream
 from inpaint_batch.imaging.jpeg_segments import APP1, APP13, SEGMENT_HEAD_BYTES, is_segment, placed
 from inpaint_batch.imaging.jpeg_stream import PHOTOSHOP_NAME
+from inpaint_batch.imaging.png_chunks import (
+    CHECKSUM_BYTES,
+    CHUNK_HEAD_BYTES,
+    LENGTH_BYTES,
+    SIGNATURE,
+    checksum,
+    split_chunks,
+)
 from inpaint_batch.imaging.preview_fill import fill_preview
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import ImageFormat, Patch
 
-_CHUNK_HEAD_BYTES, _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4, 4
-_FIRST_WEBP_CHUNK = 12
+_FIRST_WEBP_CHUNK, _WEBP_CHUNK_HEAD_BYTES = 12, 8
 
 
 class _Place(NamedTuple):
@@ -68,9 +74,9 @@ def _put(file: BinaryIO, place: _Place, preview: bytes, path: Path) -> None:
     file.seek(place.start)
     file.write(preview)
     if place.checked:
-        checksum = zlib.crc32(_bytes_at(file, place.checked.start, len(place.checked)))
+        content = _bytes_at(file, place.checked.start, len(place.checked))
         file.seek(place.checked.stop)
-        file.write(checksum.to_bytes(_CHECKSUM_BYTES, "big"))
+        file.write(checksum(content))
     file.flush()
     if _bytes_at(file, place.start, place.length) != preview:
         raise spoiled(path, "its preview changed on the way")
@@ -110,20 +116,20 @@ def _places_in_jpeg(path: Path) -> Iterator[_Place]:
 
 
 def _places_in_png(path: Path) -> Iterator[_Place]:
-    start = len(png.SIGNATURE)
-    for kind, chunk in png.split_chunks(path.read_bytes()):
-        if kind == b"eXIf" and png.has_sound_checksum(chunk):  # readers pass over others
-            checked = range(start + _LENGTH_BYTES, start + len(chunk) - _CHECKSUM_BYTES)
-            yield from _exif_place(chunk[_CHUNK_HEAD_BYTES:-_CHECKSUM_BYTES], start + _CHUNK_HEAD_BYTES, checked)
-        start += len(chunk)
+    start = len(SIGNATURE)
+    for chunk in split_chunks(path.read_bytes()):
+        if chunk.kind == b"eXIf" and chunk.is_sound:  # readers pass over others
+            checked = range(start + LENGTH_BYTES, start + len(chunk.whole) - CHECKSUM_BYTES)
+            yield from _exif_place(chunk.body, start + CHUNK_HEAD_BYTES, checked)
+        start += len(chunk.whole)
 
 
 def _places_in_webp(path: Path) -> Iterator[_Place]:
     start = _FIRST_WEBP_CHUNK
     for kind, body in webp.read_chunks(path, bodies=True):
         if kind == b"EXIF":
-            yield from _exif_place(body, start + _CHUNK_HEAD_BYTES)
-        start += _CHUNK_HEAD_BYTES + len(body) + len(body) % 2
+            yield from _exif_place(body, start + _WEBP_CHUNK_HEAD_BYTES)
+        start += _WEBP_CHUNK_HEAD_BYTES + len(body) + len(body) % 2
 
 
 def _exif_place(block: bytes, start: int, checked: range = range(0)) -> Iterator[_Place]:

@@ -12,7 +12,8 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jp2
 from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.jpeg import open_jpeg
-from inpaint_batch.imaging.png import SIGNATURE, open_png
+from inpaint_batch.imaging.png import open_png
+from inpaint_batch.imaging.png_chunks import SIGNATURE
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import open_tiff
 from inpaint_batch.imaging.webp import open_webp

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import assert_never
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import jp2, jpeg_segments, jpeg_stream, png, webp, xmp_tiff
+from inpaint_batch.imaging import jp2, jpeg_segments, jpeg_stream, webp, xmp_tiff
 from inpaint_batch.imaging.exif import EXIF_PREFIX
 from inpaint_batch.imaging.file_errors import reading, refuse, spoiled, verifying, writing
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_segments import APP0, APP1, is_segment
 from inpaint_batch.imaging.jpeg_stream import XMP_PREFIX
+from inpaint_batch.imaging.png_chunks import Chunk, make_chunk, read_chunks, split_chunks, write_chunks
 from inpaint_batch.imaging.xmp import MAX_PACKET_BYTES, Mark, XmpError, marked
 from inpaint_batch.types import ImageFormat
 
@@ -38,7 +39,7 @@ def read_xmp(path: Path, kind: ImageFormat, page: int = 0) -> bytes:
             case "jpeg":
                 found = _jpeg_packets(path, path.read_bytes())
             case "png":
-                found = [_png_packet(path, chunk) for _, chunk in _png_chunks(path) if _is_png_xmp(chunk)]
+                found = [_png_packet(path, each) for each in split_chunks(path.read_bytes()) if _is_png_xmp(each)]
             case "webp":
                 found = [body for name, body in webp.read_chunks(path) if name == b"XMP "]
             case "jp2":
@@ -133,16 +134,12 @@ def _is_jpeg_xmp(segment: bytes) -> bool:
     return is_segment(segment, APP1, XMP_PREFIX)
 
 
-def _png_chunks(path: Path) -> list[tuple[bytes, bytes]]:
-    return png.split_chunks(path.read_bytes())
+def _is_png_xmp(chunk: Chunk) -> bool:
+    return chunk.kind == b"iTXt" and chunk.body.startswith(_PNG_KEYWORD)
 
 
-def _is_png_xmp(chunk: bytes) -> bool:
-    return chunk[4:8] == b"iTXt" and chunk[8:].startswith(_PNG_KEYWORD)
-
-
-def _png_packet(path: Path, chunk: bytes) -> bytes:
-    body = chunk[8 + len(_PNG_KEYWORD) : -4]
+def _png_packet(path: Path, chunk: Chunk) -> bytes:
+    body = chunk.body.removeprefix(_PNG_KEYWORD)
     is_packed, rest = body[0], body[2:]
     text = rest.split(b"\x00", 2)[2]  # behind the language and the translated keyword
     if not is_packed:
@@ -155,22 +152,18 @@ def _png_packet(path: Path, chunk: bytes) -> bytes:
 
 
 def _put_into_png(path: Path, packet: bytes) -> None:
-    data = path.read_bytes()
-    chunks = png.split_chunks(data)
-    trailer = data[len(png.SIGNATURE) + sum(len(chunk) for _, chunk in chunks) :]
-    fresh = (b"iTXt", png.make_chunk(b"iTXt", _PNG_KEYWORD + b"\x00\x00\x00\x00" + packet))
-    others = [one for one in chunks if not _is_png_xmp(one[1])]
+    chunks, trailer = read_chunks(path)
+    fresh = make_chunk(b"iTXt", _PNG_KEYWORD + b"\x00\x00\x00\x00" + packet)
+    others = [each for each in chunks if not _is_png_xmp(each)]
     if len(others) < len(chunks):
-        after = [fresh if _is_png_xmp(one[1]) else one for one in chunks]
+        after = [fresh if _is_png_xmp(each) else each for each in chunks]
     else:
-        place = next(index for index, (kind, _) in enumerate(chunks) if kind == b"IDAT")
+        place = next(index for index, each in enumerate(chunks) if each.kind == b"IDAT")
         after = [*chunks[:place], fresh, *chunks[place:]]
-    with path.open("wb") as file:
-        file.writelines([png.SIGNATURE, *(chunk for _, chunk in after), trailer])
+    write_chunks(path, after, trailer)
     with verifying(path):
-        written = path.read_bytes()
-        found = [one for one in png.split_chunks(written) if not _is_png_xmp(one[1])]
-        if found != others or not written.endswith(trailer):
+        found, behind = read_chunks(path)
+        if [each for each in found if not _is_png_xmp(each)] != others or behind != trailer:
             raise spoiled(path, "more than its XMP changed")
 
 

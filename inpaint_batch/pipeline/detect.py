@@ -23,7 +23,8 @@ from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.mask_pictures import open_picture
-from inpaint_batch.imaging.png import SIGNATURE, encode, make_chunk
+from inpaint_batch.imaging.png import encode
+from inpaint_batch.imaging.png_chunks import make_chunk, write_chunks
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.manifest.schema import COLUMNS
@@ -293,12 +294,12 @@ def _marks_anything(mask: Path, max_image_bytes: int) -> bool:
 
 
 def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
-    chunks = [chunk for _, chunk in encode((hole.view(np.uint8) * _WHITE)[..., None])]
+    chunks = encode((hole.view(np.uint8) * _WHITE)[..., None])
     if orientation != 1:  # a mask without a tag counts as drawn on the upright view
         exif = b"II*\x00" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
         chunks.insert(1, make_chunk(b"eXIf", exif))
     with atomic_write(path) as temporary:
-        temporary.write_bytes(SIGNATURE + b"".join(chunks))
+        write_chunks(temporary, chunks)
 
 
 def _write_lists(output: Path, kept: Sequence[Item], clean: Sequence[Item]) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import png, tiff_patch, webp
+from inpaint_batch.imaging import tiff_patch, webp
+from inpaint_batch.imaging.png_chunks import split_chunks
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.write import verify_written, write_filled
 from inpaint_batch.storage import byte_ranges
@@ -215,7 +216,7 @@ def test_png_does_not_say_where_pixels_stood(tmp_path: Path) -> None:
     places = cases.png_chunk(b"iDOT", struct.pack(">7I", 2, 0, 49, 40, 49, 48, 9000))
     path.write_bytes(data[:place] + places + data[place:])
     cases.restore(path, out)
-    kinds = [kind for kind, _ in png.split_chunks(out.read_bytes())]
+    kinds = [kind for kind, _ in split_chunks(out.read_bytes())]
     assert [kind for kind in kinds if kind != b"IDAT"] == [b"IHDR", b"pHYs", b"IEND"]
 
 

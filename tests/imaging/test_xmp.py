@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import png
+from inpaint_batch.imaging.png_chunks import make_chunk
 from inpaint_batch.imaging.xmp import MADE_WITH_A_MODEL, Mark, XmpError, marked
 from inpaint_batch.imaging.xmp_files import MAX_JPEG_PACKET_BYTES, check_xmp, mark_file, read_xmp
 
@@ -188,7 +188,7 @@ def _exif() -> bytes:
 def _png_with(packet: bytes, *, packed: bool) -> bytes:
     data = _picture("PNG")
     text = zlib.compress(packet) if packed else packet
-    chunk = png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00" + bytes([packed]) + b"\x00en\x00\x00" + text)
+    chunk = make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00" + bytes([packed]) + b"\x00en\x00\x00" + text).whole
     return data[:33] + chunk + data[33:]
 
 
