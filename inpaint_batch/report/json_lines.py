@@ -6,14 +6,13 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any
 
 from inpaint_batch.errors import exit_code_of, why_it_ends
 from inpaint_batch.logids import Subject, current, ids
-from inpaint_batch.report.progress import LINE_EVERY_S, Progress
-from inpaint_batch.report.row_tiles import Look, NowAndThen, RowTiles
+from inpaint_batch.report.progress import Progress
+from inpaint_batch.report.row_tiles import RowTiles
 from inpaint_batch.report.tally import RowReport, Tally
 
 
@@ -29,7 +28,6 @@ class JsonProgress(Progress):
         self._stream = stream
         self._started_s = time.monotonic()
         self._handler = _Forward(self)
-        self._inside: NowAndThen | None = None
 
     def __enter__(self) -> Progress:
         """From now on, what the package logs comes here as well: where lines are collected nobody sees the file."""
@@ -66,19 +64,10 @@ class JsonProgress(Progress):
             values["warnings"] = list(report.warnings)
         self._emit("row", Subject(report.id, report.attempt, report.worker), **values)
 
-    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
-        """`{"event": "tiles", "row": ..., "filled": ..., "tiles": ...}` for each large row now and then."""
-        del queues  # of no use here
-        self._inside = NowAndThen(filling, self._tell_inside, LINE_EVERY_S)
-
-    def _tell_inside(self, rows: list[RowTiles]) -> None:
+    def tiles(self, rows: list[RowTiles]) -> None:
+        """`{"event": "tiles", "row": ..., "filled": ..., "tiles": ...}` for each."""
         for row in rows:
             self._emit("tiles", row.subject, filled=row.num_filled, tiles=row.num_tiles)
-
-    def close(self) -> None:
-        """Look no more at large rows."""
-        if self._inside is not None:
-            self._inside.end()
 
     def note(self, text: str) -> None:
         """`{"event": "note", "text": ...}`."""

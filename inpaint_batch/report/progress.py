@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from inpaint_batch.config import LogFormat
 from inpaint_batch.report.durations import clock
@@ -34,6 +34,10 @@ MAX_TOLD = 20
 class Progress(ABC):
     """Told of every step of a run, in this order: `start`, then `row` and `note` as they come, then `finish`."""
 
+    tiles_every_s: ClassVar[float] = LINE_EVERY_S
+    """Seconds between two calls of `tiles`."""
+    _large_rows: NowAndThen | None = None
+
     def __enter__(self) -> Progress:
         return self
 
@@ -46,12 +50,15 @@ class Progress(ABC):
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """The run begins; `about` says what it runs on (engine, model, precision, output)."""
 
-    def watch(  # noqa: B027  (an optional hook)
-        self, queues: Callable[[], Mapping[str, int]], filling: Look
-    ) -> None:
+    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
         """How many rows stand where, and how far large ones are, can be asked from now on, from any thread, until
-        `finish`.
+        `finish`; the latter is told to `tiles` now and then.
         """
+        del queues  # for whoever wants to know
+        self._large_rows = NowAndThen(filling, self.tiles, self.tiles_every_s)
+
+    def tiles(self, rows: list[RowTiles]) -> None:  # noqa: B027  (an optional hook)
+        """How far large rows are just now; may be none. Called from a thread of its own."""
 
     @abstractmethod
     def row(self, report: RowReport, tally: Tally) -> None:
@@ -68,8 +75,10 @@ class Progress(ABC):
     def finish(self, tally: Tally, exit_code: int) -> None:
         """The run is over."""
 
-    def close(self) -> None:  # noqa: B027  (an optional hook)
-        """Give the terminal back, also after an error; may be called more than once."""
+    def close(self) -> None:
+        """Look no more at large rows, and give the terminal back, also after an error; may be called more than once."""
+        if self._large_rows is not None:
+            self._large_rows.end()
 
 
 def make_progress(log_format: LogFormat, metrics: Path | None = None) -> Progress:
@@ -132,7 +141,6 @@ class LineProgress(Progress):
         self._words = _Words()
         self._num_rows = 0
         self._started_s = self._told_s = time.monotonic()
-        self._inside: NowAndThen | None = None
 
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """One line of what runs."""
@@ -141,12 +149,8 @@ class LineProgress(Progress):
         described = ", ".join(f"{name} {value}" for name, value in about.items())
         self._say(f"{counted(num_rows, 'row')}; {described}")
 
-    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
-        """A line for each large row now and then."""
-        del queues  # of no use here
-        self._inside = NowAndThen(filling, self._tell_inside, LINE_EVERY_S)
-
-    def _tell_inside(self, rows: list[RowTiles]) -> None:
+    def tiles(self, rows: list[RowTiles]) -> None:
+        """A line for each."""
         for row in rows:
             self._say(str(row))
 
@@ -177,17 +181,14 @@ class LineProgress(Progress):
         self.close()
         self._say(closing_sentence(tally, exit_code, time.monotonic() - self._started_s))
 
-    def close(self) -> None:
-        """Look no more at large rows."""
-        if self._inside is not None:
-            self._inside.end()
-
     def _say(self, text: str) -> None:
         print(f"inpaint-batch: {text}\n", file=self._stream, flush=True, end="")  # at once: threads tell, too
 
 
 class BarProgress(Progress):
     """A bar on a terminal."""
+
+    tiles_every_s = BAR_EVERY_S
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -200,7 +201,7 @@ class BarProgress(Progress):
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}"),
             TextColumn("{task.fields[failed]}"),
-            TextColumn("{task.fields[inside]}", markup=False),
+            TextColumn("{task.fields[tiles]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             redirect_stdout=False,
@@ -209,23 +210,18 @@ class BarProgress(Progress):
         self._task: TaskID | None = None
         self._words = _Words()
         self._started_s = time.monotonic()
-        self._inside: NowAndThen | None = None
 
     def start(self, num_rows: int, about: dict[str, Any]) -> None:
         """One line of what runs, then the bar."""
         self._started_s = time.monotonic()
         self._console.print(", ".join(f"{name} {value}" for name, value in about.items()), soft_wrap=True)
-        self._task = self._bar.add_task("rows", total=num_rows, pace="", failed="", inside="")
+        self._task = self._bar.add_task("rows", total=num_rows, pace="", failed="", tiles="")
         self._bar.start()
 
-    def watch(self, queues: Callable[[], Mapping[str, int]], filling: Look) -> None:
-        """The largest row beside the bar."""
-        del queues  # of no use here
-        self._inside = NowAndThen(filling, self._show_inside, BAR_EVERY_S)
-
-    def _show_inside(self, rows: list[RowTiles]) -> None:
+    def tiles(self, rows: list[RowTiles]) -> None:
+        """The largest one beside the bar."""
         if self._task is not None:
-            self._bar.update(self._task, inside=str(rows[0]) if rows else "")
+            self._bar.update(self._task, tiles=str(rows[0]) if rows else "")
 
     def row(self, report: RowReport, tally: Tally) -> None:
         """Move the bar; failures in words above it."""
@@ -251,8 +247,7 @@ class BarProgress(Progress):
 
     def close(self) -> None:
         """Stop the bar."""
-        if self._inside is not None:
-            self._inside.end()
+        super().close()
         self._bar.stop()
 
 

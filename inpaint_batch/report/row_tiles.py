@@ -47,7 +47,7 @@ class NowAndThen:
         self._tell = tell
         self._every_s = every_s
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="inside", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="large-rows", daemon=True)
         self._thread.start()
 
     def end(self) -> None:

@@ -15,9 +15,9 @@ from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.logids import Subject
 from inpaint_batch.pipeline.run import run_manifest
 from inpaint_batch.pipeline.stop import Stop
-from inpaint_batch.report import json_lines, progress, row_tiles
+from inpaint_batch.report import row_tiles
 from inpaint_batch.report.json_lines import JsonProgress
-from inpaint_batch.report.progress import BarProgress, LineProgress
+from inpaint_batch.report.progress import BarProgress, LineProgress, Progress
 from inpaint_batch.report.row_tiles import LEAST_TILES, MOST_ROWS, NowAndThen, RowTiles, worth_telling
 from inpaint_batch.report.tally import Tally
 
@@ -55,9 +55,8 @@ class Waiting(io.StringIO):
 
 
 def test_each_kind_of_progress_tells_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
-    monkeypatch.setattr(json_lines, "LINE_EVERY_S", 0.01)
-    monkeypatch.setattr(progress, "BAR_EVERY_S", 0.01)
+    monkeypatch.setattr(Progress, "tiles_every_s", 0.01)
+    monkeypatch.setattr(BarProgress, "tiles_every_s", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     for kind, text in (("lines", "scan: 70 of 99 tiles"), ("json", '"filled": 70'), ("bar", "scan: 70 of 99 tiles")):
@@ -79,7 +78,7 @@ def test_each_kind_of_progress_tells_until_the_end(monkeypatch: pytest.MonkeyPat
             event = next(event for event in events if event["event"] == "tiles")
             subject = (event["row"], event["attempt"], event["worker"])
             assert (*subject, event["tiles"]) == ("scan", 1, "node7:4711", 99)
-    assert not [thread for thread in threading.enumerate() if thread.name == "inside"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "large-rows"]
 
 
 def test_a_run_counts_the_tiles_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
