@@ -10,9 +10,10 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from inpaint_batch.errors import ConfigError
+from inpaint_batch.words import either
 
 MaskPolarity = Literal["white", "black"]
 JpegMode = Literal["patch", "lossless"]
@@ -20,6 +21,7 @@ EmptyMask = Literal["fail", "copy"]
 OnConflict = Literal["error", "skip", "overwrite", "suffix"]
 LogFormat = Literal["text", "json"]
 ExecutorName = Literal["auto", "local", "process", "ray"]
+PrecisionName = Literal["auto", "fp32", "fp16", "int8"]
 
 MASK_IN_IMAGE = re.compile(r"alpha|#[0-9a-fA-F]{6}")
 """What stands in the column `mask` where the hole is drawn in the image itself."""
@@ -45,6 +47,11 @@ class SettingError(ConfigError):
 
     def __str__(self) -> str:
         return f"{self.name} {self.problem}"
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingError(name, f"must be {either(choices)}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +94,15 @@ class RowConfig:
             raise SettingError("mask_from", f"must be file, alpha or a colour such as #ff00ff, not {self.mask_from!r}")
         if self.mask_image and self.mask_from != "file":
             raise ConfigError(f"mask_image names one of many masks in a file, but the mask is drawn: {self.mask_from}")
-        if self.mask_polarity not in ("white", "black"):
-            raise SettingError("mask_polarity", f"must be white or black, not {self.mask_polarity!r}")
+        _check_choice("mask_polarity", self.mask_polarity, get_args(MaskPolarity))
         if not 0 <= self.mask_threshold <= 254:
             raise SettingError("mask_threshold", f"must lie in 0..254, not {self.mask_threshold}")
         if not 0 <= self.dilate_px <= 256:
             raise SettingError("dilate", f"must lie in 0..256 px, not {self.dilate_px}")
         if not 0 <= self.feather_px <= 256:
             raise SettingError("feather", f"must lie in 0..256 px, not {self.feather_px}")
-        if self.jpeg not in ("patch", "lossless"):
-            raise SettingError("jpeg", f"must be patch or lossless, not {self.jpeg!r}")
-        if self.empty_mask not in ("fail", "copy"):
-            raise SettingError("empty_mask", f"must be fail or copy, not {self.empty_mask!r}")
+        _check_choice("jpeg", self.jpeg, get_args(JpegMode))
+        _check_choice("empty_mask", self.empty_mask, get_args(EmptyMask))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +189,7 @@ class RunConfig:
     """`auto`, `onnxruntime`, `onnxruntime-cuda`, `tensorrt` (a plan made by `inpaint-batch compile --target tensorrt`),
     `torch`, `torch-compile`, or `identity` (leaves holes black; for tests and rehearsals). What runs on a GPU has not
     been run on one yet."""
-    precision: str = "auto"
+    precision: PrecisionName = "auto"
     """`auto`, `fp32`, `fp16` (on a GPU) or `int8`."""
     passes: int = 2
     """1, 2 or 4: how often every tile is filled, mirrored differently each time, and averaged."""
@@ -235,18 +239,14 @@ class RunConfig:
             raise SettingError("max_failures", f"must be -1 (never) or more, not {self.max_failures}")
         if self.passes not in (1, 2, 4):
             raise SettingError("passes", f"must be 1, 2 or 4, not {self.passes}")
-        if self.on_conflict not in ("error", "skip", "overwrite", "suffix"):
-            raise SettingError("on_conflict", f"must be error, skip, overwrite or suffix, not {self.on_conflict!r}")
-        if self.precision not in ("auto", "fp32", "fp16", "int8"):
-            raise SettingError("precision", f"must be auto, fp32, fp16 or int8, not {self.precision!r}")
-        if self.log_format not in ("text", "json"):
-            raise SettingError("log_format", f"must be text or json, not {self.log_format!r}")
+        _check_choice("on_conflict", self.on_conflict, get_args(OnConflict))
+        _check_choice("precision", self.precision, get_args(PrecisionName))
+        _check_choice("log_format", self.log_format, get_args(LogFormat))
         if self.max_image_bytes < 1:
             raise SettingError("max_image_megabytes", f"must be at least 1, not {self.max_image_bytes >> 20}")
         if self.max_memory and self.max_memory_bytes < LEAST_MEMORY_BYTES:
             raise SettingError("max_memory", f"must be at least {LEAST_MEMORY_BYTES >> 20}M, not {self.max_memory!r}")
-        if self.executor not in ("auto", "local", "process", "ray"):
-            raise SettingError("executor", f"must be auto, local, process or ray, not {self.executor!r}")
+        _check_choice("executor", self.executor, get_args(ExecutorName))
         if not 0 <= self.actors <= 10_000:
             raise SettingError("actors", f"must lie in 0..10000, not {self.actors}")
         if self.row_timeout_s < 0:

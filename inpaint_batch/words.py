@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(number: int, noun: str) -> str:
     """`1 row`, `2 rows`, `0 rows`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def either(names: Sequence[str]) -> str:
+    """`a or b`, `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-from inpaint_batch.words import counted, first_line
+from inpaint_batch.words import counted, either, first_line
 
 
 def test_one_is_singular_and_all_others_plural():
@@ -8,3 +8,7 @@ def test_one_is_singular_and_all_others_plural():
 def test_the_first_line_of_an_error() -> None:
     assert first_line(RuntimeError("\nout of memory\nstack trace")) == "out of memory"
     assert first_line(MemoryError()) == "MemoryError"
+
+
+def test_choices_are_told_as_a_person_would() -> None:
+    assert [either("a"), either("ab"), either(("x", "y", "z"))] == ["a", "a or b", "x, y or z"]

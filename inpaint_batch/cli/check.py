@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 import typer
 
 from inpaint_batch.cli import options
 from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.words import either
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -67,8 +68,8 @@ def check(
     from inpaint_batch.pipeline.check import Depth, check_manifest
     from inpaint_batch.report.findings import FindingsPrinter
 
-    if depth not in ("rows", "headers", "pixels"):
-        raise UsageError(f"--depth must be rows, headers or pixels, not {depth!r}")
+    if depth not in get_args(Depth):
+        raise UsageError(f"--depth must be {either(get_args(Depth))}, not {depth!r}")
     check_manifest(
         settings,
         manifest,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
+from inpaint_batch.config import PrecisionName
 from inpaint_batch.errors import EngineError, FailureCode, RowError, UsageError
 from inpaint_batch.runtime.adapter import find_adapter
 from inpaint_batch.runtime.engine import Engine, TileBatch
 from inpaint_batch.runtime.mirrors import MirroredEngine
 from inpaint_batch.runtime.processor import adds_bytes_exactly
 from inpaint_batch.runtime.store import PRECISIONS, StoredModel, find_model, find_weights
+from inpaint_batch.words import either
 
 ENGINES = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt", "torch", "torch-compile", "identity")
 """What `--engine` takes, besides `faulty:SCHEDULE`."""
-ALL_PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def select_engine(
@@ -53,9 +56,9 @@ def check_choice(engine: str, model: str, precision: str) -> None:
 
 def _check_names(engine: str, precision: str) -> None:
     if engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine!r}: choose {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if precision not in ("auto", *ALL_PRECISIONS):
-        raise UsageError(f"unknown precision {precision!r}: choose auto, {', '.join(ALL_PRECISIONS[:-1])} or int8")
+        raise UsageError(f"unknown engine {engine!r}: choose {either(ENGINES)}")
+    if precision not in get_args(PrecisionName):
+        raise UsageError(f"unknown precision {precision!r}: choose {either(get_args(PrecisionName))}")
 
 
 def _select_real(engine: str, model: str, precision: str, threads: int) -> Engine:
