@@ -116,9 +116,7 @@ def touched_blocks(stream: JpegStream, index: int, patches: Sequence[Patch]) -> 
     down_px, across_px = (8 * step for step in stream.subsampling(index))
     touched = np.zeros(stream.blocks(index), np.bool_)
     for patch in patches:
-        for first_row in range(
-            0, patch.box.height, down_px
-        ):  # in strips: the indices of a large hole would fill memory
+        for first_row in range(0, patch.box.height, down_px):  # in strips: indices of a large hole would fill memory
             rows, columns = np.nonzero(patch.hole[first_row : first_row + down_px])
             touched[(rows + first_row + patch.box.top) // down_px, (columns + patch.box.left) // across_px] = True
     return touched

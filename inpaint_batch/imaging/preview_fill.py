@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
@@ -186,14 +187,8 @@ def _sums(source: ImageSource, patches: Sequence[Patch], box: Box, columns: NDAr
 
 def _grown(flags: BoolArray, margin_px: int) -> BoolArray:
     """Flags (h, w), set too where one is at most so far away in both directions."""
-    for _ in range(margin_px):
-        down = flags.copy()
-        down[1:] |= flags[:-1]
-        down[:-1] |= flags[1:]
-        flags = down.copy()
-        flags[:, 1:] |= down[:, :-1]
-        flags[:, :-1] |= down[:, 1:]
-    return flags
+    side_px = 2 * margin_px + 1
+    return cv2.dilate(flags.view(np.uint8), np.ones((side_px, side_px), np.uint8)).view(np.bool_)
 
 
 def _runs(flags: BoolArray, longest: int) -> Iterator[range]:
