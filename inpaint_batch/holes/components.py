@@ -41,7 +41,7 @@ class Hole:
     depth_px: float
     """Greatest distance of one of its pixels to the nearest known pixel, centre to centre; 1.0 for a thin line. What
     lies beyond the border of the image does not count as known; infinite where no pixel is known at all. Beyond 512 px
-    it may be up to 48 px too small."""
+    it may be off by up to 21 px."""
 
 
 def find_holes(hole: BoolMap) -> list[Hole]:

@@ -46,6 +46,18 @@ def test_what_is_next_to_always_zero_keeps_its_extremes(graph: Path) -> None:
     assert activation_ranges(graph, ["x"], [{"x": np.zeros(5, np.float32)}]) == {"x": (0, 0)}
 
 
+def test_zero_lies_within_where_all_is_on_one_side_of_it(graph: Path) -> None:
+    found = activation_ranges(graph, ["x", "negative"], [{"x": np.full(5, 3, np.float32)}])
+    assert (found["x"], found["negative"]) == (pytest.approx((0, 3)), pytest.approx((-3, 0)))
+
+
+def test_every_other_column_is_not_all_that_is_looked_at(graph: Path) -> None:
+    """Ones and eights by turns, and one of 64: the tail begins at eight, and 8 * 8^0.43 is left."""
+    values = np.tile(np.array([1, 8], np.float32), 4 * 2048)
+    values[77] = 64
+    assert activation_ranges(graph, ["x"], [{"x": values}])["x"] == pytest.approx((0, 8 * 8**0.43), rel=1e-4)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.floats(-3, 3))
 def test_a_range_holds_zero_and_lies_within_the_extremes(seed: int, num: int, shift: float) -> None:
     random = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -99,3 +99,44 @@ def test_equals_the_definition(first: np.ndarray, second: np.ndarray, block_px: 
         assert find_holes(hole) == by_hand(hole)
         patch.setattr(components, "TILE_PX", block_px)  # many tiles, joined over their borders
         assert find_holes(hole) == by_hand(hole)
+
+
+def solid(sides: list[tuple[int, int, int, int]], specks: list[tuple[int, int]]) -> np.ndarray:
+    """Boxes that may overlap and leave the image, with known specks in them."""
+    image = Box(0, 0, 40, 44)
+    hole = drawn(*(Box(*each).intersect(image) for each in sides), shape=(40, 44))
+    for row, column in specks:
+        hole[row, column] = False
+    return hole
+
+
+@settings(max_examples=60)
+@given(
+    st.builds(
+        solid,
+        st.lists(st.tuples(*[st.integers(0, 39)] * 2, *[st.integers(1, 40)] * 2), min_size=1, max_size=4),
+        st.lists(st.tuples(*[st.integers(0, 39)] * 2), max_size=3),
+    )
+)
+def test_deep_holes_are_measured_in_cells(hole: np.ndarray) -> None:
+    """Up to `EXACT_DEPTH_PX` to the pixel; beyond, the corners of two cells lie between the estimate and the truth."""
+    with pytest.MonkeyPatch.context() as patch:
+        sizes = {"BLOCK": 4, "TILE": 8, "CELL": 2, "EXACT_DEPTH": 4, "THIN": 1, "THIN_TILE": 4}
+        for name, size in sizes.items():
+            patch.setattr(components, f"{name}_PX", size)
+        found, true = find_holes(hole), by_hand(hole)
+    assert [(each.box, each.area_px) for each in found] == [(each.box, each.area_px) for each in true]
+    for each, depth_px in zip(found, (each.depth_px for each in true), strict=True):
+        if depth_px <= 4 or np.isinf(depth_px):
+            assert each.depth_px == depth_px
+        else:
+            assert each.depth_px == pytest.approx(depth_px, abs=np.sqrt(2) + 1e-6)
+
+
+def test_as_many_holes_as_a_tile_can_hold() -> None:
+    """More than 16 bits can count, as in the screen of a halftone."""
+    hole = np.zeros((512, 512), np.bool_)
+    hole[::2, ::2] = True
+    found = find_holes(hole)
+    assert len(found) == 256 * 256
+    assert {(each.area_px, each.depth_px) for each in found} == {(1, 1.0)}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inpaint_batch.holes import components, sparse
-from inpaint_batch.holes.components import find_holes
+from inpaint_batch.holes.components import Hole, find_holes
 from inpaint_batch.holes.distance import grow
 from inpaint_batch.holes.sparse import SparseMap, empty_map, may_hold, num_true
 from inpaint_batch.types import Box
@@ -86,15 +86,19 @@ def test_holes_are_found_alike(coarse: np.ndarray) -> None:
         assert find_holes(sparse_twin(hole)) == want
 
 
-def test_deep_holes_are_measured_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    hole = drawn((1300, 1300), (50, 50, 1200, 1201), (0, 900, 50, 2))
-    (want,) = find_holes(hole[:1024, :1024])
+def test_the_depth_of_large_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is 795 px deep; of its cells of 16 px those from row 112 to row 1680 are all missing: 49 deep."""
+    image = drawn((1800, 1900), (50, 50, 1200, 1201), (0, 900, 50, 2))
+    (want,) = find_holes(image[:1024, :1024])
     assert want.depth_px == 974.0  # the border of the image does not count as known
-    (large,) = find_holes(hole)
-    assert large.depth_px == pytest.approx(600, abs=48)
-    assert (large.box, large.area_px) == (Box(0, 50, 1250, 1201), 1200 * 1201 + 100)
+    (large,) = find_holes(image[:1300, :1300])
+    assert large == Hole(Box(0, 50, 1250, 1201), 1200 * 1201 + 100, 600.0)
+    hole = drawn((1800, 1900), (100, 150, 1590, 1700))
+    found = find_holes(hole)
+    assert found == [Hole(Box(100, 150, 1590, 1700), 1590 * 1700, 49 * 16.0)]
     monkeypatch.setattr(sparse, "SIDE_PX", 64)
-    assert find_holes(sparse_twin(hole)) == [large]
+    assert find_holes(sparse_twin(image[:1300, :1300])) == [large]
+    assert find_holes(sparse_twin(hole)) == found
 
 
 def test_a_long_diagonal_is_one_hole() -> None:
