@@ -34,8 +34,11 @@ def lives(name: str) -> bool | None:
     if match is None or match["host"] != socket.gethostname() or match["kernel"] != _kernel_digits():
         return None
     pid = int(match["pid"])
-    if pid == os.getpid():  # it had our number before us
-        return False
+    return pid != os.getpid() and may_run(pid)  # our number, under another name: somebody had it before us
+
+
+def may_run(pid: int) -> bool:
+    """False only where no process of that number is there; it may be another one by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -18,7 +18,7 @@ number of workers, the batch a tile shared, or how often the run was killed and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -123,6 +123,11 @@ class Row(msgspec.Struct, frozen=True):
     """The undamaged image, where it is known; used by evaluation only."""
     options: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Per-row overrides, by the name of the option (`mask_polarity`, `dilate`, ...), as text from the manifest."""
+
+    def inputs(self) -> Iterator[tuple[str, str]]:
+        """What is read of the row, as far as it is named: its role (image, mask, truth), and where it lies."""
+        named = (("image", self.image), ("mask", self.mask), ("truth", self.truth))
+        return ((role, location) for role, location in named if location)
 
 
 STAGES = ("header", "read", "plan", "infer", "blend", "write", "verify")

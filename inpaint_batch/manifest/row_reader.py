@@ -20,7 +20,7 @@ from inpaint_batch.manifest.schema import (
 )
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.paths import output_problem
-from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
+from inpaint_batch.storage.uris import is_uri, redacted, split_uri, uri_problem
 from inpaint_batch.types import Row
 from inpaint_batch.words import counted
 
@@ -191,6 +191,5 @@ def _shown(where: str, cell: str) -> str:
 
 def _key_below(base: str, cell: str) -> str:
     """The URI that a relative cell names; `..` leads no further up than the bucket."""
-    scheme, _, rest = base.partition("://")
-    bucket, _, folder = rest.partition("/")
+    scheme, bucket, folder = split_uri(base)
     return f"{scheme}://{bucket}{posixpath.normpath(f'/{folder}{cell}')}"

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
+from inpaint_batch.processes import may_run
 
 STALE_AFTER_S = 24 * 3600.0
 """A temporary that has not been touched for so long is stale, whoever wrote it."""
@@ -204,13 +205,7 @@ def _is_stale(path: Path, pid: int, is_ours: bool) -> bool:
         return False
     if pid == os.getpid():
         return path.name not in _in_flight
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # alive under another user, or no pid at all: leave it to its age
-        return False
-    return False
+    return not may_run(pid)  # else it is left to its age
 
 
 def _new_temporary(destination: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
-from inpaint_batch.storage.uris import SCHEMES, redacted, uri_problem
+from inpaint_batch.storage.uris import SCHEMES, redacted, split_uri, uri_problem
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def send(path: Path, uri: str) -> None:
         "gs": {"chunksize": part_bytes} | ({"content_type": kind} if kind else {}),
         "az": {"overwrite": True, "max_concurrency": PARTS_AT_A_TIME},
     }
-    scheme = uri.partition("://")[0]
+    scheme = split_uri(uri).scheme
 
     def put(client: Any, key: str) -> None:
         if scheme == "memory":  # its put_file would show an empty object first
@@ -206,7 +206,7 @@ def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT
     """The answer to a request, tried again after PAUSES_S while the store is only busy."""
     if (problem := uri_problem(uri)) is not None:
         raise ObjectError("refused", f"{redacted(uri)} {problem}")
-    scheme = uri.partition("://")[0]
+    scheme = split_uri(uri).scheme
     client = _client(scheme)
     started_s = time.monotonic()
     for attempt, pause_s in enumerate((*(PAUSES_S if scheme not in _PATIENT else ()), None), start=1):

@@ -9,7 +9,7 @@ from typing import Protocol
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.storage.objects import ObjectError, each_name_below
 from inpaint_batch.storage.paths import composed, folds_names, output_problem, refuse_input, safe_join
-from inpaint_batch.storage.uris import joined, uri_problem
+from inpaint_batch.storage.uris import joined, split_uri, uri_problem
 from inpaint_batch.types import Row
 
 FOLDERS_KEPT = 4096
@@ -127,14 +127,13 @@ class StoreOutputs:
                 f"output {name!r} has a '?' or '#', which no name in a store may have here; give it another one in the "
                 "output column of a manifest",
             )
-        key = uri.partition("://")[2].partition("/")[2]
-        if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+        if len(split_uri(uri).key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
             raise RowError(
                 FailureCode.WRITE,
                 f"output {name[:40]!r}... makes a key of more than {MAX_KEY_BYTES} bytes, which no store takes; give "
                 "it a shorter name in the output column of a manifest",
             )
-        for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
+        for role, location in row.inputs():
             if location == uri:
                 raise RowError(
                     FailureCode.WRITE,

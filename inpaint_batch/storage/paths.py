@@ -140,9 +140,7 @@ def refuse_input(destination: Path, row: Row) -> None:
         there = destination.stat()
     except OSError:  # a link to nothing
         there = None
-    for role, location in (("image", row.image), ("mask", row.mask), ("truth", row.truth)):
-        if location is None:
-            continue
+    for role, location in row.inputs():
         if _same_file(location, there) if there is not None else _same_name(Path(location), destination):
             raise RowError(
                 FailureCode.WRITE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 SCHEMES = {"s3": "s3", "gs": "gs", "az": "az", "memory": "s3"}
 """Stores that are known, each with the extra that brings its client (for `memory`, one that brings fsspec)."""
@@ -21,18 +22,32 @@ def redacted(text: str) -> str:
     return _QUERY.sub("?…", _USER.sub("…@", text)) if "://" in text else text
 
 
+class UriParts(NamedTuple):
+    """What a URI is made of; what is not there is empty."""
+
+    scheme: str
+    bucket: str
+    key: str
+
+
+def split_uri(uri: str) -> UriParts:
+    """A URI taken apart; nothing in it is checked."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    return UriParts(scheme, bucket, key)
+
+
 def uri_problem(uri: str) -> str | None:
     """Why a URI cannot be used, as a clause to put after it; None if it can. Looks at the text only."""
-    scheme, _, rest = uri.partition("://")
+    scheme, bucket, key = split_uri(uri)
     if scheme not in SCHEMES:
         return f"is of no store that is known here ({', '.join(f'{name}://' for name in SCHEMES)})"
-    bucket, _, key = rest.partition("/")
     if "@" in bucket or ":" in bucket:
         return (
             "names a user; leave credentials out of URIs and give them to the client of the store, such as in the "
             "environment or a profile"
         )
-    if "?" in rest or "#" in rest:
+    if set("?#") & set(bucket + key):
         return "has a query or fragment (? or #); name an object without, and leave credentials to the environment"
     if not bucket:
         return "names no bucket"
