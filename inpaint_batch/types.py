@@ -187,6 +187,8 @@ class Header:
     """ICC profile that says what the inks look like; empty where there is none, and unless `model` is "ink"."""
     is_premultiplied: bool = False
     """Whether light of 8 or 16 bits is stored multiplied by alpha, and so is never more than that."""
+    no_data: float | None = None
+    """A value of samples, not NaN, that stands for none at all, as elevation models have one."""
     has_coefficients: bool = False
     """Whether the file holds coefficients of JPEG, which are patched in the place of samples."""
 

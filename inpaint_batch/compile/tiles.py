@@ -19,7 +19,7 @@ from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.prepare import hole_map
-from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.colour import known_rgb, samples_to_rgb
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.manifest.read import read_examples
 from inpaint_batch.manifest.schema import RowProblem, row_config
@@ -99,7 +99,7 @@ def _tiles_in(files: RowFiles, ordinal: int, engine: Engine, tiling: TilingConfi
     holes = hole_map(mask.grey, mask.orientation, source.header, config)
 
     def read_rgb(box: Box) -> FloatArray:
-        return samples_to_rgb(source.read(box), source.header)
+        return known_rgb(source.read(box), source.header)
 
     def read_truth(tile: Tile) -> FloatArray:
         assert truth is not None

@@ -8,7 +8,7 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.prepared import PreparedRow
-from inpaint_batch.imaging.colour import rgb_step, rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.colour import known_rgb, mend_rim, rgb_step, rgb_to_samples, samples_to_rgb
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.tiling.fill import FillPiece, FillSteps, TileRequest, WindowFill, fill_window
 from inpaint_batch.tiling.grain import Grain, add_grain, surrounding_grain
@@ -26,7 +26,7 @@ def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConf
     source, holes = prepared.source, prepared.holes
 
     def read_rgb(box: Box) -> FloatArray:
-        return samples_to_rgb(source.read(box), source.header)
+        return known_rgb(source.read(box), source.header)
 
     pieces = yield from _counted(fill_window(read_rgb, holes.hole, window, tiling), prepared)
     step = rgb_step(source.header) if prepared.task.config.grain else None
@@ -53,14 +53,16 @@ def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patc
     source, holes, task = prepared.source, prepared.holes, prepared.task
     opaque = task.config.mask_from == "alpha"  # what was transparent because it was a hole is no longer
     original = source.read(piece.box)
-    rgb = piece.rgb
+    rgb, weight = piece.rgb, holes.weight(piece.box)
     if holes.feather_px:
-        weight = holes.weight(piece.box)[..., None]
-        rgb = weight * rgb + (np.float32(1) - weight) * samples_to_rgb(original, source.header)
+        share = weight[..., None]
+        rgb = share * rgb + (np.float32(1) - share) * samples_to_rgb(original, source.header)
     if grain is not None:
-        rgb = add_grain(rgb, piece.box, grain, task.row.id, holes.weight(piece.box))
+        rgb = add_grain(rgb, piece.box, grain, task.row.id, weight)
     if opaque:
         original = original.copy()
         original[..., -1] = source.header.opaque
     samples = rgb_to_samples(rgb, original, source.header, piece.hole)
+    if holes.feather_px:
+        samples = mend_rim(samples, original, weight, source.header)
     return Patch(piece.box, samples, piece.hole, with_alpha=opaque)

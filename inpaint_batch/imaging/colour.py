@@ -52,6 +52,55 @@ def samples_to_rgb(samples: SampleArray, header: Header) -> FloatArray:
     return rgb
 
 
+def is_absent(samples: SampleArray, header: Header) -> BoolArray | None:
+    """(h, w): pixels of file samples (h, w, bands) that have no value: NaN, or what the file names as such in all
+    bands. None where there are none, and for palettes and few bits, whose every value is a colour.
+    """
+    if header.model == "palette" or _has_few_bits(header) or (header.dtype != "float32" and header.no_data is None):
+        return None
+    colours = samples[..., : header.num_colours]
+    absent = np.zeros(samples.shape[:2], np.bool_)
+    for band in range(header.num_colours if header.dtype == "float32" else 0):
+        absent |= np.isnan(colours[..., band])
+    if header.no_data is not None:
+        with np.errstate(over="ignore"):  # it may be beyond what the type can hold
+            absent |= (colours == header.no_data).all(axis=2)
+    return absent if absent.any() else None
+
+
+def known_rgb(samples: SampleArray, header: Header) -> FloatArray:
+    """As `samples_to_rgb`, but NaN where nobody knows a colour: where pixels are absent, or light is stored multiplied
+    by an alpha of 0.
+    """
+    rgb = samples_to_rgb(samples, header)
+    absent = is_absent(samples, header)
+    if absent is not None:
+        rgb[absent] = np.nan
+    if header.is_premultiplied:
+        rgb[samples[..., -1] == 0] = np.nan
+    return rgb
+
+
+def mend_rim(samples: SampleArray, original_samples: SampleArray, weight: FloatArray, header: Header) -> SampleArray:
+    """`samples`, in which fill and source were mixed as RGB, with what the source lost on that way: of what lies beyond
+    the levels its share, and pixels without a value as they were. All are (h, w, bands), but `weight` of the fill
+    (h, w).
+    """
+    original = original_samples[..., : header.num_colours]
+    share = 1 - weight.astype(np.float64)[..., None]
+    if header.levels is not None and not _has_few_bits(header):
+        low, high = sorted(header.levels)
+        exact = original.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of infinity, where it has no share
+            beyond = np.where(share > 0, share * (exact - np.clip(exact, low, high)), 0)
+        mixed = samples[..., : header.num_colours] + beyond
+        samples[..., : header.num_colours] = mixed if samples.dtype.kind == "f" else np.rint(mixed)
+    absent = is_absent(original_samples, header)
+    if absent is not None:
+        np.copyto(samples[..., : header.num_colours], original, where=absent[..., None] & (share > 0))
+    return samples
+
+
 def rgb_to_samples(
     rgb: FloatArray, original_samples: SampleArray, header: Header, hole: BoolArray | None = None
 ) -> SampleArray:
@@ -83,13 +132,16 @@ def rgb_to_samples(
         steps = black + colours.astype(np.float64) * (white - black)
         if samples.dtype.kind != "f":
             steps = np.rint(steps)
-    samples[..., : header.num_colours] = steps.astype(samples.dtype)
+    filled = steps.astype(samples.dtype)
+    if header.no_data is not None and filled.dtype.kind in "ui" and not _has_few_bits(header):
+        filled[(filled == header.no_data).all(axis=2), -1] ^= filled.dtype.type(1)  # a fill is a value
+    samples[..., : header.num_colours] = filled
     return samples
 
 
 def rgb_step(header: Header) -> float | None:
     """One step of the samples in RGB of 0..1; None where there is nothing between two colours: palettes, few bits."""
-    if header.model == "palette" or (header.levels is not None and header.dtype == "uint8"):
+    if header.model == "palette" or _has_few_bits(header):
         return None
     if header.levels is None:
         return 1 / _white(header)
@@ -110,6 +162,11 @@ def robust_levels(samples: SampleArray) -> tuple[float, float]:
         return low, high
     step = max(1.0, abs(low))  # towards zero, where the type has room
     return (low - step, low) if low > 0 else (low, low + step)
+
+
+def _has_few_bits(header: Header) -> bool:
+    """Whether samples have 1, 2 or 4 bits."""
+    return header.levels is not None and header.dtype == "uint8"
 
 
 def _white(header: Header) -> int:

@@ -118,6 +118,9 @@ def open_tiff(path: Path, max_bytes: int, page: int | None = None) -> TiffSource
 def _source(path: Path, layout: TiffLayout) -> TiffSource:
     kind = layout.kind
     levels = (0.0, float((1 << kind.depth) - 1)) if kind.depth < 8 else None
+    no_data = layout.no_data
+    if no_data is not None and kind.is_min_white and not kind.has_free_range:
+        no_data = (1 << kind.depth) - 1 - no_data  # as `turn_white` turns the samples
     header = Header(
         format="tiff",
         width_px=layout.width_px,
@@ -131,6 +134,7 @@ def _source(path: Path, layout: TiffLayout) -> TiffSource:
         levels=levels if kind.model == "light" else None,
         palette=kind.palette,
         ink_profile=kind.ink_profile,
+        no_data=no_data,
         has_coefficients=layout.is_jpeg,
     )
     if kind.has_free_range:

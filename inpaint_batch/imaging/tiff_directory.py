@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -137,6 +138,8 @@ def _no_data(page: tifffile.TiffPage, dtype: SampleType) -> float | None:
     try:
         value = float(str(page.tags.valueof(_GDAL_NO_DATA_TAG, default="")))
     except ValueError:
+        return None
+    if math.isnan(value):  # which never is one
         return None
     if dtype != "float32":
         return value

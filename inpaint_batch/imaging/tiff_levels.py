@@ -42,7 +42,7 @@ def with_copies(source: TiffSource, patches: Sequence[Patch]) -> Iterator[tuple[
             copy.cache_bytes = page.cache_bytes // 2
             fresh = PatchStore(min(_PATCHES_BYTES, page.cache_bytes // 4))
             try:
-                for number, patch in enumerate(_reduced_patches(source, patches, copy, page.layout.no_data)):
+                for number, patch in enumerate(_reduced_patches(source, patches, copy, page.header.no_data)):
                     fresh.add(number, patch)
             finally:
                 if store is not None:

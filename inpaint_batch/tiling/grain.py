@@ -71,7 +71,9 @@ def surrounding_grain(
     known, filled = _Differences(), _Differences()
     for box, rgb, inside in chosen:
         around = box.expand(RING_PX).intersect(image)
-        known.add(read_rgb(around), ~np.asarray(hole[around.slices]))
+        seen = read_rgb(around)
+        absent = np.isnan(seen[..., 0])
+        known.add(np.where(absent[..., None], np.float32(0), seen), ~(np.asarray(hole[around.slices]) | absent))
         filled.add(rgb, inside)
     found = known.covariance()
     if found is None:

@@ -16,7 +16,8 @@ from inpaint_batch.holes.sparse import SparseMap, empty_map, mark, may_hold
 from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
 ReadRGB = Callable[[Box], FloatArray]
-"""Reads one box of the image at full resolution: (height, width, 3) float32 RGB in [0, 1]."""
+"""Reads one box of the image at full resolution: (height, width, 3) float32 RGB in [0, 1]; NaN in all three where the
+image has no value, as in a part of an elevation model."""
 
 STRIP_PX = 1 << 19
 """Full-resolution pixels held as floats at one time (6 MiB of RGB)."""
@@ -54,13 +55,14 @@ def reduce_image(read_rgb: ReadRGB, hole: BoolMap, box: Box, scale_log2: int) ->
     """Image and hole map of one box of a level.
 
     Returns the known-normalised average, (box.height, box.width, 3) float32, zero in holes, and the hole map
-    (box.height, box.width). `box` lies inside the image of that level; `hole` is the map of the whole image.
+    (box.height, box.width); what has no value counts as hole here, though nobody fills it. `box` lies inside the image
+    of that level; `hole` is the map of the whole image.
     """
     image = np.zeros((box.height, box.width, 3), dtype=np.float32)
     reduced = np.empty((box.height, box.width), dtype=np.bool_)
     for rows, full in _strips(box, scale_log2, hole.shape):
-        missing = hole[full.slices]
         rgb = read_rgb(full)
+        missing = hole[full.slices] | np.isnan(rgb[..., 0])
         if scale_log2 == 0:
             image[rows], reduced[rows] = rgb, missing
         else:

@@ -54,6 +54,14 @@ def test_sixteen_bits_and_floats() -> None:
         np.testing.assert_allclose(added.std(axis=0), 100 / 65535, rtol=0.06)
 
 
+def test_what_has_no_value_has_no_noise() -> None:
+    scan = SMOOTH + noise(4 * STEP)
+    scan[:, 180:] = np.nan
+    added = grained(scan)
+    assert added is not None
+    np.testing.assert_allclose(added.std(axis=0), 4 * STEP, rtol=0.08)
+
+
 @pytest.mark.parametrize("step", [STEP, 1 / 65535])
 def test_where_there_is_no_noise_nothing_is_added(step: float) -> None:
     assert grained(SMOOTH, step) is None

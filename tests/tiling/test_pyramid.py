@@ -54,6 +54,18 @@ def test_reduction_is_the_average_of_the_known_pixels(
     np.testing.assert_allclose(small, expected[box.slices], atol=2e-6)
 
 
+@pytest.mark.parametrize("scale_log2", [0, 1, 3])
+def test_what_has_no_value_is_a_hole(scale_log2: int) -> None:
+    hole, absent = np.zeros((2, 40, 50), np.bool_)
+    hole[10:20, 5:30], absent[15:33, 20:50] = True, True
+    image = image_like(hole)
+    box = Box(0, 0, *level_size(*hole.shape, scale_log2))
+    expected = reduce_image(lambda part: image[part.slices], hole | absent, box, scale_log2)
+    image = np.where(absent[..., None], np.float32(np.nan), image)
+    for one, other in zip(reduce_image(lambda part: image[part.slices], hole, box, scale_log2), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_half_known_is_known_and_less_is_a_hole() -> None:
     hole = np.array([[1, 0, 1, 1], [0, 1, 1, 0]], dtype=np.bool_)
     assert reduce_hole(hole, Box(0, 0, 1, 2), 1).tolist() == [[False, True]]
