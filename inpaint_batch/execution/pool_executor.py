@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from inpaint_batch.errors import StopRequestedError
+from inpaint_batch.errors import FailureCode, StopRequestedError
 from inpaint_batch.execution.pool import Loss, Pool
 from inpaint_batch.execution.requeue import Chunk, Requeue
-from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask, never
+from inpaint_batch.execution.tasks import EngineFacts, Failure, RowOutcome, RowTask, never
 from inpaint_batch.execution.transport import Transport
 from inpaint_batch.report.row_tiles import RowTiles
 
@@ -110,7 +110,7 @@ class PoolExecutor:
                 return
             for loss in pool.look(outcomes, POLL_S):
                 outcomes += self._taken_back(loss, again)
-            yield from outcomes
+            yield from map(_as_seen_here, outcomes)
             outcomes.clear()
 
     def _taken_back(self, loss: Loss, again: Requeue) -> list[RowOutcome]:
@@ -129,3 +129,18 @@ def _travelling(tasks: Iterable[RowTask]) -> Iterator[RowTask]:
         if not os.path.isabs(task.destination):  # noqa: PTH117  (a million times)
             task = msgspec.structs.replace(task, destination=str(here / task.destination))
         yield task
+
+
+def _as_seen_here(outcome: RowOutcome) -> RowOutcome:
+    """The same, but for a file that its worker alone does not see: that is no fault of the manifest."""
+    failure, row = outcome.failure, outcome.task.row
+    if failure is None or failure.code is not FailureCode.READ:
+        return outcome
+    for role, path in (("image", row.image), ("mask", row.mask)):
+        if failure.message.startswith(f"the {role} {Path(path)} does not exist") and Path(path).exists():
+            message = (
+                f"the worker {outcome.worker} does not see the {role} {path}, which is there where the run was begun; "
+                "mount the same files on all nodes, then run with --retry-failed"
+            )
+            return msgspec.structs.replace(outcome, failure=Failure(FailureCode.READ, message, retryable=True))
+    return outcome

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from inpaint_batch.errors import MissingDependencyError, WorkerLostError
+from inpaint_batch.errors import ConfigError, MissingDependencyError, WorkerLostError
 from inpaint_batch.machine import num_cores
 from inpaint_batch.signals import ASKING
 
 OBJECT_STORE_BYTES = 80 << 20
 """Nearly the least that Ray takes: no pixels travel."""
+_NO_CLUSTER = ("ray://", "http://", "https://")
+"""Addresses of Ray's client and of its jobs."""
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
@@ -33,9 +35,14 @@ def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "")
     and signal handlers stay as they were.
 
     Raises MissingDependencyError, which names `extra`, and WorkerLostError where no cluster can be reached or started;
-    both end in what to do `instead`, if anything.
+    both end in what to do `instead`, if anything. Raises ConfigError for an address that is not one of a cluster.
     """
     instead = instead and f", or {instead}"
+    if (address := os.environ.get("RAY_ADDRESS", "")).startswith(_NO_CLUSTER):
+        raise ConfigError(
+            f"RAY_ADDRESS is {address}, an address for work from outside, and this drives its workers from within the "
+            f"cluster: submit it with `ray job submit`, or set RAY_ADDRESS to HEAD:6379 on one of its machines{instead}"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray, *_ = _imported("ray", *modules, advice=f"pip install 'inpaint-batch[{extra}]'{instead}")

@@ -16,7 +16,7 @@ from inpaint_batch.errors import EngineError, FailureCode, StopRequestedError, W
 from inpaint_batch.execution import member, pool, pool_executor
 from inpaint_batch.execution.pool_executor import PoolExecutor
 from inpaint_batch.execution.requeue import Chunk
-from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
+from inpaint_batch.execution.tasks import EngineFacts, Failure, RowOutcome, RowTask
 from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import ChunkResult, Pulse
 from inpaint_batch.logids import Subject
@@ -149,6 +149,27 @@ def test_chunks_are_as_long_as_a_second_of_work(monkeypatch):
         one.handed_over(1)
     assert one.chunk_rows(3) == 3  # slow rows are read at the same time all the same
     assert one.chunk_rows(1) == 1
+
+
+def test_a_file_that_a_worker_alone_does_not_see_is_no_fault_of_the_manifest(tmp_path):
+    (tmp_path / "seen.png").touch()
+
+    class Blind(Transport):
+        def do(self, worker: Worker, _: int, tasks: list[RowTask]) -> ChunkResult:
+            told = [
+                Failure(FailureCode.READ, f"the image {task.row.image} does not exist; correct it") for task in tasks
+            ]
+            return ChunkResult(
+                [RowOutcome(task, each, worker="node7:1") for task, each in zip(tasks, told, strict=True)], 1, []
+            )
+
+    names = [str(tmp_path / name) for name in ("seen.png", "gone.png")]
+    todo = [RowTask(Row(n, 2, n, n, n), RowConfig(), "key", n, n) for n in names]
+    outcomes = PoolExecutor(Blind(Worker("a", works))).run(iter(todo), lambda: False)
+    seen, gone = (outcome.failure for outcome in outcomes)
+    assert f"the worker node7:1 does not see the image {names[0]}, which is there where the run" in seen.message
+    assert seen.retryable
+    assert gone.message == f"the image {names[1]} does not exist; correct it"
 
 
 def test_one_worker_that_is_left_finishes_the_run():

@@ -22,7 +22,7 @@ from PIL import Image
 from ray_runs import cluster, finish, start
 
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
-from inpaint_batch.errors import EngineError, FailureCode, UsageError
+from inpaint_batch.errors import ConfigError, EngineError, FailureCode, UsageError
 from inpaint_batch.execution import ray_transport
 from inpaint_batch.execution.ray_transport import RayTransport
 from inpaint_batch.execution.tasks import RowTask
@@ -168,6 +168,14 @@ def test_without_ray_it_says_what_to_install(gallery, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 5
     assert "pip install 'inpaint-batch[ray]'" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265"])
+def test_an_address_for_work_from_outside_is_refused(monkeypatch, address):
+    """Ray's client cannot do what the actors are asked for; that ended as a bug."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=r"submit it with `ray job submit`, .* or use --executor local"):
+        RayTransport(settings())
 
 
 def test_nothing_of_ray_is_imported_by_a_local_run(gallery, tmp_path):
