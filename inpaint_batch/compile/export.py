@@ -17,10 +17,9 @@ from inpaint_batch.compile.lean import fold_unshuffle, lean, shuffle_by_rows
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.spec import MULTIPLE_OF_PX
+from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 
 OPSET = 18
-INPUTS = ("image", "hole", "prior", "prior_weight")
-OUTPUT = "filled"
 PARITY_TOLERANCE = 1e-4
 """Largest difference (of a colour in 0..1) between torch and ONNX Runtime that an export may show."""
 
@@ -28,8 +27,8 @@ PARITY_TOLERANCE = 1e-4
 def export_onnx(generator: DcfGenerator, destination: Path) -> float:
     """Write the generator as one ONNX file with free batch, height and width; return the largest difference to torch.
 
-    Inputs and output are those of `DcfGenerator.forward`, float32, named INPUTS and OUTPUT. Raises EngineError
-    where the file, run by ONNX Runtime on tiles of several sizes, does not agree with torch within
+    Inputs and output are those of `DcfGenerator.forward`, float32, with the names of INPUT_CHANNELS and OUTPUT. Raises
+    EngineError where the file, run by ONNX Runtime on tiles of several sizes, does not agree with torch within
     PARITY_TOLERANCE; nothing is left behind then. The graph is that of `lean`; it is compared with the generator as it
     was given.
     """
@@ -48,7 +47,7 @@ def export_onnx(generator: DcfGenerator, destination: Path) -> float:
                 example_inputs(2, 96, 128),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(INPUTS),
+                input_names=list(INPUT_CHANNELS),
                 output_names=[OUTPUT],
                 dynamic_shapes=(sides, dict(sides), dict(sides), {0: batch}),
                 verbose=False,
@@ -105,6 +104,6 @@ def parity(generator: DcfGenerator, path: Path) -> float:
     for batch, height, width in ((1, 64, 64), (3, 128, 128), (2, 256, 256), (1, 96, 160)):
         inputs = example_inputs(batch, height, width, seed=batch)
         expected = generator(*inputs).numpy()
-        (found,) = session.run([OUTPUT], {name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)})
+        (found,) = session.run([OUTPUT], {name: x.numpy() for name, x in zip(INPUT_CHANNELS, inputs, strict=True)})
         worst = max(worst, float(np.abs(found - expected).max()))
     return worst

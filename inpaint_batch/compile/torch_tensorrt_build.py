@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from inpaint_batch.compile.built import BuiltPlan, inspect_plan
-from inpaint_batch.compile.export import INPUTS, example_inputs
+from inpaint_batch.compile.export import example_inputs
 from inpaint_batch.compile.lean import lean
 from inpaint_batch.errors import EngineError, MissingDependencyError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.half import HalfInside
+from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt
 
 OPTIONS: dict[str, Any] = {
@@ -60,7 +61,7 @@ def build_with_torch(generator: DcfGenerator, precision: str) -> BuiltPlan:
                     program,
                     arg_inputs=[
                         module.Input(shape=tuple(each.shape), dtype=each.dtype, name=name)
-                        for name, each in zip(INPUTS, inputs, strict=True)
+                        for name, each in zip(INPUT_CHANNELS, inputs, strict=True)
                     ],
                     **OPTIONS,
                 )

@@ -86,7 +86,7 @@ def xmp_mark(prepared: PreparedRow, facts: RunFacts) -> Mark:
     holes, boxes = prepared.holes, prepared.hole_boxes
     return Mark(
         _SOFTWARE,
-        f"filled {len(boxes)} hole{'s' if len(boxes) != 1 else ''}, {holes.num_hole_px} of {holes.num_pixels} pixels; "
+        f"filled {counted(len(boxes), 'hole')}, {holes.num_hole_px} of {holes.num_pixels} pixels; "
         f"engine {facts.engine}; source SHA-256 {prepared.checksum('source')['sha256']}; "
         f"mask SHA-256 {prepared.checksum('mask')['sha256']}",
     )

@@ -23,8 +23,12 @@ def orientation(exif: bytes) -> int:
     nothing sensible.
     """
     first = next(_directories(exif.removeprefix(EXIF_PREFIX)), {})
-    value = first.get(_ORIENTATION_TAG, 1)
-    return value if 1 <= value <= 8 else 1
+    return sensible(first.get(_ORIENTATION_TAG, 1))
+
+
+def sensible(orientation: int) -> int:
+    """The value of an orientation tag if there is such an orientation (1..8), else 1."""
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def find_preview(exif: bytes) -> range:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import png, vips
+from inpaint_batch.imaging import exif, png, vips
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.file_errors import check_budget, check_file_size, damaged, reading, refuse
 from inpaint_batch.imaging.read import sniff
@@ -103,8 +103,7 @@ def open_picture(path: Path, *, max_bytes: int) -> MaskPieces:
             raise refuse(path, "an animated PNG", "save one frame as a still PNG", _WHAT)
         image = vips.open_file(path, _WHAT)
         _check(path, image, is_single=kind == "tiff" and has_single_page(path))
-        orientation = _field(image, "orientation", 1) if info is None else info.orientation
-        orientation = orientation if 1 <= orientation <= 8 else 1
+        orientation = exif.sensible(_field(image, "orientation", 1)) if info is None else info.orientation
         shape = (image.height, image.width)
         is_safe = kind != "tiff" or _is_safe_in_libvips(path)
         if not is_safe and (layout := _plain_layout(path)) is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff_jpeg, tiff_kind
+from inpaint_batch.imaging import exif, tiff_jpeg, tiff_kind
 from inpaint_batch.imaging.file_errors import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
@@ -88,7 +88,6 @@ def _layout(
         raise damaged(path, "it does not say how its bands lie")
     check_budget(path, segment_px[1], segment_px[0], num_bands * max(1, kind.depth // 8), max_bytes)
     offsets_tag, lengths_tag = (_tag(page, codes) for codes in (_OFFSET_TAGS, _LENGTH_TAGS))
-    orientation = int(page.tags.valueof(274, default=1))
     return TiffLayout(
         kind=kind,
         page_number=page_number,
@@ -97,7 +96,7 @@ def _layout(
         width_px=width_px,
         height_px=height_px,
         num_bands=num_bands,
-        orientation=orientation if 1 <= orientation <= 8 else 1,
+        orientation=exif.sensible(int(page.tags.valueof(274, default=1))),
         compression=int(page.compression),
         # Without one of the codecs that know predictors, readers ignore the tag.
         predictor=int(page.predictor) if has_predictor(int(page.compression)) else 1,

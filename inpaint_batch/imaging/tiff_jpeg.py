@@ -25,6 +25,8 @@ from inpaint_batch.types import Patch, SampleArray
 
 COMPRESSION = 7
 """In the Compression tag."""
+SAVE_LOSSLESS = "save it with lossless compression (LZW, Deflate or ZSTD)"
+"""What to do about segments that cannot be patched."""
 _EOI = b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """An APP14 segment but for its last byte: 0 for components as they are, 1 for YCbCr."""
@@ -58,17 +60,16 @@ def patch(packed: bytes, tables: bytes, *, is_ycbcr: bool, patches: Sequence[Pat
     not the usual ones (annex K of the standard); `path` is for the message.
     """
     data, stream = _whole(packed, tables, is_ycbcr=is_ycbcr)
-    advice = "save it with lossless compression (LZW, Deflate or ZSTD)"
     own = jpeg_stream.parse(packed)
     own_codes, common_codes = jpeg_segments.huffman_tables(packed), _huffman_tables(tables)
     # Where a segment leaves none of the common ones as they are, no other segment can count on them.
     is_free = bool(own_codes) and own_codes.keys() >= common_codes.keys()
     is_free = is_free and not own_codes.items() & common_codes.items()
-    fresh = patched(data, stream, patches, path, advice, has_own_tables=is_free)
+    fresh = patched(data, stream, patches, path, SAVE_LOSSLESS, has_own_tables=is_free)
     if not is_free:
         codes = common_codes | own_codes
         if any(codes.get(name) != table for name, table in jpeg_segments.huffman_tables(fresh).items()):
-            message = f"{path} has Huffman tables of its own for all segments, and cannot be patched; {advice}"
+            message = f"{path} has Huffman tables of its own for all segments, and cannot be patched; {SAVE_LOSSLESS}"
             raise RowError(FailureCode.WRITE, message)
     left_out = [marker for marker, kept in ((DQT, own.quant_tables), (DHT, own_codes)) if not kept]
     return SOI + b"".join(own.metadata) + jpeg_segments.split_pixels(fresh, left_out)

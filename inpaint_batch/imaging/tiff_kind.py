@@ -140,10 +140,9 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
         kind = "a TIFF with layers of Photoshop, which would open them and not the filled picture"
         raise refuse(path, kind, "save a copy without layers")
     compression = int(page.compression)
-    lossless = "save it with lossless compression (LZW, Deflate or ZSTD)"
     bilevel = "save it with CCITT fax 4, LZW, Deflate or PackBits"
     if compression in _LOSSY:
-        raise refuse(path, f"a TIFF with {_LOSSY[compression]} compression", lossless)
+        raise refuse(path, f"a TIFF with {_LOSSY[compression]} compression", tiff_jpeg.SAVE_LOSSLESS)
     if compression in _FAX:
         raise refuse(path, f"a bilevel TIFF with {_FAX[compression]} compression, which has no encoder here", bilevel)
     if int(page.fillorder) != 1 and _depth(page) != 1:
@@ -156,7 +155,7 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
         return
     if compression not in CODECS:
         name = getattr(page.compression, "name", str(compression))
-        raise refuse(path, f"a TIFF with {name} compression", lossless)
+        raise refuse(path, f"a TIFF with {name} compression", tiff_jpeg.SAVE_LOSSLESS)
     codec = CODECS[compression]
     if not codec.is_available():
         message = f"the image {path} needs the {codec.name} codec; install it with `pip install 'imagecodecs[all]'`"
@@ -165,13 +164,12 @@ def _refuse_coding(path: Path, page: tifffile.TiffPage) -> None:
 
 def _refuse_jpeg(path: Path, page: tifffile.TiffPage, num_colours: int) -> None:
     """Raise `RowError` (read) for what JPEG segments hold that is not patched; the message tells what to do."""
-    advice = "save it with lossless compression (LZW, Deflate or ZSTD)"
     if _depth(page) != 8:
-        raise refuse(path, f"a {_depth(page)}-bit TIFF with JPEG compression", advice)
+        raise refuse(path, f"a {_depth(page)}-bit TIFF with JPEG compression", tiff_jpeg.SAVE_LOSSLESS)
     if int(page.samplesperpixel) != num_colours:
-        raise refuse(path, "a TIFF with alpha and JPEG compression, which blurs both", advice)
+        raise refuse(path, "a TIFF with alpha and JPEG compression, which blurs both", tiff_jpeg.SAVE_LOSSLESS)
     if int(page.photometric) == _YCBCR and int(page.planarconfig) != 1:
-        raise refuse(path, "a YCbCr TIFF whose bands lie apart", advice)
+        raise refuse(path, "a YCbCr TIFF whose bands lie apart", tiff_jpeg.SAVE_LOSSLESS)
 
 
 def _sample_type(path: Path, page: tifffile.TiffPage, depth: int) -> SampleType:

@@ -13,14 +13,15 @@ from onnx import helper, numpy_helper
 from small_networks import random_generator, small
 
 from inpaint_batch.compile import layout, quantise
-from inpaint_batch.compile.export import INPUTS, example_inputs, export_onnx
+from inpaint_batch.compile.export import example_inputs, export_onnx
+from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.types import FloatArray
 
 SIZES = [(1, 64, 64), (3, 128, 128), (2, 96, 160), (1, 256, 256)]
 
 
 def feed(batch: int, height: int, width: int, seed: int = 7) -> dict[str, FloatArray]:
-    return dict(zip(INPUTS, (x.numpy() for x in example_inputs(batch, height, width, seed)), strict=True))
+    return dict(zip(INPUT_CHANNELS, (x.numpy() for x in example_inputs(batch, height, width, seed)), strict=True))
 
 
 def run(model: onnx.ModelProto, size: tuple[int, int, int]) -> FloatArray:

@@ -12,12 +12,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from small_networks import random_generator, small
 
-from inpaint_batch.compile.export import INPUTS, PARITY_TOLERANCE, example_inputs, export_onnx
+from inpaint_batch.compile.export import PARITY_TOLERANCE, example_inputs, export_onnx
 from inpaint_batch.compile.half import cast_to_half
 from inpaint_batch.compile.lean import fold_unshuffle, lean, shuffle_by_rows
 from inpaint_batch.compile.quantise import quantisable_convolutions, quantisable_nodes, quantise
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.dcf import DcfGenerator
+from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.types import FloatArray
@@ -42,7 +43,7 @@ def expected(generator: DcfGenerator) -> dict[tuple[int, int], FloatArray]:
 @pytest.fixture(scope="module")
 def feeds() -> list[dict[str, FloatArray]]:
     return [
-        dict(zip(INPUTS, (x.numpy() for x in example_inputs(1, side, side, seed=seed)), strict=True))
+        dict(zip(INPUT_CHANNELS, (x.numpy() for x in example_inputs(1, side, side, seed=seed)), strict=True))
         for seed, side in ((1, 64), (2, 64), (3, 128))
     ]
 
