@@ -19,8 +19,9 @@ from inpaint_batch.imaging.file_errors import check_budget, check_file_size, dam
 from inpaint_batch.imaging.read import sniff
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import read_packed, unpack
-from inpaint_batch.imaging.tiff_directory import has_single_page, read_layouts
+from inpaint_batch.imaging.tiff_directory import read_layouts
 from inpaint_batch.imaging.tiff_layout import TiffLayout
+from inpaint_batch.imaging.tiff_pages import has_single_page
 from inpaint_batch.types import Box, Header, SampleArray
 from inpaint_batch.words import counted
 

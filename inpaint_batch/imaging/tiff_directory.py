@@ -1,10 +1,9 @@
-"""The directories of a TIFF: which pages it has, which are reduced copies of others, and where their segments lie."""
+"""The directories of a TIFF: what they say of a page and of its reduced copies, and where their segments lie."""
 
 from __future__ import annotations
 
 import logging
 import math
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
@@ -18,6 +17,7 @@ from inpaint_batch.imaging import exif, tiff_jpeg, tiff_kind
 from inpaint_batch.imaging.file_errors import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
 from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.imaging.tiff_pages import SAVE_WITHOUT, choose_page, next_offset, reduced_copies, sub_images
 from inpaint_batch.types import SampleType
 
 # It logs every tag that it cannot read, each time; where nobody takes these lines they end on stderr, between ours.
@@ -34,9 +34,6 @@ _BYTE_TYPES = (1, 7)
 """BYTE, UNDEFINED."""
 _INTERLEAVED, _PLANES = 1, 2
 """Values of PlanarConfiguration."""
-_REDUCED, _MASK = 1, 4
-"""Bits of NewSubfileType: a smaller version of another page; which pixels of another page are valid."""
-_SAVE_WITHOUT = "save it without them"
 
 
 def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> list[TiffLayout]:
@@ -47,8 +44,8 @@ def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> 
     image is as a whole does not matter.
     """
     with tifffile.TiffFile(path) as file:
-        page = _choose_page(path, file, page_number)
-        pages = [page, *_reduced_copies(path, file, page)]
+        page = choose_page(path, file, page_number)
+        pages = [page, *reduced_copies(path, file, page)]
         shared = _shared_segments(path, file, pages)
         layouts = [_layout(path, file, page, page_number, max_bytes, shared=shared[0])]
         for copy, indices in zip(pages[1:], shared[1:], strict=True):
@@ -58,7 +55,7 @@ def read_layouts(path: Path, max_bytes: int, page_number: int | None = None) -> 
                 if error.code != FailureCode.READ:
                     raise
                 kind = "a TIFF with reduced copies of a kind that is not written"  # its page is of one that is
-                raise refuse(path, kind, _SAVE_WITHOUT) from error
+                raise refuse(path, kind, SAVE_WITHOUT) from error
         file_bytes = int(file.filehandle.size)
     for layout in layouts:
         _check_segments(path, layout, file_bytes)
@@ -147,79 +144,18 @@ def _no_data(page: tifffile.TiffPage, dtype: SampleType) -> float | None:
     return rounded if np.isfinite(rounded) else value
 
 
-def has_single_page(path: Path) -> bool:
-    """Whether all pages of a TIFF but the first are smaller versions of others, or their masks."""
-    with tifffile.TiffFile(path) as file:
-        return _has_single_page(file)
-
-
-def _has_single_page(file: tifffile.TiffFile) -> bool:
-    return all(_is_subfile(page, _REDUCED | _MASK) for page in file.pages[1:])
-
-
-def _choose_page(path: Path, file: tifffile.TiffFile, page_number: int | None) -> tifffile.TiffPage:
-    num_pages = len(file.pages)
-    if not num_pages:
-        raise damaged(path, "it holds no page")
-    if page_number is None and not _has_single_page(file):
-        advice = f"say which one in the column `page` (1 to {num_pages}; the others then stay as they are) or split it"
-        raise refuse(path, f"a TIFF of {num_pages} pages", advice)
-    if page_number is not None and not 1 <= page_number <= num_pages:
-        message = f"the image {path} has no page {page_number}; its pages are 1 to {num_pages}"
-        raise RowError(FailureCode.READ, message)
-    page = file.pages[(page_number or 1) - 1]
-    if not isinstance(page, tifffile.TiffPage):
-        raise damaged(path, "its directories do not hold together")
-    return page
-
-
-def _is_subfile(page: tifffile.TiffPage | tifffile.TiffFrame, bits: int) -> bool:
-    return isinstance(page, tifffile.TiffPage) and bool(int(page.subfiletype) & bits)
-
-
-def _sub_images(page: tifffile.TiffPage | tifffile.TiffFrame) -> list[tifffile.TiffPage]:
-    pages = page.pages if isinstance(page, tifffile.TiffPage) and page.subifds else None
-    return [each for each in pages or () if isinstance(each, tifffile.TiffPage)]
-
-
-def _reduced_copies(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
-    """The smaller versions of `page`, which are made anew with it: its sub-images, and what follows it in the file.
-
-    Masks among them, which say where there is something to see, stay as they are.
-    """
-    subs = _sub_images(page)
-    if len(subs) != len(page.subifds or ()) or not all(_is_subfile(sub, _REDUCED) for sub in subs):
-        raise refuse(path, "a TIFF with sub-images that are no reduced copies", _SAVE_WITHOUT)
-    if any(_next_offset(file, sub) not in {0, *(each.offset for each in subs)} for sub in subs):
-        raise refuse(path, "a TIFF with chains of sub-images", _SAVE_WITHOUT)
-    number = next(number for number, each in enumerate(file.pages) if each.offset == page.offset)
-    followers: list[tifffile.TiffPage] = []
-    for other in file.pages[number + 1 :]:
-        if not isinstance(other, tifffile.TiffPage) or not _is_subfile(other, _REDUCED | _MASK):
-            break
-        followers.append(other)
-    if _is_subfile(page, _REDUCED) and len(file.pages) > 1:
-        raise refuse(path, f"page {number + 1} of a TIFF, a reduced copy of another", "name the page that it is one of")
-    if len(file.pages) > 1 and _is_subfile(file.pages[0], _REDUCED):
-        raise refuse(path, "a TIFF that begins with a reduced copy of a later page", _SAVE_WITHOUT)
-    copies = [each for each in subs + followers if not _is_subfile(each, _MASK)]
-    if any(map(_sub_images, [*subs, *followers])):
-        raise refuse(path, "a TIFF whose reduced copies have sub-images", _SAVE_WITHOUT)
-    return copies
-
-
 def _check_copy(path: Path, page: TiffLayout, copy: TiffLayout) -> None:
     """Raise `RowError` (read) for what is no smaller version of a page that can be made anew from its samples."""
     if copy is page:
         return
     if _meaning(page) != _meaning(copy) or page.kind.depth < 8 or page.kind.model == "palette":
-        raise refuse(path, "a TIFF with reduced copies of another kind, which would go stale", _SAVE_WITHOUT)
+        raise refuse(path, "a TIFF with reduced copies of another kind, which would go stale", SAVE_WITHOUT)
     if page.orientation != copy.orientation:
-        raise refuse(path, "a TIFF with reduced copies that are turned, which would go stale", _SAVE_WITHOUT)
+        raise refuse(path, "a TIFF with reduced copies that are turned, which would go stale", SAVE_WITHOUT)
     # Sides are rounded one way or the other.
     skew = abs(page.height_px * copy.width_px - page.width_px * copy.height_px)
     if copy.width_px > page.width_px or copy.height_px > page.height_px or skew > max(page.width_px, page.height_px):
-        raise refuse(path, "a TIFF with reduced copies of another shape, which would go stale", _SAVE_WITHOUT)
+        raise refuse(path, "a TIFF with reduced copies of another shape, which would go stale", SAVE_WITHOUT)
 
 
 def _meaning(layout: TiffLayout) -> tuple[object, ...]:
@@ -237,7 +173,7 @@ def _shared_segments(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffi
     spans.append((*_beyond_the_last(path, file), nobody))
     ours = {page.offset: number for number, page in enumerate(pages)}
     lists: Counter[int] = Counter()
-    everybody = [each for page in file.pages for each in (page, *_sub_images(page))]
+    everybody = [each for page in file.pages for each in (page, *sub_images(page))]
     for page in everybody:
         if not isinstance(page, tifffile.TiffPage):
             continue
@@ -278,20 +214,10 @@ def _beyond_the_last(path: Path, file: tifffile.TiffFile) -> tuple[int, int]:
     stay as it is, or somebody might. Raises `RowError` (read) where more pages should follow beyond the end.
     """
     order, handle = file.tiff, file.filehandle
-    start = _next_offset(file, file.pages[-1])
+    start = next_offset(file, file.pages[-1])
     if start + order.tagnosize > handle.size:
         raise damaged(path, "it is truncated: its next page lies beyond its end")
     return (start, start + order.tagnosize) if start else (0, 0)
-
-
-def _next_offset(file: tifffile.TiffFile, page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
-    """Where the directory behind that of `page` begins; 0 for none."""
-    order, handle = file.tiff, file.filehandle
-    handle.seek(page.offset)
-    (num_tags,) = struct.unpack(order.tagnoformat, handle.read(order.tagnosize))
-    handle.seek(page.offset + order.tagnosize + num_tags * order.tagsize)
-    packed = handle.read(order.offsetsize)
-    return int(struct.unpack(order.offsetformat, packed)[0]) if len(packed) == order.offsetsize else 0
 
 
 def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:
