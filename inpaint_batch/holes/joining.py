@@ -23,18 +23,40 @@ class Part:
     depth_px: float
 
 
+class UnionFind:
+    """Numbers from 0 on, and which of them are one."""
+
+    def __init__(self, count: int = 0) -> None:
+        self._parents = list(range(count))
+
+    def add(self, count: int) -> None:
+        """So many more, each one for itself."""
+        self._parents += range(len(self._parents), len(self._parents) + count)
+
+    def join(self, number: int, other: int) -> None:
+        """Make two, and all that are one with either, one."""
+        self._parents[self.find(number)] = self.find(other)
+
+    def find(self, number: int) -> int:
+        """The number that stands for all that are one with this one."""
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number
+
+
 class Joined:
     """Parts and which of them are one."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
-        self._parents: list[int] = []
+        self._one = UnionFind()
 
     def add(self, parts: Sequence[Part]) -> Ids:
         """Take on the parts of one tile. Returns an id for each label of it: 0 for 0, then theirs, in order."""
         first = len(self._parts)
         self._parts += parts
-        self._parents += range(first, len(self._parts))
+        self._one.add(len(parts))
         ids = np.arange(first, len(self._parts) + 1, dtype=np.int32)
         ids[0] = 0
         return ids
@@ -53,13 +75,13 @@ class Joined:
         ):
             both = (one > 0) & (other > 0)
             for first, second in np.unique(np.stack([one[both], other[both]], axis=1), axis=0).tolist():
-                self._parents[self._root(first - 1)] = self._root(second - 1)
+                self._one.join(first - 1, second - 1)
 
     def whole(self) -> list[Part]:
         """The connected sets, in no particular order."""
         found: dict[int, Part] = {}
         for index, part in enumerate(self._parts):
-            root = self._root(index)
+            root = self._one.find(index)
             other = found.get(root)
             if other is None:
                 found[root] = part
@@ -67,9 +89,3 @@ class Joined:
                 deepest_px = max(other.depth_px, part.depth_px)
                 found[root] = Part(other.box.union(part.box), other.area_px + part.area_px, deepest_px)
         return list(found.values())
-
-    def _root(self, index: int) -> int:
-        while self._parents[index] != index:
-            self._parents[index] = self._parents[self._parents[index]]
-            index = self._parents[index]
-        return index

@@ -15,6 +15,7 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.holes.components import Hole
+from inpaint_batch.holes.joining import UnionFind
 from inpaint_batch.tiling.boxes import bucket_side, needed_box
 from inpaint_batch.types import Box
 
@@ -127,14 +128,7 @@ def _join_overlapping(groups: Iterable[Group]) -> list[Group]:
 
 def _overlapping(boxes: np.ndarray) -> list[int]:
     """For boxes sorted by top (n, 4): the representative of the cluster of overlapping boxes that each belongs to."""
-    parents = list(range(len(boxes)))
-
-    def find(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
+    clusters = UnionFind(len(boxes))
     top, left = boxes[:, 0], boxes[:, 1]
     bottom, right = top + boxes[:, 2], left + boxes[:, 3]
     ends = np.searchsorted(top, bottom, side="left")
@@ -142,5 +136,5 @@ def _overlapping(boxes: np.ndarray) -> list[int]:
         later = slice(index + 1, end)
         hits = np.flatnonzero((left[later] < right[index]) & (right[later] > left[index]))
         for other in (hits + index + 1).tolist():
-            parents[find(other)] = find(index)
-    return [find(index) for index in range(len(boxes))]
+            clusters.join(other, index)
+    return [clusters.find(index) for index in range(len(boxes))]
