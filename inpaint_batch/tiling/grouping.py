@@ -76,7 +76,7 @@ def _pack(items: list[_Item], side: int, config: TilingConfig) -> list[_Item]:
         for cell in ((row + down, column + across) for down in (0, 1) for across in (-1, 0, 1)):
             if cell in cells:
                 cells[cell] = waiting = [i for i in cells[cell] if not settled[i]]
-                nearby += [i for i in waiting if i >= index and order[i].needed.bottom <= seed.needed.top + side]
+                nearby += [i for i in waiting if order[i].needed.bottom <= seed.needed.top + side]
         chosen = _best_run(order, nearby, index, side)
         joined = seed
         for i in chosen:

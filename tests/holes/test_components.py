@@ -133,6 +133,14 @@ def test_deep_holes_are_measured_in_cells(hole: np.ndarray) -> None:
             assert each.depth_px == pytest.approx(depth_px, abs=np.sqrt(2) + 1e-6)
 
 
+def test_holes_that_face_each_other_across_an_empty_tile_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their blocks are one group, by way of the row of blocks below."""
+    monkeypatch.setattr(components, "BLOCK_PX", 4)
+    monkeypatch.setattr(components, "TILE_PX", 4)
+    boxes = [Box(1, 3, 1, 1), Box(1, 8, 1, 1), Box(6, 2, 1, 8)]
+    assert [hole.box for hole in find_holes(drawn(*boxes, shape=(8, 12)))] == boxes
+
+
 def test_as_many_holes_as_a_tile_can_hold() -> None:
     """More than 16 bits can count, as in the screen of a halftone."""
     hole = np.zeros((512, 512), np.bool_)

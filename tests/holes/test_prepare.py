@@ -1,4 +1,5 @@
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,40 @@ from inpaint_batch.types import Box, Header
 def prepare(mask: np.ndarray, orientation: int = 1, mask_orientation: int = 1, **options: object) -> HoleMap:
     header = Header("png", mask.shape[1], mask.shape[0], 3, "uint8", False, orientation)
     return hole_map(mask, mask_orientation, header, RowConfig(**options))
+
+
+class InPieces:
+    """A mask that is read a few rows at a time."""
+
+    num_bits = 8
+
+    def __init__(self, grey: np.ndarray, alpha: np.ndarray | None = None, num_rows: int = 2) -> None:
+        self.shape, self._num_rows = grey.shape, num_rows
+        self.pieces = lambda: self._pieces(grey)
+        self.alpha = None if alpha is None else lambda: self._pieces(alpha)
+
+    def _pieces(self, values: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
+        for top in range(0, len(values), self._num_rows):
+            rows = values[top : top + self._num_rows]
+            yield Box(top, 0, *rows.shape), rows
+
+
+@given(
+    hnp.arrays(np.bool_, (7, 5), elements=st.sampled_from([False, False, True])),
+    st.sampled_from(["white", "black"]),
+    st.integers(1, 8),
+    st.integers(1, 8),
+)
+def test_a_mask_in_pieces_is_the_same_mask(marks: np.ndarray, polarity: str, orientation: int, num_rows: int) -> None:
+    marks[6, 4], marks[0, 0] = True, False
+    mask = np.where(marks, 200, 50).astype(np.uint8)
+    header = Header("png", *((7, 5) if orientation >= 5 else (5, 7)), 3, "uint8", False, orientation)
+    config = RowConfig(mask_polarity=polarity)
+    whole = hole_map(mask, 1, header, config)
+    assert whole.num_marked_px == (marks if polarity == "white" else ~marks).sum()
+    pieces = hole_map(InPieces(mask, num_rows=num_rows), 1, header, config)
+    np.testing.assert_array_equal(pieces.marked, whole.marked)
+    assert pieces.num_hole_px == whole.num_hole_px
 
 
 def test_threshold_is_the_last_black_value() -> None:
@@ -136,6 +171,7 @@ def test_a_photograph_is_no_mask(polarity: str) -> None:
         prepare(photograph, mask_polarity=polarity)
     assert caught.value.code is FailureCode.MASK
     assert prepare(photograph, mask_polarity=polarity, mask_threshold=128).num_hole_px > 0
+    assert prepare(photograph[:63], mask_polarity=polarity).num_hole_px > 0  # too small to be told by its tones
 
 
 @pytest.mark.parametrize("mask", [soft(1), soft(60), 255 - soft(60), np.where(soft(1) > 0, 200, 90).astype(np.uint8)])
@@ -164,6 +200,16 @@ def test_a_mask_that_marks_everything_is_not_taken_for_an_empty_one(polarity: st
         prepare(everything, mask_polarity=polarity, empty_mask="copy")
     assert caught.value.code == FailureCode.MASK
     assert prepare(255 - everything, mask_polarity=polarity, empty_mask="copy").num_hole_px == 0
+
+
+def test_a_mask_whose_alpha_has_a_shape_is_not_taken_for_an_empty_one() -> None:
+    """Black paint on a transparent layer, without being told that black is meant."""
+    alpha = np.zeros((6, 8), np.uint8)
+    alpha[2:4, 3] = 255
+    painted, header = InPieces(np.zeros_like(alpha), alpha), Header("png", 8, 6, 3, "uint8", False)
+    with pytest.raises(RowError, match="its alpha channel has a shape"):
+        hole_map(painted, 1, header, RowConfig(empty_mask="copy"))
+    assert hole_map(painted, 1, header, RowConfig(empty_mask="copy", mask_polarity="black")).num_hole_px == 2
 
 
 @pytest.mark.parametrize("polarity", ["white", "black"])

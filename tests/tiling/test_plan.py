@@ -221,8 +221,10 @@ def test_specks_inside_the_box_of_a_scratch_join_its_window() -> None:
     hole = np.zeros((1200, 1200), dtype=np.uint8)
     cv2.line(hole, (100, 100), (1000, 1000), 1, thickness=3)
     hole[900, 200] = 1
-    (window,) = plan(hole.astype(np.bool_))
+    hole[20, 600] = hole[1190, 600] = 1  # above and below
+    above, window, below = plan(hole.astype(np.bool_))
     assert [tile.side_px for tile in window.levels[0].tiles if tile.core.contains(Box(900, 200, 1, 1))] == [64]
+    assert (above.box, below.box) == (Box(20, 600, 1, 1), Box(1190, 600, 1, 1))
 
 
 def test_no_holes_no_windows() -> None:
@@ -330,6 +332,12 @@ def test_a_speck_that_shares_the_tile_of_a_deep_hole_does_not_make_it_shallow() 
         ([(0, 79), (1, 0), (79, 79)], [Box(340, 419, 1, 1), Box(341, 340, 1, 1), Box(419, 419, 1, 1)]),
         ([(0, 0), (0, 80), (79, 0)], [Box(340, 340, 1, 1), Box(340, 420, 1, 1), Box(419, 340, 1, 1)]),
         ([(0, 0), (0, 15), (15, 0)], [Box(340, 340, 16, 16)]),  # 16 + 48 px fit one tile of 64
+        ([(0, 0), (5, 20), (10, 15)], [Box(340, 340, 11, 16), Box(345, 360, 1, 1)]),  # the last is not shared by both
+        # Lines of four specks each need a tile of 128 px; four of them cost one of 256.
+        (
+            [(row, column) for row in (0, 207) for column in (0, 26, 53, 79, 128, 154, 181, 207)],
+            [Box(340, 340, 208, 208)],
+        ),
         # Eight specks each: a tile of 128 px for either costs half as much as one of 256 for both.
         (
             [(row, left + column) for left in (0, 128) for row in (0, 79) for column in (0, 20, 59, 79)],
