@@ -1,13 +1,14 @@
-"""Patch a TIFF: copy the file, re-encode the segments that hold a hole sample, append those that grew, fix their
+"""Patch a TIFF: copy the file, re-encode the segments that hold a hole sample, move those that grew, fix their
 addresses.
 
-No tag but the two address arrays changes, and no byte of an untouched segment. What a grown or shrunk segment leaves
-behind are zeros.
+No tag but the two address arrays changes, and no byte of an untouched segment. What grew goes to where others that
+grew or shrank left room, or to the end; the rest of that room are zeros.
 """
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,6 +58,9 @@ def _write_page(source: TiffSource, patches: Sequence[Patch], destination: Path,
         size, copied = original.seek(0, 2), 0
         if not is_copy:
             file.truncate(size)
+        end = file.seek(0, 2)
+        grown: list[int] = []
+        left: list[tuple[int, int]] = []
         jobs = (_job(source, original, run, touched) for run in layout.in_runs(order))
         packed_runs = in_order(partial(_patched, source, patches), jobs, layout.run_bytes)
         # Front to back: what stays is copied while the next segments are packed.
@@ -67,12 +71,17 @@ def _write_page(source: TiffSource, patches: Sequence[Patch], destination: Path,
                     copy_range(original, file, copied, offsets[index])
                     copied = offsets[index] + lengths[index]
                 file.seek(offsets[index])
-                file.write((packed if fits else b"").ljust(lengths[index], b"\x00"))
+                kept = packed if fits else b""
+                file.write(kept.ljust(lengths[index], b"\x00"))
+                left.append((offsets[index] + len(kept), lengths[index] - len(kept)))
             if not fits:
+                grown.append(index)
                 offsets[index] = _append(file, packed, layout, source.path)
             lengths[index] = len(packed)
         if not is_copy:
             copy_range(original, file, copied, size)
+        if grown:
+            _settle(file, grown, left, offsets, lengths, end)
         if offsets != list(layout.offsets):
             _store(file, layout, layout.offsets_tag, offsets, source.path)
         if layout.lengths_tag is not None and lengths != list(layout.lengths):
@@ -186,6 +195,51 @@ def _append(file: BinaryIO, data: bytes, layout: TiffLayout, path: Path) -> int:
         raise RowError(FailureCode.WRITE, message)
     file.write(data)
     return offset
+
+
+def _settle(
+    file: BinaryIO,
+    grown: Iterable[int],
+    left: Iterable[tuple[int, int]],
+    offsets: list[int],
+    lengths: Sequence[int],
+    end: int,
+) -> None:
+    """Move the segments that were appended behind `end` to where there is room, the largest first, and the rest
+    together, and end the file there. Updates `offsets`; `left` are (start, length) of what is free, front to back.
+
+    Most grow by little. Without this a compressed file with dust all over grew by half.
+    """
+
+    def move(index: int, offset: int) -> None:
+        if offset != offsets[index]:
+            file.seek(offsets[index])
+            packed = file.read(lengths[index])
+            file.seek(offset)
+            file.write(packed)
+            offsets[index] = offset
+
+    rooms: list[tuple[int, int]] = []  # length, start
+    for start, length in left:
+        before, at = rooms.pop() if rooms and sum(rooms[-1]) == start else (0, start)
+        rooms.append((before + length, at))
+    rooms.sort()
+    rest = []
+    for index in sorted(grown, key=lambda index: (-lengths[index], index)):
+        least = bisect_left(rooms, (lengths[index], 0))
+        if least == len(rooms):
+            rest.append(index)
+            continue
+        room, start = rooms.pop(least)
+        move(index, start)
+        used = lengths[index] + (start + lengths[index] & 1)  # to an even address
+        if used < room:
+            insort(rooms, (room - used, start + used))
+    for index in sorted(rest, key=offsets.__getitem__):
+        end += end & 1
+        move(index, end)
+        end += lengths[index]
+    file.truncate(end)
 
 
 def _store(file: BinaryIO, layout: TiffLayout, tag: ArrayTag, values: Sequence[int], path: Path) -> None:

@@ -247,6 +247,25 @@ def test_what_a_segment_leaves_behind_are_zeros(tmp_path: Path) -> None:
     assert not any(data[shrunk[0] + after.lengths[1] : sum(shrunk)])
 
 
+def test_what_grows_goes_where_others_have_been(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    random = np.random.default_rng(0)
+    samples = random.integers(0, 16, (320, 80, 1), dtype=np.uint8)
+    save_tiff(path, samples[..., 0], "grey", rowsperstrip=8, compression="lzw")
+    noise = random.integers(0, 256, (320, 4, 1), dtype=np.uint8)
+    restore(path, out, [Patch(Box(0, 30, 320, 4), noise, np.ones((320, 4), np.bool_))])
+    before, after = (open_image(each, max_bytes=cases.NO_LIMIT).layout for each in (path, out))
+    assert sum(new > old for new, old in zip(after.lengths, before.lengths, strict=True)) == 40
+    assert out.stat().st_size - path.stat().st_size < 8 * max(after.lengths)  # each strip was appended
+    places = sorted(zip(after.offsets, after.lengths, strict=True))
+    assert all(end + length <= start for (end, length), (start, _) in itertools.pairwise(places))
+    assert out.stat().st_size == sum(places[-1])
+    data = bytearray(out.read_bytes())
+    for start, length in places:
+        data[start : start + length] = bytes(length)
+    assert not any(data[min(before.offsets) : max(map(sum, zip(before.offsets, before.lengths, strict=True)))])
+
+
 def test_a_classic_file_does_not_grow_past_its_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     save_tiff(path, np.full((97, 131, 3), 9, np.uint8), "rgb", compression="lzw")
