@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from inpaint_batch import __version__
 from inpaint_batch.errors import EngineError, WorkerLostError
 from inpaint_batch.execution.member import Member
 from inpaint_batch.execution.requeue import Chunk
@@ -58,6 +59,8 @@ class Pool:
         self.num_lost = 0
         self._row_timeout_s = row_timeout_s
         self._num_broken = 0
+        self._last_reason = ""
+        """Why the last worker that was lost, or never came, was."""
         self._alive_at_s = time.monotonic()
         self._census_at_s = 0.0
 
@@ -110,6 +113,9 @@ class Pool:
 
     def look(self, outcomes: list[RowOutcome], wait_s: float) -> list[Loss]:
         """Wait for something to happen, for so long at most; collect outcomes; return what was lost."""
+        if any(member.ready for member in self.members):
+            # However long the driver was away, passing over a million rows maybe: it was not they who were missing.
+            self._alive_at_s = time.monotonic()
         self._hire()
         self._ask()
         tokens = [member.question for member in self.members if member.question is not None]
@@ -128,9 +134,10 @@ class Pool:
         if any(member.ready for member in self.members):
             self._alive_at_s = time.monotonic()
         elif time.monotonic() - self._alive_at_s > GIVE_UP_S:
+            told = f"; the last one: {self._last_reason}" if self._last_reason else ""
             raise WorkerLostError(
-                f"there was no worker for {GIVE_UP_S:.0f} s (asked for {len(self.members)}); look at the machines "
-                "(with Ray: `ray status`), then run again to go on"
+                f"there was no worker for {GIVE_UP_S:.0f} s (asked for {len(self.members)}{told}); look at the "
+                "machines (with Ray: `ray status`), then run again to go on"
             )
         return [*losses, *self._silent()]
 
@@ -145,7 +152,7 @@ class Pool:
         now_s = time.monotonic()
         for member in self.members:
             if not member.ready and member.question is None and now_s >= member.ask_at_s:
-                member.question = self.transport.call(member.handle, "start")
+                member.question = self.transport.call(member.handle, "start", __version__)
 
     def _answered(self, member: Member) -> None:
         """Take the answer of a worker that was asked whether it is there."""
@@ -153,6 +160,7 @@ class Pool:
         try:
             facts = self.transport.answer(question)
         except WorkerGoneError as gone:
+            self._last_reason = gone.reason
             if gone.for_good:
                 self._strike_off(member, gone.reason)
             else:

@@ -9,8 +9,10 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -24,6 +26,8 @@ OBJECT_STORE_BYTES = 80 << 20
 """Nearly the least that Ray takes: no pixels travel."""
 _NO_CLUSTER = ("ray://", "http://", "https://")
 """Addresses of Ray's client and of its jobs."""
+REACH_S = 30.0
+"""How long a head node may take to answer, as one that is just starting; Ray would ask for a quarter of an hour."""
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
@@ -46,6 +50,7 @@ def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray, *_ = _imported("ray", *modules, advice=f"pip install 'inpaint-batch[{extra}]'{instead}")
+    _wait_for_head(address, instead)
     with redirect_stdout(sys.stderr):  # "(raylet) a worker died" comes by print, whatever is asked
         in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
         handlers = {number: signal.getsignal(number) for number in ASKING if in_main_thread}
@@ -65,6 +70,25 @@ def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "")
             yield ray
         finally:
             ray.shutdown()
+
+
+def _wait_for_head(address: str, instead: str) -> None:
+    """Raise WorkerLostError where nobody answers at an address of host and port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    until_s = time.monotonic() + REACH_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+            return
+        except (OSError, OverflowError, UnicodeError) as error:
+            if time.monotonic() >= until_s:
+                raise WorkerLostError(
+                    f"no Ray cluster answers at RAY_ADDRESS {address} ({error}); start it, or correct RAY_ADDRESS"
+                    f"{instead}"
+                ) from error
+            time.sleep(1.0)
 
 
 def _imported(*names: str, advice: str) -> list[Any]:

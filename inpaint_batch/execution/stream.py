@@ -32,7 +32,9 @@ class Stream:
     def __init__(self, executor: LocalExecutor) -> None:
         self._executor = executor
         self._inbox: queue.SimpleQueue[_Part] = queue.SimpleQueue()
-        self._open: dict[str, _Part] = {}  # by row; of the working thread alone
+        # By row; of the working thread alone. A row may come again while it is worked on: whoever sent it was cut off
+        # from us for a moment, and took us for lost.
+        self._open: dict[str, list[_Part]] = {}
         self._round = 0
         self._left = -1
         self.num_rows = 0
@@ -59,14 +61,14 @@ class Stream:
             if self._leaving():
                 part.ended.set_result([])
                 continue
-            self._open.update({task.row.id: part for task in part.tasks})
+            self._take_on(part)
             error: BaseException | None = None
             try:
                 for outcome in self._executor.run(self._fed(part.tasks), self._leaving):
                     self._deliver(outcome)
             except BaseException as raised:  # whoever waits shall hear of it, whatever it is
                 error = raised
-            for part in set(self._open.values()):
+            for part in {part for parts in self._open.values() for part in parts}:
                 if error is None:
                     part.ended.set_result(part.outcomes)
                 else:
@@ -84,12 +86,19 @@ class Stream:
                 except queue.Empty:
                     yield None
             self._round = part.round_number
-            self._open.update({task.row.id: part for task in part.tasks})
+            self._take_on(part)
             tasks = part.tasks
+
+    def _take_on(self, part: _Part) -> None:
+        for task in part.tasks:
+            self._open.setdefault(task.row.id, []).append(part)
 
     def _deliver(self, outcome: RowOutcome) -> None:
         self.num_rows += 1
-        part = self._open.pop(outcome.task.row.id)
+        parts = self._open[outcome.task.row.id]
+        part = parts.pop(0)
+        if not parts:
+            del self._open[outcome.task.row.id]
         part.outcomes.append(outcome)
         if len(part.outcomes) == len(part.tasks):
             part.ended.set_result(part.outcomes)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from inpaint_batch import __version__
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import EngineError, StorageError, WorkerLostError
 from inpaint_batch.execution.engine_runner import EngineRunner
@@ -128,12 +129,14 @@ class RowWorker:
         self._life.enter_context(signing_as(settings.signature))
         logging.getLogger("inpaint_batch").addHandler(self._log)
 
-    def start(self) -> EngineFacts:
-        """Load the engine if it is not loaded, and tell what it is.
+    def start(self, version: str = __version__) -> EngineFacts:
+        """Load the engine if it is not loaded, and tell what it is. `version` is the driver's, of this package.
 
-        Raises EngineError and UsageError as that does, and StorageError where the output folder is not here: results
-        would go to a folder of the same name, and nobody would find them.
+        Raises EngineError where that is another one, what loading raises (EngineError, UsageError), and StorageError
+        where the output folder is not here: results would go to a folder of the same name, and nobody would find them.
         """
+        if version != __version__:  # before anything else: what came from there may mean something else here
+            raise EngineError(f"a worker has inpaint-batch {__version__}, the run {version}; install the same there")
         settings = self._settings
         until_s = time.monotonic() + FIND_OUTPUT_S
         while not self._sees_output():

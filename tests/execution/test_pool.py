@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from inpaint_batch import __version__
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import EngineError, FailureCode, StopRequestedError, WorkerLostError
 from inpaint_batch.execution import member, pool, pool_executor
@@ -69,7 +70,8 @@ class Transport:
         self.calls.append(call)
         return call
 
-    def start(self, worker: Worker) -> EngineFacts:
+    def start(self, worker: Worker, version: str) -> EngineFacts:
+        assert version == __version__
         facts = next(worker.starts)
         if isinstance(facts, Exception):
             raise facts
@@ -348,6 +350,22 @@ def test_a_worker_that_is_found_gone_when_asked_is_lost_with_its_rows(clock):
     (loss,) = workers.look([], 0.0)
     assert [task.row.id for chunk in loss.chunks for task in chunk.tasks] == ["0.png", "1.png"]
     assert (loss.of_memory, loss.hung, workers.num_lost, transport.taken_away) == (True, False, 1, [])
+
+
+def test_a_worker_that_dies_while_the_driver_is_away_was_there_until_then(clock):
+    """The driver may pass over a million finished rows between two looks."""
+    transport = Silent()
+    transport.says = WorkerGoneError("killed")
+    workers = busy_with_two_rows(transport)
+    clock.s += 5.0
+    assert workers.look([], 0.0) == []
+    clock.s += pool.GIVE_UP_S + 1
+    (loss,) = workers.look([], 0.0)
+    assert len(loss.chunks) == 1
+    clock.s += pool.GIVE_UP_S + 1
+    transport.workers[0].starts = itertools.repeat(WorkerGoneError("it ended with 3"))
+    with pytest.raises(WorkerLostError, match=r"no worker for 300 s \(asked for 1; the last one: it ended with 3\)"):
+        workers.look([], 0.0)
 
 
 def test_a_worker_that_says_nothing_at_all_has_the_limit_twice_and_thirty_seconds_at_least(clock):

@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -22,8 +23,8 @@ from PIL import Image
 from ray_runs import cluster, finish, start
 
 from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
-from inpaint_batch.errors import ConfigError, EngineError, FailureCode, UsageError
-from inpaint_batch.execution import ray_transport
+from inpaint_batch.errors import ConfigError, EngineError, FailureCode, UsageError, WorkerLostError
+from inpaint_batch.execution import ray_cluster, ray_transport
 from inpaint_batch.execution.ray_transport import RayTransport
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
@@ -176,6 +177,17 @@ def test_an_address_for_work_from_outside_is_refused(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=r"submit it with `ray job submit`, .* or use --executor local"):
         RayTransport(settings())
+
+
+@needs_ray
+def test_a_cluster_that_does_not_answer_is_told_soon(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "REACH_S", 0.0)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # it listens to nobody
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(WorkerLostError, match=f"no Ray cluster answers at RAY_ADDRESS {address} .* or use --exec"):
+            RayTransport(settings())
 
 
 def test_nothing_of_ray_is_imported_by_a_local_run(gallery, tmp_path):

@@ -22,7 +22,7 @@ class Executor:
         self.may_end = may_end
         self.in_flight: set[str] = set()
         self.most_in_flight = 0
-        self.num_runs = 0
+        self.num_runs = self.num_rows_taken = 0
 
     def run(self, tasks: Iterable[RowTask | None], stopping: Callable[[], bool]) -> Generator[RowOutcome]:
         self.num_runs += 1
@@ -32,6 +32,7 @@ class Executor:
                 return
             if task is not None:
                 waiting.append(task)
+                self.num_rows_taken += 1
                 self.in_flight.add(task.row.id)
                 self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
             for done in [one for one in waiting if self.may_end(one.row.id)]:
@@ -97,3 +98,18 @@ def test_what_ends_a_run_reaches_whoever_waits_and_the_next_is_done():
             first.result(60)
     assert len(stream.do(1, chunk("c"))) == 4
     assert executor.num_runs == 2
+
+
+def test_a_row_that_comes_again_while_it_is_worked_on_ends_for_both():
+    """A driver that was cut off for a moment takes the worker for lost, and may send it the same rows once more."""
+    may_end = threading.Event()
+    executor = Executor(lambda name: may_end.is_set())
+    stream = Stream(executor)
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(stream.do, 1, chunk("a"))
+        second = callers.submit(stream.do, 1, chunk("a", 1))
+        while executor.num_rows_taken < 5:
+            pass
+        may_end.set()
+        assert sorted(map(ids, (first.result(9), second.result(9)))) == [["a0"], ["a0", "a1", "a2", "a3"]]
+    assert ids(stream.do(1, chunk("b"))) == ["b0", "b1", "b2", "b3"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inpaint_batch.config import TilingConfig
-from inpaint_batch.errors import StorageError
+from inpaint_batch.errors import EngineError, StorageError
 from inpaint_batch.execution import worker
 from inpaint_batch.execution.worker import LogLine, OutputMark, RowWorker, WorkerSettings, _Lines
 
@@ -94,6 +94,11 @@ def test_a_worker_that_does_not_see_the_output_folder_takes_no_rows(
         Path(mark.path).write_bytes(there)
     with pytest.raises(StorageError, match=r"does not see the output folder \S+/out of the run; mount it there"):
         _worker_of(mark).start()
+
+
+def test_a_worker_of_another_version_takes_no_rows(mark: OutputMark) -> None:
+    with pytest.raises(EngineError, match=r"a worker has inpaint-batch \S+, the run 99\.0; install the same there"):
+        _worker_of(mark).start("99.0")
 
 
 def test_a_worker_waits_for_a_folder_that_is_seen_a_little_later(mark: OutputMark) -> None:
