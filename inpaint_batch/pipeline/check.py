@@ -23,6 +23,7 @@ from inpaint_batch.pipeline.executors import check_executor, num_processes, num_
 from inpaint_batch.pipeline.rows import OutputNames, output_name
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.findings import CheckTotals, Finding, FindingsPrinter
+from inpaint_batch.report.pulse import Pulse
 from inpaint_batch.storage.paths import STATE_FOLDER, check_output_root
 from inpaint_batch.threads import in_turn
 from inpaint_batch.tiling.cost import Cost, estimate
@@ -80,8 +81,10 @@ def check_manifest(
     if with_output:
         names = _output_names(config, manifest, masks)
     sum_bytes = largest_bytes = 0
+    pulse = Pulse()
     for checked in _in_order(config, rows, names, depth):
         totals.num_rows += 1
+        pulse.beat(f"{counted(totals.num_rows, 'row')} looked at, {totals.num_bad} would fail")
         totals.num_bad += checked.is_bad
         totals.num_pixels += checked.num_pixels
         if checked is _NOTHING:

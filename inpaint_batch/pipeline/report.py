@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
 from inpaint_batch.report.comparison import Comparison, compare
 from inpaint_batch.report.page import Failed, Head, Shown, is_page, page
+from inpaint_batch.report.pulse import Pulse
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
@@ -78,9 +79,15 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
             failed, num_failed = stand, sum(shard.num_failed for shard in shards)
         made = f"{time.strftime('%Y-%m-%d at %H:%M', time.gmtime())} UTC by inpaint-batch {__version__}"
         head = Head(str(output), _sentence(shards), made, _choice(len(done), num_rows))
-        shown = (_shown(each, output, target, max_image_bytes) for each in done)
+        pulse = Pulse()
+
+        def compared() -> Iterator[Shown]:
+            for number, each in enumerate(done):
+                pulse.beat(f"{number} of {counted(len(done), 'result')} compared")
+                yield _shown(each, output, target, max_image_bytes)
+
         with atomic_write(target) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
-            for piece in page(head, shown, failed, num_failed):
+            for piece in page(head, compared(), failed, num_failed):
                 file.write(piece)
     return target
 

@@ -16,6 +16,7 @@ from inpaint_batch.config import RunConfig
 from inpaint_batch.errors import ManifestError, RowsFailedError, StorageError, UsageError
 from inpaint_batch.execution import row_memory
 from inpaint_batch.pipeline.check import check_manifest
+from inpaint_batch.report import pulse
 from inpaint_batch.report.findings import FindingsPrinter
 
 
@@ -45,6 +46,18 @@ def test_a_good_manifest(every_format, tmp_path):
     (totals,) = events(text)
     assert (totals["rows"], totals["bad"], totals["tiles"]) == (11, 0, {"64": 11})
     assert totals["estimated_bytes"] > 1 << 20
+
+
+def test_a_long_check_of_good_rows_is_not_silent(gallery, monkeypatch, capsys):
+    gallery.add("a.png")
+    gallery.add("b.png")
+    manifest = gallery.manifest()
+    check(manifest)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(pulse, "LINE_EVERY_S", 0.0)
+    _, text = check(manifest)
+    assert len(events(text)) == 1  # objects alone on stdout
+    assert "inpaint-batch: 2 rows looked at, 0 would fail\n" in capsys.readouterr().err
 
 
 def test_the_estimate_is_what_a_run_then_does(gallery, tmp_path):

@@ -21,6 +21,7 @@ from inpaint_batch.cli.main import app
 from inpaint_batch.errors import StorageError, UsageError
 from inpaint_batch.pipeline import report
 from inpaint_batch.pipeline.report import write_report
+from inpaint_batch.report import pulse
 from inpaint_batch.storage import nearby
 
 
@@ -55,6 +56,21 @@ def test_what_has_changed_is_told_of_the_files_and_not_of_the_mask(gallery: Gall
     result[50:60] ^= 255  # somebody painted in it
     Image.fromarray(result).save(output / "a.png")
     assert "hole 2.00%, changed 12.00%" in written(output)
+
+
+def test_a_page_of_many_results_is_not_made_in_silence(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery.add("a.png")
+    gallery.add("b.png")
+    output = tmp_path / "out"
+    run(gallery.manifest(), output)
+    capsys.readouterr()
+    written(output)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(pulse, "LINE_EVERY_S", 0.0)
+    written(output)
+    assert "inpaint-batch: 1 of 2 results compared\n" in capsys.readouterr().err
 
 
 def test_failures_and_warnings_are_listed(gallery: Gallery, tmp_path: Path) -> None:
