@@ -8,7 +8,8 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.prepared import PreparedRow
-from inpaint_batch.imaging.colour import known_rgb, mend_rim, rgb_step, rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.colour import has_simple_inks, known_rgb, mend_rim, rgb_step, rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.ink import AS_MUCH_AS_POSSIBLE, Black, surrounding_black
 from inpaint_batch.tiling.boxes import Window
 from inpaint_batch.tiling.fill import FillPiece, FillSteps, TileRequest, WindowFill, fill_window
 from inpaint_batch.tiling.grain import Grain, add_grain, surrounding_grain
@@ -31,9 +32,12 @@ def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConf
     pieces = yield from _counted(fill_window(read_rgb, holes.hole, window, tiling), prepared)
     step = rgb_step(source.header) if prepared.task.config.grain else None
     grain = surrounding_grain(read_rgb, holes.hole, pieces, step) if step is not None else None
+    black = AS_MUCH_AS_POSSIBLE
+    if has_simple_inks(source.header):
+        black = surrounding_black(source, holes.hole, [piece.box for piece in pieces])
     for piece in pieces:
         if piece.hole.any():
-            prepared.patches.add(number, _patch(piece, prepared, grain))
+            prepared.patches.add(number, _patch(piece, prepared, grain, black))
 
 
 def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
@@ -49,7 +53,7 @@ def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
         return pieces
 
 
-def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patch:
+def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None, black: Black) -> Patch:
     source, holes, task = prepared.source, prepared.holes, prepared.task
     opaque = task.config.mask_from == "alpha"  # what was transparent because it was a hole is no longer
     original = source.read(piece.box)
@@ -62,7 +66,7 @@ def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None) -> Patc
     if opaque:
         original = original.copy()
         original[..., -1] = source.header.opaque
-    samples = rgb_to_samples(rgb, original, source.header, piece.hole)
+    samples = rgb_to_samples(rgb, original, source.header, piece.hole, black)
     if holes.feather_px:
         samples = mend_rim(samples, original, weight, source.header)
     return Patch(piece.box, samples, piece.hole, with_alpha=opaque)

@@ -2,7 +2,7 @@
 
 Grey and RGB of 8 and 16 bits are exact there and back, for every value. Elsewhere only the fill is ever translated
 back: a palette index is the nearest opaque entry, light that is stored multiplied by alpha is so again, ink is what
-the profile of the file or, without one, the simplest separation says, and 32-bit samples lie between the levels that
+the profile of the file or, without one, the ink around the hole says, and 32-bit samples lie between the levels that
 were found in the image.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.imaging import ink
 from inpaint_batch.types import BoolArray, FloatArray, Header, SampleArray
 
 _CHUNK_PIXELS = 1 << 13
@@ -102,12 +103,16 @@ def mend_rim(samples: SampleArray, original_samples: SampleArray, weight: FloatA
 
 
 def rgb_to_samples(
-    rgb: FloatArray, original_samples: SampleArray, header: Header, hole: BoolArray | None = None
+    rgb: FloatArray,
+    original_samples: SampleArray,
+    header: Header,
+    hole: BoolArray | None = None,
+    black: ink.Black = ink.AS_MUCH_AS_POSSIBLE,
 ) -> SampleArray:
     """File samples (h, w, bands) of RGB float32 (h, w, 3), clipped to [0, 1] and rounded to the nearest step.
 
     Grey is the mean of the three channels; alpha is that of `original_samples` (h, w, bands). Only samples under `hole`
-    (h, w) are needed; the others may be the original ones.
+    (h, w) are needed; the others may be the original ones. `black` is for CMYK without a profile.
     Raises `RowError` (nonfinite) where `rgb` holds NaN or infinity.
     """
     if not np.isfinite(rgb).all():
@@ -117,8 +122,9 @@ def rgb_to_samples(
     samples = original_samples.copy()
     if header.model != "light":  # a table or a profile is asked for every pixel
         needed = np.ones(rgb.shape[:2], np.bool_) if hole is None else hole
-        translate = _nearest_entry if header.model == "palette" else _rgb_to_ink
-        samples[needed, : header.num_colours] = translate(rgb[needed][None], header)[0]
+        wanted = rgb[needed][None]
+        found = _nearest_entry(wanted, header) if header.model == "palette" else _rgb_to_ink(wanted, header, black)
+        samples[needed, : header.num_colours] = found[0]
         return samples
     # Not `mean`, which takes ten times as long along so short an axis.
     colours = (rgb[..., :1] + rgb[..., 1:2] + rgb[..., 2:]) / np.float32(3) if header.num_colours == 1 else rgb
@@ -128,8 +134,8 @@ def rgb_to_samples(
     elif header.levels is None:
         steps = np.rint(colours * np.float32(_white(header)))
     else:
-        black, white = header.levels
-        steps = black + colours.astype(np.float64) * (white - black)
+        low, high = header.levels
+        steps = low + colours.astype(np.float64) * (high - low)
         if samples.dtype.kind != "f":
             steps = np.rint(steps)
     filled = steps.astype(samples.dtype)
@@ -204,28 +210,28 @@ def _nearest_entry(rgb: FloatArray, header: Header) -> NDArray[np.uint8]:
     return nearest.reshape(*rgb.shape[:2], 1)
 
 
+def has_simple_inks(header: Header) -> bool:
+    """Whether samples are CMYK of which no profile says what they look like."""
+    if header.model != "ink" or not header.ink_profile:
+        return header.model == "ink"
+    from inpaint_batch.imaging import ink_profile  # brings libvips, which few files need
+
+    return not ink_profile.is_usable(header.ink_profile)
+
+
 def _ink_to_rgb(inks: SampleArray, header: Header) -> FloatArray:
-    if header.ink_profile:
-        from inpaint_batch.imaging import ink_profile  # brings libvips, which few files need
+    if has_simple_inks(header):
+        return ink.light_of(np.asarray(inks / np.float32(_white(header)), np.float32))
+    from inpaint_batch.imaging import ink_profile
 
-        if ink_profile.is_usable(header.ink_profile):
-            return ink_profile.ink_to_rgb(inks, header.ink_profile)
-    amounts = np.asarray(inks / np.float32(_white(header)), np.float32)
-    return (1 - amounts[..., :3]) * (1 - amounts[..., 3:])
+    return ink_profile.ink_to_rgb(inks, header.ink_profile)
 
 
-def _rgb_to_ink(rgb: FloatArray, header: Header) -> SampleArray:
-    """Without a profile: as much black as possible, so that grey is printed with black ink alone."""
+def _rgb_to_ink(rgb: FloatArray, header: Header, black: ink.Black) -> SampleArray:
     clipped = np.clip(rgb, np.float32(0), np.float32(1))
-    if header.ink_profile:
-        from inpaint_batch.imaging import ink_profile
+    if has_simple_inks(header):
+        steps: FloatArray = np.rint(ink.inks_of(clipped, black) * np.float32(_white(header)))
+        return steps.astype(np.uint8) if header.dtype == "uint8" else steps.astype(np.uint16)
+    from inpaint_batch.imaging import ink_profile
 
-        if ink_profile.is_usable(header.ink_profile):
-            return ink_profile.rgb_to_ink(clipped, header.ink_profile, header.dtype)
-    light = clipped.max(axis=2, keepdims=True)
-    inks = np.ones((*rgb.shape[:2], 4), np.float32)
-    np.divide(clipped, light, out=inks[..., :3], where=light > 0)
-    inks[..., :3] = 1 - inks[..., :3]
-    inks[..., 3:] = 1 - light
-    steps = np.rint(inks * np.float32(_white(header)))
-    return steps.astype(np.uint8) if header.dtype == "uint8" else steps.astype(np.uint16)
+    return ink_profile.rgb_to_ink(clipped, header.ink_profile, header.dtype)

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.colour import rgb_to_samples, robust_levels, samples_to_rgb
+from inpaint_batch.imaging.ink import Black, inks_of, light_of
 from inpaint_batch.types import Header
 
 
@@ -96,6 +97,16 @@ def test_ink_without_a_profile_comes_back_to_the_colour(rgb: np.ndarray, dtype: 
     assert (samples[..., :3].min(axis=2) == 0).all()  # what all three inks have in common is printed black
     step = 1 / np.iinfo(dtype).max
     np.testing.assert_allclose(samples_to_rgb(samples, header), np.clip(rgb, 0, 1), atol=1.01 * step)
+
+
+@given(arrays.arrays(np.float32, (5, 3), elements=st.floats(0, 1, width=32)), st.lists(st.floats(0, 1), min_size=2))
+def test_any_share_of_black_gives_the_same_light(rgb: np.ndarray, shares: list[float]) -> None:
+    black = Black(np.linspace(0, 1, len(shares)), np.array(shares))
+    inks = inks_of(rgb, black)
+    assert ((inks >= 0) & (inks <= 1)).all()
+    np.testing.assert_allclose(light_of(inks), rgb, atol=2e-6)
+    darkness = 1 - rgb.max(axis=1)
+    np.testing.assert_allclose(inks[:, 3], darkness * np.interp(darkness, black.darkness, black.share), atol=1e-6)
 
 
 @given(
