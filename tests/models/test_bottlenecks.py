@@ -128,6 +128,21 @@ def test_a_network_of_two_levels_borrows_from_known_places_too() -> None:
         torch.testing.assert_close(generator(image, *rest)[..., :24], generator(other, *rest)[..., :24])
 
 
+@pytest.mark.parametrize(
+    ("encoder_blocks", "dilations"),
+    [
+        ((2, 5), [[1, 1], [1, 2, 4, 1, 2]]),
+        ((1, 3, 2), [[1], [1, 2, 1], [1, 2]]),
+        ((1, 2, 3, 3), [[1], [1, 2], [1, 2, 1], [1, 2, 1]]),
+    ],
+)
+def test_how_far_apart_a_block_looks(encoder_blocks: tuple[int, ...], dilations: list[list[int]]) -> None:
+    """No weight tells of it: with others, networks that were trained before would fill otherwise."""
+    encoder = DcfGenerator(small(encoder_blocks)).encoder
+    found = [[block.conv_in.dilation for block in blocks] for blocks in encoder]  # type: ignore[attr-defined]
+    assert found == [[(step, step) for step in steps] for steps in dilations]
+
+
 def test_an_unknown_bottleneck_is_refused() -> None:
     with pytest.raises(ConfigError, match="conv, transformer, wavelet, not 'fourier'"):
         small((1, 2, 2, 1), bottleneck="fourier")

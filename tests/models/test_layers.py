@@ -93,14 +93,16 @@ def test_match_ignores_holes_and_sums_to_one() -> None:
     assert (attention[:, :, 1] == 0).all()
 
 
-def test_match_by_hand() -> None:
-    match = ContextualMatch(1, 1)
+@pytest.mark.parametrize("key_channels", [1, 9])
+def test_match_by_hand(key_channels: int) -> None:
+    """Scores are divided by the root of the number of channels that are summed up."""
+    match = ContextualMatch(1, key_channels)
     with torch.no_grad():
         for layer in (match.query, match.key):
             layer.weight.fill_(1.0)
             layer.bias.zero_()
     attention = match(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
-    e = math.e
+    e = math.exp(key_channels**0.5)
     torch.testing.assert_close(attention[0], torch.tensor([[0.5, 0.5], [1 / (1 + e), e / (1 + e)]]))
 
 
