@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inpaint_batch.config import Shard
 from inpaint_batch.errors import FailureCode, ManifestError, UsageError
-from inpaint_batch.manifest.read import count_rows, read_manifest
+from inpaint_batch.manifest.read import count_rows, read_images, read_manifest
 from inpaint_batch.manifest.row_reader import RowReader
 from inpaint_batch.manifest.schema import COLUMNS, RowProblem, to_cells
 from inpaint_batch.types import Row
@@ -123,6 +124,13 @@ def test_a_tsv_without_tabs(tmp_path: Path, sign: str) -> None:
     assert (row.id, row.mask) == ("a.jpg", f"{tmp_path}/m.png")
 
 
+@pytest.mark.parametrize(("name", "image"), [("m.tsv", "a,b;c.jpg"), ("m.csv", "a;b\tc.jpg")])
+def test_what_parts_cells_elsewhere_parts_none_of_a_single_column(tmp_path: Path, name: str, image: str) -> None:
+    (tmp_path / name).write_text(f"image\n{image}\n")
+    (row,) = read_images(tmp_path / name)
+    assert row.id == image
+
+
 def test_a_header_alone_is_nothing_to_do(tmp_path: Path) -> None:
     assert read(tmp_path, "image,mask,code,message\n") == []
 
@@ -154,6 +162,7 @@ def test_cells_may_be_parted_as_table_programs_do(tmp_path: Path, sign: str) -> 
         ('image,mask\na.jpg,m.png\n"b.jpg,m.png\nc.jpg,m.png\n', "quote that opens in line 3"),
         ('image,mask\n"a.jpg,m.png\n"b.jpg",m.png\n', "quote that opens in line 2"),
         ('image,mask\n"' + "x,y\n" * 50_000, "quote that opens in line 2"),
+        ('image,mask\na.jpg,m.png\n"b.jpg,m.pn', "quote that opens in line 3"),
         ('im"age,mask\n"x"y,z\n"image"x,mask', "has an unknown column"),
         ('"image"x,mask\n', "header of .* is not CSV"),
     ],
@@ -190,8 +199,24 @@ def test_masks_go_with_folders_only(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image,mask\n")
     with pytest.raises(UsageError, match="--masks"):
         read_manifest(tmp_path / "m.csv", masks=tmp_path)
+    with pytest.raises(UsageError, match="a folder of images on a disk"):
+        read_manifest("s3://bucket/m.csv", masks=tmp_path)
     with pytest.raises(UsageError, match="--masks"):
         read_manifest(tmp_path)
+    with pytest.raises(ManifestError, match=r"gone does not exist; with --masks it is a folder of images"):
+        read_manifest(tmp_path / "gone", masks=tmp_path)
+
+
+def test_rows_of_a_part_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("image,mask\n" + "".join(f"{number}.png,m.png\n" for number in range(40)) + ",m.png\n")
+    counts = []
+    for index in (1, 2, 3):
+        part = Shard(index, 3)
+        counts.append(count_rows(path, part=part))
+        assert counts[-1] == sum(part.has(row.id) for row in read_manifest(path))
+    assert sum(counts) == count_rows(path) == 41
+    assert max(counts) < 25
 
 
 @pytest.mark.parametrize(
