@@ -78,6 +78,7 @@ def _as_json(shards: list[ShardStatus], now_s: float) -> dict[str, Any]:
             {
                 "shard": shard.shard,
                 "state": shard.state,
+                "outdated": shard.outdated,
                 "manifest": shard.manifest,
                 "process": shard.process,
                 "exit_code": shard.exit_code,
@@ -108,7 +109,8 @@ def _sentence(shard: ShardStatus, now_s: float) -> str:
 def _state(shard: ShardStatus) -> str:
     match shard.state:
         case "ended":
-            return f"ended with exit code {shard.exit_code}"
+            before = ", over the manifest as it was before it changed: run again" if shard.outdated else ""
+            return f"ended with exit code {shard.exit_code}{before}"
         case "running":
             return f"running as {shard.process}"
         case "killed":

@@ -15,7 +15,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import InpaintBatchError, StopRequestedError, StorageError
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.manifest.schema import COLUMNS
-from inpaint_batch.pipeline.status import latest_shards, read_json, run_file
+from inpaint_batch.pipeline.status import latest_shards, outdated_shards, read_json, run_file
 from inpaint_batch.report.failures import ALWAYS, PlainLines
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
@@ -32,7 +32,8 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
 
     Raises StorageError where there are no shards, or one still runs; otherwise, once the files are written, the error
     that a run of the whole would have ended with: that of the gravest exit code of a shard, and StopRequestedError
-    where one did not run or was killed. `shown` is how people know the folder, where it is a copy of a store's state.
+    where one did not run, was killed, or ran over the manifest as it was before. `shown` is how people know the folder,
+    where it is a copy of a store's state.
     """
     state = output / STATE_FOLDER
     shards = latest_shards(state)
@@ -43,7 +44,8 @@ def merge_shards(output: Path, *, shown: str = "") -> dict[str, Any]:
         remove_stale_temporaries(output, killed)
         summaries = {shard: read_json(state / f"summary{state_ending(shard)}.json") for shard in shards}
         ended = {shard: summary for shard, summary in summaries.items() if summary is not None}
-        missing = [shard for shard in shards if shard not in ended]
+        outdated = [shard for shard in outdated_shards(state, shards) if shard in ended]
+        missing = [shard for shard in shards if shard not in ended or shard in outdated]
         merged = _merged(ended, missing, *_gravest(ended, missing, state, place))
         kept = set() if merged["exit_code"] in (0, errors.RowsFailedError.exit_code) else _manifests(shards, state)
         if "failures.csv" not in kept:
@@ -114,9 +116,11 @@ def _gravest(ended: dict[Shard, dict[str, Any]], missing: list[Shard], state: Pa
         return 0, ""
     if code == StopRequestedError.exit_code:
         absent = [shard for shard in missing if not run_file(state, shard).exists()]
-        stopped = [shard for shard in codes[code] if shard not in absent]
+        outdated = [shard for shard in missing if shard in ended]
+        stopped = [shard for shard in codes[code] if shard not in (*absent, *outdated)]
         told = [f"{_listed(stopped)} did not end or {_was(stopped)} stopped"] * bool(stopped)
         told += [f"{_listed(absent)} {_was(absent)} never begun"] * bool(absent)
+        told += [f"{_listed(outdated)} ran over the manifest as it was before it changed"] * bool(outdated)
         return code, f"not all is done: {', and '.join(told)}; run what is left, then merge again"
     if code == errors.RowsFailedError.exit_code:
         failed = sum(part["rows"]["failed"] for part in ended.values())

@@ -79,7 +79,7 @@ def _run(
         ):
             if killed:
                 remove_stale_temporaries(config.output, killed)
-            begin_run_file(state, summary, rows.num_rows)
+            begin_run_file(state, summary, rows.num_rows, rows.digest)
             if remote is not None:
                 remote.begin()
             work = Work(config, state, summary, progress, stop, signature, remote)

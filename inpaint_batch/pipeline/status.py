@@ -55,6 +55,8 @@ class ShardStatus:
     """Rows that `--on-conflict skip` left alone, where its run has ended."""
     by_code: Counter[str] = field(default_factory=Counter)
     """Failed rows by code."""
+    outdated: bool = False
+    """Whether the manifest has changed since: other shards have run over what it is now."""
     num_in_flight: int = 0
     started_s: float = 0.0
     """When its run began, in seconds since 1970."""
@@ -84,13 +86,17 @@ def run_file(state: Path, part: Shard | None) -> Path:
     return state / f"run{state_ending(part)}.json"
 
 
-def begin_run_file(state: Path, summary: Summary, num_rows: int) -> None:
-    """Say that a run of `num_rows` rows begins; the summary of the one before goes."""
+def begin_run_file(state: Path, summary: Summary, num_rows: int, digest: str) -> None:
+    """Say that a run of `num_rows` rows begins; the summary of the one before goes.
+
+    `digest` is that of the manifest, empty where it has none.
+    """
     part = summary.config.part
     about = {
         "run": summary.run,
         "shard": str(part or Shard(1, 1)),
         "manifest": summary.manifest,
+        "digest": digest,
         "rows": num_rows,
         "at": summary.started_s,
         "process": process_name(),
@@ -117,6 +123,23 @@ def latest_shards(state: Path) -> list[Shard]:
     return [Shard(index, count) for index in range(1, count + 1)]
 
 
+def outdated_shards(state: Path, shards: list[Shard]) -> list[Shard]:
+    """Of these, those that last ran over the manifest as it was before the run that began last.
+
+    Nothing is known of folders of images, and of runs over different manifests. Raises OSError where it cannot be read.
+    """
+    about = {shard: found for shard in shards if (found := read_json(run_file(state, shard))) is not None}
+    if not about:
+        return []
+    last = max(about.values(), key=lambda found: found["at"])
+    manifest, digest = last["manifest"], last.get("digest")
+    return [
+        shard
+        for shard, found in about.items()
+        if digest and found.get("digest") and found["manifest"] == manifest and found["digest"] != digest
+    ]
+
+
 def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
     """What is known of every shard of the runs that began last. Raises StorageError where there was never one.
 
@@ -129,6 +152,8 @@ def folder_status(output: Path, *, shown: str = "") -> list[ShardStatus]:
             f"no run has begun in {shown or output}; name the folder that was given to run with --output"
         )
     found = {shard: _begun(state, shard) for shard in shards}
+    for shard in outdated_shards(state, shards):
+        found[shard].outdated = True
     _count_ledger(state, found)
     for shard, status in found.items():
         summary = read_json(state / f"summary{state_ending(shard)}.json")

@@ -204,6 +204,31 @@ def test_merge_and_status_add_up(rows, tmp_path):
         merge_shards(output)
 
 
+def test_a_shard_that_has_not_run_since_the_manifest_changed_is_missing(rows, tmp_path):
+    """As one of a nightly array that never began: its summary is that of another night."""
+    manifest, output = rows.manifest(), tmp_path / "out"
+    for index in (1, 2):
+        run_shard(manifest, output, f"{index}/2")
+    assert merge_shards(output)["rows"]["done"] == 12
+    for number in range(6):
+        rows.add(f"new/{number}.png")
+    rows.manifest()
+    run_shard(manifest, output, "1/2")
+    assert [one.outdated for one in folder_status(output)] == [False, True]
+    with pytest.raises(
+        StopRequestedError, match=r"not all is done: shard 2/2 ran over the manifest as it was before it changed; run"
+    ):
+        merge_shards(output)
+    assert json.loads((output / ".inpaint-batch" / "summary.json").read_text())["missing_shards"] == ["2/2"]
+    program = [sys.executable, "-m", "inpaint_batch", "status", str(output)]
+    told = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "ended with exit code 0, over the manifest as it was before it changed: run again" in told[1]
+    assert "changed" not in told[0]
+    run_shard(manifest, output, "2/2")
+    assert not any(one.outdated for one in folder_status(output))
+    assert merge_shards(output)["rows"]["skipped"] == 12
+
+
 def test_status_and_merge_as_commands(rows, tmp_path):
     manifest, output = rows.manifest(), tmp_path / "out"
     for index in (1, 2):
