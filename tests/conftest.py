@@ -34,6 +34,13 @@ def gallery(tmp_path: Path) -> Gallery:
 
 
 @pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of TensorRT plans, which is not there yet."""
+    monkeypatch.setenv("INPAINT_BATCH_ENGINES", str(tmp_path / "plans"))
+    return tmp_path / "plans"
+
+
+@pytest.fixture
 def every_format(gallery: Gallery) -> Gallery:
     """A gallery with each format and kind of pixel that can be restored."""
     kinds = {"jpg": "L RGB", "png": "L LA RGB RGBA", "tif": "L RGB RGBA", "webp": "RGB RGBA"}

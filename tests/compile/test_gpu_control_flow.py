@@ -44,12 +44,6 @@ from inpaint_batch.tiling.fill import TileInput
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INPAINT_BATCH_ENGINES", str(tmp_path / "plans"))
-    return tmp_path / "plans"
-
-
-@pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeGpu:
     # As many tiles as can be computed here while one waits; what is tested does not depend on the number.
     for side in BATCH_SIZES:

@@ -34,12 +34,6 @@ KEY = PlanKey(model_hash="0" * 64, precision="fp32", shapes="", tensorrt="tensor
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INPAINT_BATCH_ENGINES", str(tmp_path / "plans"))
-    return tmp_path / "plans"
-
-
-@pytest.fixture
 def trt() -> object:
     try:
         module = import_tensorrt()

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from execution_cases import row_task
 
 from inpaint_batch import __version__
-from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import EngineError, FailureCode, StopRequestedError, WorkerLostError
 from inpaint_batch.execution import member, pool, pool_executor
 from inpaint_batch.execution.pool_executor import PoolExecutor
@@ -22,7 +22,6 @@ from inpaint_batch.execution.transport import WorkerGoneError
 from inpaint_batch.execution.worker import ChunkResult, Pulse
 from inpaint_batch.logids import Subject
 from inpaint_batch.report.row_tiles import RowTiles
-from inpaint_batch.types import Row
 
 FACTS = EngineFacts("identity", "none", "none", "identity", (64,), ())
 
@@ -112,8 +111,7 @@ def quick(monkeypatch):
 
 
 def tasks(number: int) -> list[RowTask]:
-    names = [f"{index}.png" for index in range(number)]
-    return [RowTask(Row(n, 2, n, n, n), RowConfig(), "key", n, n) for n in names]
+    return [row_task(f"{index}.png") for index in range(number)]
 
 
 def works(_: str, __: RowTask) -> None:
@@ -166,7 +164,7 @@ def test_a_file_that_a_worker_alone_does_not_see_is_no_fault_of_the_manifest(tmp
             )
 
     names = [str(tmp_path / name) for name in ("seen.png", "gone.png")]
-    todo = [RowTask(Row(n, 2, n, n, n), RowConfig(), "key", n, n) for n in names]
+    todo = [row_task(name) for name in names]
     outcomes = PoolExecutor(Blind(Worker("a", works))).run(iter(todo), lambda: False)
     seen, gone = (outcome.failure for outcome in outcomes)
     assert f"the worker node7:1 does not see the image {names[0]}, which is there where the run" in seen.message

@@ -16,16 +16,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from execution_cases import worker_settings
 from gallery import Gallery, ledger_lines, run, tree, wait_for_text, wait_until_done
 from PIL import Image
 
-from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import WorkerLostError
 from inpaint_batch.execution import process_transport
 from inpaint_batch.execution.pool_executor import PoolExecutor
 from inpaint_batch.execution.process_transport import ProcessTransport
 from inpaint_batch.execution.transport import WorkerGoneError
-from inpaint_batch.execution.worker import WorkerSettings
 
 PATIENCE_S = 150
 PLAIN = {"deadly.png": (255, 0, 0), "killed.png": (255, 255, 255), "hangs.png": (0, 0, 0), "hungry.png": (0, 255, 0)}
@@ -135,13 +134,6 @@ def test_a_signal_drains_the_workers_and_spares_them(gallery, tmp_path):
     assert all("the faulty engine sleeps" in line for line in log)  # no worker died
     rest = run(manifest, output, engine="faulty:s@0")
     assert (rest["exit_code"], rest["rows"]["skipped"]) == (0, summary["rows"]["done"])
-
-
-def worker_settings(**changes: object) -> WorkerSettings:
-    values: dict = {"engine": "identity", "model": "default", "precision": "auto", "passes": 1}
-    values |= {"tiling": TilingConfig(), "threads": 1, "workers": 1, "signature": ""}
-    values |= {"max_image_bytes": 1 << 30, "max_memory_bytes": 0}
-    return WorkerSettings(**values | changes)
 
 
 def answer(transport: ProcessTransport, token: object) -> object:

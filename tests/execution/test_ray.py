@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from execution_cases import worker_settings
 from gallery import Gallery, ledger_lines, run, tree, wait_until_done
 from PIL import Image
 from ray_runs import cluster, finish, start
 
-from inpaint_batch.config import RowConfig, RunConfig, TilingConfig
+from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import ConfigError, EngineError, FailureCode, UsageError, WorkerLostError
 from inpaint_batch.execution import ray_cluster, ray_transport
 from inpaint_batch.execution.ray_transport import RayTransport
@@ -130,13 +131,6 @@ def test_a_hanging_row_does_not_hold_up_the_end_for_longer_than_the_grace(galler
     assert len(tree(output)) == len(gallery.rows)
 
 
-def settings(**changes: object) -> WorkerSettings:
-    values: dict = {"engine": "identity", "model": "default", "precision": "auto", "passes": 1}
-    values |= {"tiling": TilingConfig(), "threads": 1, "workers": 1, "signature": ""}
-    values |= {"max_image_bytes": 1 << 30, "max_memory_bytes": 0}
-    return WorkerSettings(**values | changes)
-
-
 def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
     """Without Ray: a worker is a plain object."""
     for number in range(3):
@@ -144,7 +138,7 @@ def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
     add_plain(gallery, "broken.png", 9)
     rows = [row for row in read_manifest(gallery.manifest()) if isinstance(row, Row)]
     tasks = [RowTask(row, RowConfig(), "key", row.output, str(tmp_path / "out" / row.output)) for row in rows]
-    worker = pickle.loads(pickle.dumps(RowWorker))(settings(engine="faulty:e"))
+    worker = pickle.loads(pickle.dumps(RowWorker))(worker_settings(engine="faulty:e"))
     assert worker.start().identity == "faulty:e"
     result = pickle.loads(pickle.dumps(worker.do(1, tasks)))
     assert {outcome.failure.code for outcome in result.outcomes} == {FailureCode.INFER}
@@ -154,7 +148,7 @@ def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
     assert worker.do(2, tasks).outcomes == []
     assert len(worker.do(3, tasks).outcomes) == 4
     with pytest.raises(EngineError, match="there is no model"):
-        RowWorker(settings(engine="onnxruntime", model=str(tmp_path / "no.onnx"))).start()
+        RowWorker(worker_settings(engine="onnxruntime", model=str(tmp_path / "no.onnx"))).start()
     assert isinstance(pickle.loads(pickle.dumps(EngineError("gone"))), EngineError)
 
 
@@ -176,7 +170,7 @@ def test_an_address_for_work_from_outside_is_refused(monkeypatch, address):
     """Ray's client cannot do what the actors are asked for; that ended as a bug."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=r"submit it with `ray job submit`, .* or use --executor local"):
-        RayTransport(settings())
+        RayTransport(worker_settings())
 
 
 @needs_ray
@@ -187,7 +181,7 @@ def test_a_cluster_that_does_not_answer_is_told_soon(monkeypatch):
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(WorkerLostError, match=f"no Ray cluster answers at RAY_ADDRESS {address} .* or use --exec"):
-            RayTransport(settings())
+            RayTransport(worker_settings())
 
 
 def test_nothing_of_ray_is_imported_by_a_local_run(gallery, tmp_path):
@@ -256,7 +250,7 @@ class Machines:
 def test_actors_are_as_large_as_the_machines_that_join(monkeypatch, engine):
     machines = Machines()
     monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
-    transport = RayTransport(settings(engine=engine, threads=0, workers=0))
+    transport = RayTransport(worker_settings(engine=engine, threads=0, workers=0))
     assert transport.num_wanted() == 0  # it waits for machines, rather than to take what the head has not got
     for number in (1, 2):
         machines.resources.append({"CPU": 48.0, "GPU": 4.0})
@@ -289,7 +283,7 @@ def test_there_is_room_for_as_many_actors_as_are_asked_for(monkeypatch, machines
     cluster = Machines()
     cluster.resources = [{"CPU": float(num_cpus), "GPU": float(num_gpus)} for num_cpus, num_gpus in machines]
     monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(cluster))
-    transport = RayTransport(settings(engine="auto", threads=0), num_actors=actors)
+    transport = RayTransport(worker_settings(engine="auto", threads=0), num_actors=actors)
     while len(cluster.placed) < transport.num_wanted():
         transport.hire()
     assert {(options["num_cpus"], told.threads) for options, told in cluster.placed} == {(share, share)}
@@ -298,7 +292,7 @@ def test_there_is_room_for_as_many_actors_as_are_asked_for(monkeypatch, machines
 def test_a_run_that_began_on_cpus_stays_there(monkeypatch):
     machines = Machines()
     monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
-    transport = RayTransport(settings(engine="auto", threads=0))
+    transport = RayTransport(worker_settings(engine="auto", threads=0))
     machines.resources.append({"CPU": 4.0})
     transport.hire()
     machines.resources.append({"CPU": 4.0, "GPU": 8.0})  # another engine than that of the first would end the run

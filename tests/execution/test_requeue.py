@@ -5,18 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+from execution_cases import row_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import FailureCode
 from inpaint_batch.execution.requeue import MAX_DEATHS, Chunk, Requeue
-from inpaint_batch.execution.tasks import RowTask
-from inpaint_batch.types import Row
-
-
-def task(name: str) -> RowTask:
-    return RowTask(Row(name, 2, "a.png", "m.png", name), RowConfig(), "key", name, name)
 
 
 @given(
@@ -26,7 +20,7 @@ def test_every_row_ends_once_and_the_innocent_are_done(kinds: list[str], chance:
     """One worker that is given two chunks at a time, as the pool does, and loses both."""
     requeue = Requeue(9)
     kind_of = {str(number): kind for number, kind in enumerate(kinds)}
-    fresh = [Chunk([task(name) for name in list(kind_of)[at : at + 4]]) for at in range(0, len(kind_of), 4)]
+    fresh = [Chunk([row_task(name) for name in list(kind_of)[at : at + 4]]) for at in range(0, len(kind_of), 4)]
     ends: dict[str, str] = {}
     deaths: dict[str, int] = {}
     while True:
@@ -64,7 +58,7 @@ def test_every_row_ends_once_and_the_innocent_are_done(kinds: list[str], chance:
 @pytest.mark.parametrize(("of_memory", "code"), [(False, FailureCode.CRASH), (True, FailureCode.MEMORY)])
 def test_the_last_death_names_the_code(of_memory, code):
     requeue = Requeue()
-    assert requeue.died([Chunk([task("a"), task("b")])]) == []
+    assert requeue.died([Chunk([row_task("a"), row_task("b")])]) == []
     first = requeue.next()
     assert [one.row.id for one in first.tasks] == ["a"]
     assert (first.alone, first.tasks[0].attempt) == (True, 2)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from execution_cases import row_task
 from gallery import run, tree
 
-from inpaint_batch.config import RowConfig, TilingConfig
+from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution import write
 from inpaint_batch.execution.shortage import Shortage, is_out_of_memory, smaller
-from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
+from inpaint_batch.execution.tasks import Failure, RowOutcome
 from inpaint_batch.imaging.write import write_filled
-from inpaint_batch.types import Row
 
 
 @pytest.fixture
@@ -87,32 +87,28 @@ def test_fewer_rows_at_a_time_after_a_shortage_and_slowly_more_again():
     shortage = Shortage(TilingConfig(), 64)
     lacking = Failure(FailureCode.MEMORY, "no memory", retryable=True)
     for number, expected in enumerate((32, 16, 8, 4, 2, 1, 1)):
-        assert shortage.takes(RowOutcome(task(f"large {number}"), lacking))
+        assert shortage.takes(RowOutcome(row_task(f"large {number}"), lacking))
         shortage.learn(RowOutcome(shortage.next()))
         assert shortage.max_rows == expected
     for number in range(15):
-        shortage.learn(RowOutcome(task(f"{number}")))
-        shortage.learn(RowOutcome(task(f"broken {number}"), Failure(FailureCode.READ, "no file")))
+        shortage.learn(RowOutcome(row_task(f"{number}")))
+        shortage.learn(RowOutcome(row_task(f"broken {number}"), Failure(FailureCode.READ, "no file")))
     assert shortage.max_rows == 1
-    shortage.learn(RowOutcome(task("15")))
+    shortage.learn(RowOutcome(row_task("15")))
     assert shortage.max_rows == 2
     for number in range(16 * 62):
-        shortage.learn(RowOutcome(task(f"{number}")))
+        shortage.learn(RowOutcome(row_task(f"{number}")))
     assert shortage.max_rows == 64
     for number in range(100):
-        shortage.learn(RowOutcome(task(f"{number}")))
+        shortage.learn(RowOutcome(row_task(f"{number}")))
     assert shortage.max_rows == 64
 
 
 def test_a_row_that_will_never_fit_is_not_tried_again():
     shortage = Shortage(TilingConfig(), 64)
     for failure in (Failure(FailureCode.MEMORY, "too large"), Failure(FailureCode.READ, "busy", retryable=True), None):
-        assert not shortage.takes(RowOutcome(task("a"), failure))
-    assert shortage.takes(RowOutcome(task("a"), Failure(FailureCode.MEMORY, "no memory", retryable=True)))
-
-
-def task(name: str) -> RowTask:
-    return RowTask(Row(name, 2, "a.png", "m.png", name), RowConfig(), "key", name, name)
+        assert not shortage.takes(RowOutcome(row_task("a"), failure))
+    assert shortage.takes(RowOutcome(row_task("a"), Failure(FailureCode.MEMORY, "no memory", retryable=True)))
 
 
 @pytest.mark.parametrize(

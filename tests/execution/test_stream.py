@@ -7,12 +7,11 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from execution_cases import row_task
 
-from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import EngineError
 from inpaint_batch.execution.stream import Stream
 from inpaint_batch.execution.tasks import RowOutcome, RowTask
-from inpaint_batch.types import Row
 
 
 class Executor:
@@ -42,8 +41,7 @@ class Executor:
 
 
 def chunk(name: str, num_rows: int = 4) -> list[RowTask]:
-    rows = [f"{name}{number}" for number in range(num_rows)]
-    return [RowTask(Row(row, 2, row, row, row), RowConfig(), "key", row, row) for row in rows]
+    return [row_task(f"{name}{number}") for number in range(num_rows)]
 
 
 def ids(outcomes: list[RowOutcome]) -> list[str]:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from execution_cases import worker_settings
 
-from inpaint_batch.config import TilingConfig
 from inpaint_batch.errors import EngineError, StorageError
 from inpaint_batch.execution import worker
-from inpaint_batch.execution.worker import LogLine, OutputMark, RowWorker, WorkerSettings, _Lines
+from inpaint_batch.execution.worker import LogLine, OutputMark, RowWorker, _Lines
 
 NUM_THREADS, NUM_EACH = 4, 3000
 
@@ -66,21 +66,7 @@ def mark(tmp_path: Path) -> OutputMark:
 
 
 def _worker_of(mark: OutputMark) -> RowWorker:
-    return RowWorker(
-        WorkerSettings(
-            engine="identity",
-            model="default",
-            precision="auto",
-            passes=1,
-            tiling=TilingConfig(),
-            threads=1,
-            workers=1,
-            max_image_bytes=1 << 30,
-            max_memory_bytes=0,
-            signature="",
-            output_mark=mark,
-        )
-    )
+    return RowWorker(worker_settings(output_mark=mark))
 
 
 @pytest.mark.parametrize("there", [None, b'{"run": "another"}'])

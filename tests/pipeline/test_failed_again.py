@@ -10,12 +10,6 @@ import pytest
 from gallery import Gallery, ledger_lines, run, tree
 
 
-@pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    (tmp_path / "in").mkdir()
-    return Gallery(tmp_path / "in")
-
-
 def told(output: Path) -> list[str]:
     """The messages in failures.csv."""
     with (output / ".inpaint-batch" / "failures.csv").open(newline="") as file:

@@ -15,12 +15,6 @@ HOLE = (slice(20, 32), slice(24, 40))
 MAGENTA = (255, 0, 255)
 
 
-@pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    (tmp_path / "in").mkdir()
-    return Gallery(tmp_path / "in")
-
-
 def outside(hole: tuple[slice, slice], side: int = 72) -> np.ndarray:
     mask = np.ones((side, side), bool)
     mask[hole] = False

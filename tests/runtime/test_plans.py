@@ -45,12 +45,6 @@ KEY = PlanKey(
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INPAINT_BATCH_ENGINES", str(tmp_path / "plans"))
-    return tmp_path / "plans"
-
-
-@pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """TensorRT 11.0 on an H100, as far as keys are concerned."""
     trt = SimpleNamespace(__name__="tensorrt", __version__="11.0", Builder=None)
