@@ -91,7 +91,10 @@ class RowReader:
         if self.writes and not self._outputs.add(output):
             advice = "give each row its own output"
             if not is_named:
-                advice += " in a column of that name (images outside the folder of the manifest lose their folders)"
+                advice += (
+                    " in a column of that name (images outside the folder of the manifest lose their folders), or join "
+                    "the masks of one image into one"
+                )
             raise RowError(FailureCode.WRITE, f"output {output!r} is already that of an earlier row; {advice}")
         if MASK_IN_IMAGE.fullmatch(mask):
             mask, options = image, {**options, "mask_from": mask}

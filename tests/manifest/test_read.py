@@ -183,6 +183,7 @@ def test_two_images_from_elsewhere_of_one_name_are_told_why_they_collide(tmp_pat
     _, problem = read(tmp_path, "image,mask\n/a/box1/001.jpg,m.png\n/a/box2/001.jpg,m.png\n")
     assert "output '001.jpg' is already" in problem.error.message
     assert "images outside the folder of the manifest lose their folders" in problem.error.message
+    assert "or join the masks of one image" in problem.error.message
 
 
 def test_a_bad_header_is_told_before_the_first_row(tmp_path: Path) -> None:
