@@ -53,9 +53,9 @@ def in_run(shard: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def on_row(row: str, attempt: int, worker: str = "") -> Iterator[None]:
-    """Within it, what this thread logs is about that row; `worker` is this process unless another one is named."""
-    with about(Subject(row, attempt, worker or worker_id())):
+def on_row(row: str, attempt: int) -> Iterator[None]:
+    """Within it, what this thread logs is about that row, and its worker is this process."""
+    with about(Subject(row, attempt, worker_id())):
         yield
 
 

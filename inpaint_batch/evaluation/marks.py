@@ -33,6 +33,8 @@ RIM_PX = (0.4, 0.8)
 VISIBLE = 0.25
 """Truth is what was changed by at least this part of the contrast."""
 MIN_TRUTH_PX = 20
+MIN_MARK_PX = 4
+"""Smaller marks are not counted."""
 NUM_TRIES = 20
 
 
@@ -126,10 +128,10 @@ def _placed(element: FloatArray, rng: np.random.Generator, height: int, width: i
     return canvas
 
 
-def count_marks(marks: BoolArray, others: BoolArray, min_px: int = 4, part: float = 0.5) -> tuple[int, int]:
-    """How many connected marks of at least `min_px` pixels there are, and how many `others` covers by `part`."""
+def count_marks(marks: BoolArray, others: BoolArray) -> tuple[int, int]:
+    """How many connected marks of at least MIN_MARK_PX there are, and how many of these `others` covers by half."""
     num, labels = cv2.connectedComponents(np.ascontiguousarray(marks).view(np.uint8), connectivity=8)
     areas = np.bincount(labels.ravel(), minlength=num)[1:]
     hit = np.bincount(labels[others], minlength=num)[1:]
-    counted: NDArray[np.bool_] = areas >= min_px
-    return int(np.count_nonzero(counted)), int(np.count_nonzero(counted & (hit >= part * areas)))
+    counted: NDArray[np.bool_] = areas >= MIN_MARK_PX
+    return int(np.count_nonzero(counted)), int(np.count_nonzero(counted & (hit >= areas / 2)))

@@ -17,7 +17,7 @@ from inpaint_batch.types import Box, Header, SampleArray
 _HEADER_BYTES = 1 << 20
 
 
-def read_stream(path: Path, what: str = "image") -> JpegStream:
+def read_stream(path: Path) -> JpegStream:
     """Structure up to the first scan; raises `RowError` (read)."""
     with path.open("rb") as file:
         head = file.read(_HEADER_BYTES)
@@ -27,10 +27,10 @@ def read_stream(path: Path, what: str = "image") -> JpegStream:
             except jpeg_segments.TruncatedError as error:
                 more = file.read(len(head))  # long metadata: read on before giving up
                 if not more:
-                    raise damaged(path, str(error), what) from None
+                    raise damaged(path, str(error)) from None
                 head += more
             except ValueError as error:
-                raise damaged(path, str(error), what) from None
+                raise damaged(path, str(error)) from None
 
 
 class JpegSource(WholeRasterSource):

@@ -22,20 +22,20 @@ _HEAD_BYTES = 32
 _MAX_EXIF_BYTES = 1 << 24
 
 
-def read_chunks(path: Path, what: str = "image", *, bodies: bool = False) -> list[tuple[bytes, bytes]]:
+def read_chunks(path: Path, *, bodies: bool = False) -> list[tuple[bytes, bytes]]:
     """(type, body) of every RIFF chunk; of pixel chunks only the first bytes unless `bodies`. Raises `RowError`
     (read).
     """
     with path.open("rb") as file:
         end = 8 + int.from_bytes(file.read(12)[4:8], "little")
         if path.stat().st_size < end:
-            raise damaged(path, "it is truncated", what)
+            raise damaged(path, "it is truncated")
         chunks = []
         while file.tell() + 8 <= end:
             kind, length = struct.unpack("<4sI", file.read(8))
             position = file.tell()
             if position + length > end:
-                raise damaged(path, f"its {kind!r} chunk leaves the file", what)
+                raise damaged(path, f"its {kind!r} chunk leaves the file")
             is_small = kind not in (*_PIXEL_CHUNKS, b"ANMF") and length <= _MAX_EXIF_BYTES
             chunks.append((kind, file.read(length if bodies or is_small else min(length, _HEAD_BYTES))))
             file.seek(position + length + (length & 1))
@@ -49,12 +49,12 @@ def read_trailer(path: Path) -> bytes:
         return file.read()
 
 
-def parse_header(path: Path, what: str = "image") -> Header:
+def parse_header(path: Path) -> Header:
     """Size, alpha and orientation of a still WebP; raises `RowError` (read) for animations and damaged files."""
-    chunks = read_chunks(path, what)
+    chunks = read_chunks(path)
     first = dict(reversed(chunks))
     if b"VP8X" in first and chunks[0][0] != b"VP8X":  # decoders would not look at it
-        raise damaged(path, "its chunks are not in order", what)
+        raise damaged(path, "its chunks are not in order")
     try:
         if b"VP8X" in first:
             flags = first[b"VP8X"][0]
@@ -64,7 +64,7 @@ def parse_header(path: Path, what: str = "image") -> Header:
             if b"VP8L" in first:  # decoders heed its own word, too
                 has_alpha |= bool(first[b"VP8L"][_VP8L_ALPHA_BYTE] & _VP8L_ALPHA_BIT)
             if flags & _ANIMATION_FLAG or b"ANMF" in first:
-                raise refuse(path, "an animated WebP", "save the frame you want as a still image", what)
+                raise refuse(path, "an animated WebP", "save the frame you want as a still image")
         elif b"VP8L" in first:
             (packed,) = struct.unpack_from("<I", first[b"VP8L"], 1)
             width_px, height_px, has_alpha = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF), bool(packed >> 28 & 1)
@@ -72,7 +72,7 @@ def parse_header(path: Path, what: str = "image") -> Header:
             width_px, height_px = (side & 0x3FFF for side in struct.unpack_from("<HH", first[b"VP8 "], 6))
             has_alpha = False
     except (KeyError, IndexError, struct.error):
-        raise damaged(path, "it holds no pixels", what) from None
+        raise damaged(path, "it holds no pixels") from None
     return Header(
         format="webp",
         width_px=width_px,

@@ -31,9 +31,9 @@ class IdentityEngine:
     model_hash = ""
     precision = "none"
     buckets_px = BUCKETS_PX
+    notes: tuple[str, ...] = ()
 
-    def __init__(self, notes: tuple[str, ...] = ()) -> None:
-        self.notes = notes
+    def __init__(self) -> None:
         self.num_calls = 0
         """How often `fill` was called."""
 
@@ -68,8 +68,8 @@ class FaultyEngine(IdentityEngine):
 
     KINDS = ".xenskmpbt"
 
-    def __init__(self, schedule: str, *, sleep_s: float = 0.1, notes: tuple[str, ...] = ()) -> None:
-        super().__init__(notes)
+    def __init__(self, schedule: str, *, sleep_s: float = 0.1) -> None:
+        super().__init__()
         if not schedule or set(schedule) - set(self.KINDS):
             raise EngineError(f"a faulty engine's schedule is made of the letters {self.KINDS}, not {schedule!r}")
         if not 0 <= sleep_s <= 3600:

@@ -38,6 +38,7 @@ class TorchEngine:
     """See `Engine` for the contract."""
 
     buckets_px = BUCKETS_PX
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -47,7 +48,6 @@ class TorchEngine:
         precision: str = "fp32",
         compiled: bool = False,
         threads: int = 0,
-        notes: tuple[str, ...] = (),
     ) -> None:
         """Load `weights` onto the GPU where torch sees one, else for `threads` tiles at a time (0: one per core).
 
@@ -65,7 +65,7 @@ class TorchEngine:
                 f"--engine torch needs {error.name}: install it with pip install 'inpaint-batch[train]'"
             ) from error
         self.name = "torch-compile" if compiled else "torch"
-        self.model, self.precision, self.notes = model, precision, notes
+        self.model, self.precision = model, precision
         self.model_hash = hash_file(weights)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if precision == "fp16" and self._device == "cpu":
