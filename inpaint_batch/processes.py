@@ -48,6 +48,12 @@ def may_run(pid: int) -> bool:
     return True
 
 
+def pid_and_host(name: str) -> tuple[int, str] | None:
+    """What the name of a process tells of it; None where it is no such name."""
+    match = _NAME.fullmatch(name)
+    return (int(match["pid"]), match["host"]) if match is not None else None
+
+
 @cache
 def _kernel_digits() -> str:
     """What processes have in common that see each other by number: the same start of a kernel, and PID namespace."""

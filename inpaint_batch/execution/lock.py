@@ -24,8 +24,9 @@ class RunLock:
         self._path = path
         self._shared = shared
         self._descriptor = -1
-        self.last_run_was_killed = False
-        """Whether the last holder did not give the lock back itself, so that it may have left temporary files."""
+        self.killed = ""
+        """The last holder, where it did not give the lock back itself, so that it may have left temporary files: see
+        `process_name`, unless an earlier version or another hand wrote it. Empty where it did give it back."""
 
     def __enter__(self) -> RunLock:
         """Take the lock. Raises `StorageError` where another process holds it, and `OSError`."""
@@ -51,7 +52,7 @@ class RunLock:
             raise StorageError(
                 f"{self._path} cannot be locked ({error.strerror}); choose an --output on a file system with locks"
             ) from error
-        self.last_run_was_killed = os.fstat(descriptor).st_size > 0
+        self.killed = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
         os.ftruncate(descriptor, 0)
         if not self._shared:
             os.pwrite(descriptor, f"{process_name()}\n".encode(), 0)
@@ -76,20 +77,20 @@ def holder_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def hold_folder(state: Path, shard: Shard | None) -> Iterator[list[str]]:
-    """Hold the output folder for a run of `shard`, or of the whole manifest; yields the writers that were killed.
+def hold_folder(state: Path, shard: Shard | None) -> Iterator[dict[str, str]]:
+    """Hold the output folder for a run of `shard`, or of the whole manifest; yields who was killed, by writer.
 
     Shards of one n run side by side, anything else runs alone: rows of 2/3 are also rows of some shard of four. A
     writer is the name of a shard, or empty for a run of the whole. Raises StorageError where another run is in the way.
     """
     with RunLock(state / "lock", shared=shard is not None) as whole, contextlib.ExitStack() as own:
-        killed = [""] if whole.last_run_was_killed else []
-        if shard is not None and own.enter_context(RunLock(state / f"lock-{shard.name}")).last_run_was_killed:
-            killed.append(shard.name)
+        killed = {"": whole.killed} if whole.killed else {}
+        if shard is not None and (before := own.enter_context(RunLock(state / f"lock-{shard.name}")).killed):
+            killed[shard.name] = before
         # Ours is taken before the others are looked at: of two runs that start together at least one sees the other.
         for path in (state / name for name in fnmatch.filter(names_in(state), "lock-*-of-*")):
             if shard is None or not path.name.endswith(f"-of-{shard.count}"):
                 with RunLock(path, shared=True) as other:  # shards that start together all look
-                    if other.last_run_was_killed:
-                        killed.append(path.name.removeprefix("lock-"))
+                    if other.killed:
+                        killed[path.name.removeprefix("lock-")] = other.killed
         yield killed

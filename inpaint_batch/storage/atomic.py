@@ -17,12 +17,12 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
-from inpaint_batch.processes import may_run
+from inpaint_batch.processes import may_run, pid_and_host
 
 STALE_AFTER_S = 24 * 3600.0
 """A temporary that has not been touched for so long is stale, whoever wrote it."""
@@ -31,8 +31,9 @@ MAX_NAME_BYTES = 255
 _TEMPORARY = re.compile(r"\.(?P<name>.*)\.inpaint-batch-(?P<pid>\d+)-(?P<host>[0-9a-f]{4})[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
-def _digits(writer: str) -> str:
-    name = f"{socket.gethostname()}\0{writer}" if writer else socket.gethostname()
+def _digits(writer: str, host: str = "") -> str:
+    host = host or socket.gethostname()
+    name = f"{host}\0{writer}" if writer else host
     return hashlib.blake2b(name.encode(), digest_size=2).hexdigest()
 
 
@@ -166,18 +167,26 @@ def signing_as(signature: str) -> Iterator[None]:
 def remove_stale_temporaries(root: Path, writers: Iterable[str] = ("",)) -> int:
     """Delete what killed runs of `writers` left below `root`; returns how many files that were.
 
-    Removes temporaries of processes of this host that are gone, of this process where it is not writing them now (a
-    container starts with the same pid again), and any that is older than STALE_AFTER_S. Those of other hosts are
-    younger than that while in use, so shards that share an output folder do not disturb each other. Follows no links.
+    Where `writers` is a mapping, its values are processes that are known to be gone (`process_name`): what they left is
+    removed wherever they were, on another machine too. So are temporaries of processes of this host that are gone, of
+    this process where it is not writing them now (a container starts with the same pid again), and any that is older
+    than STALE_AFTER_S. Those of other hosts are younger than that while in use, so shards that share an output folder
+    do not disturb each other. Follows no links.
     """
     removed = 0
     ours = {_digits(writer) for writer in writers}
+    gone = {
+        (pid, _digits(writer, host))
+        for writer, name in (writers.items() if isinstance(writers, Mapping) else ())
+        for pid, host in [pid_and_host(name) or (0, "")]
+    }
     for folder, _, names in os.walk(root):
         for name in names:
             if name.endswith(".tmp") and (match := _TEMPORARY.fullmatch(name)) is not None:
                 path = Path(folder, name)
                 with suppress(OSError):
-                    if _is_stale(path, int(match["pid"]), match["host"] in ours):
+                    pid, host = int(match["pid"]), match["host"]
+                    if ((pid, host) in gone and name not in _in_flight) or _is_stale(path, pid, host in ours):
                         path.unlink()
                         removed += 1
     return removed

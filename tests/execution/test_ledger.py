@@ -326,9 +326,9 @@ def test_lock_is_exclusive_and_dies_with_its_holder(tmp_path):
             pass
         holder.kill()
     with RunLock(path) as lock:
-        assert lock.last_run_was_killed
+        assert lock.killed.startswith(f"process {holder.pid} on ")
     with RunLock(path) as lock:
-        assert not lock.last_run_was_killed
+        assert not lock.killed
 
 
 def test_shards_that_start_together_do_not_keep_each_other_out_by_looking_for_older_ones(tmp_path):

@@ -251,6 +251,22 @@ def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
     assert remove_stale_temporaries(tmp_path / "missing") == 0
 
 
+def test_what_a_run_left_that_was_killed_on_another_machine_is_removed(tmp_path: Path) -> None:
+    """Who holds its lock knows its name. Others of that machine, and other numbers there, may be at work."""
+    pid = os.getpid()
+    kept = [f".b.jpg.inpaint-batch-{pid}-{atomic._digits(writer, host)}01234567.tmp" for writer, host in OTHERS]
+    kept.append(f".c.jpg.inpaint-batch-{pid + 1}-{atomic._digits('2-of-3', 'node9')}01234567.tmp")
+    left = f".a.jpg.inpaint-batch-{pid}-{atomic._digits('2-of-3', 'node9')}01234567.tmp"
+    for name in (*kept, left):
+        (tmp_path / name).touch()
+    killed = {"2-of-3": f"process {pid} on node9 #49a09904-a813abe8", "": "somebody"}
+    assert remove_stale_temporaries(tmp_path, killed) == 1
+    assert names(tmp_path) == sorted(kept)
+
+
+OTHERS = [("1-of-3", "node9"), ("", "node9"), ("2-of-3", "node8")]
+
+
 def test_people_are_told_of_the_output_and_not_of_its_temporary(tmp_path: Path) -> None:
     for name in ("a.png", ".hidden.tif", "ü b.jpg"):
         with atomic_write(tmp_path / name) as temporary:
