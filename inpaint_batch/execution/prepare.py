@@ -28,7 +28,7 @@ from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.margin import lacks_margin
-from inpaint_batch.holes.mask_errors import other_polarity
+from inpaint_batch.holes.mask_errors import if_inverted, other_polarity
 from inpaint_batch.holes.prepare import HoleMap, hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.mask_json import ForImage
@@ -173,9 +173,7 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
     warnings = []
     if holes.suspected_inversion:
         part = holes.num_marked_px / holes.num_pixels
-        turned = f"say --mask-polarity {other_polarity(polarity)}"
-        advice = "save its alpha channel as a grey PNG" if holes.by_alpha else turned
-        warnings.append(f"the mask marks {part:.0%} of the image; if that is inverted, {advice}")
+        warnings.append(f"the mask marks {part:.0%} of the image; {if_inverted(polarity, by_alpha=holes.by_alpha)}")
     if holes.num_unseen_px:
         part = holes.num_unseen_px / holes.num_marked_px
         warnings.append(

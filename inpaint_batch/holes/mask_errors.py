@@ -20,6 +20,12 @@ def other_polarity(polarity: MaskPolarity) -> MaskPolarity:
     return "black" if polarity == "white" else "white"
 
 
+def if_inverted(polarity: MaskPolarity, *, by_alpha: bool) -> str:
+    """What to do about a mask of which too much is marked, by what is opaque in it (`by_alpha`) or by its colours."""
+    advice = "save its alpha channel as a grey PNG" if by_alpha else f"say --mask-polarity {other_polarity(polarity)}"
+    return f"if that is inverted, {advice}"
+
+
 class Values(NamedTuple):
     """What a mask holds."""
 
@@ -57,6 +63,15 @@ def explain(values: Values, config: RowConfig, *, is_empty: bool) -> str:
     if depth and values.brightest == 0:
         return f"{told}; draw one, with 65535 for white: labels such as 0 and 1 need a file of 8 bits"
     return f"{told}; " + (NOTHING_DRAWN if is_empty else "nothing known is left to fill it from: draw another")
+
+
+def explain_grown(part: float, config: RowConfig, *, by_alpha: bool, may_be_inverted: bool) -> str:
+    """One sentence on a hole that covers the whole image once it is grown, of which the mask marks `part`, 0..1."""
+    told = f"grown by dilate {config.dilate_px} px and feather {config.feather_px} px the hole covers the whole image"
+    if may_be_inverted:
+        advice = if_inverted(config.mask_polarity, by_alpha=by_alpha)
+        return f"{told}, as the mask alone marks {part:.0%} of it; {advice}; else choose smaller values"
+    return f"{told}; choose smaller values"
 
 
 def _explain_drawn(values: Values, config: RowConfig, is_empty: bool) -> str:

@@ -162,11 +162,10 @@ def hole_map(
     hole = grow(marked, config.dilate_px + config.feather_px)
     num_hole_px = num_true(hole)
     if num_hole_px == header.num_pixels:
-        raise RowError(
-            FailureCode.MASK,
-            f"grown by dilate {config.dilate_px} px and feather {config.feather_px} px the hole covers the whole "
-            "image; choose smaller values",
-        )
+        part = num_marked_px / header.num_pixels
+        may_be_inverted = part > INVERSION_COVERAGE
+        sentence = mask_errors.explain_grown(part, config, by_alpha=by_alpha, may_be_inverted=may_be_inverted)
+        raise RowError(FailureCode.MASK, sentence)
     return HoleMap(
         hole=hole,
         marked=marked,

@@ -308,6 +308,17 @@ def test_a_hole_that_grows_over_all_is_an_error() -> None:
     assert caught.value.code is FailureCode.MASK
 
 
+def test_an_inverted_mask_that_grows_over_the_whole_image_is_told_to_be_one() -> None:
+    scratches = np.full((40, 40), 255, np.uint8)
+    scratches[:, 7:9] = 0
+    with pytest.raises(RowError, match="marks 95% of it; if that is inverted, say --mask-polarity black; else") as told:
+        prepare(scratches, dilate_px=2)
+    assert told.value.code is FailureCode.MASK
+    assert prepare(scratches, dilate_px=2, mask_polarity="black").num_marked_px == 80
+    with pytest.raises(RowError, match="covers the whole image; choose smaller values"):
+        prepare(255 - scratches, dilate_px=40)
+
+
 def test_inversion_is_suspected_from_the_mask_and_not_from_dilation() -> None:
     mask = np.zeros((10, 10), np.uint8)
     mask[:6] = 255
