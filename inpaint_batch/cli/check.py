@@ -57,6 +57,8 @@ def check(
 
     Of the engine only that it is known and its model there; a model from elsewhere plans with its own tiles.
 
+    Rows that an earlier run has done are looked at, and counted, as all others are.
+
     Ends with the exit code that `run` would end with: 4 for an unusable manifest, 8 if any row would fail, else 0. Give
     it the flags of the run: with --actors, for instance, a row may take less memory.
     """

@@ -120,8 +120,8 @@ def image_names(
     """
     if relative and os.path.isdir(root / relative / STATE_FOLDER):  # noqa: PTH112  (False where it may not be told)
         problem = (
-            f"{root / relative} is the output folder of a run; move it away from the images, or its results would be "
-            "restored once more. If that is meant, list them in a manifest"
+            f"{root / relative} is the output folder of a run (.inpaint-batch is in it); move it away from the images, "
+            "or its results would be restored once more. If that is meant, list them in a manifest"
         )
         yield relative, RowError(FailureCode.READ, problem)
         return

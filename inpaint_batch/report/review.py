@@ -88,8 +88,8 @@ def _page(output: Path, previews: Sequence[Preview], names: Sequence[str], numbe
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Masks to review, page {number + 1}</title><style>{_STYLE}</style>
 <h1>Masks to review</h1>
-<p>Marks vanish under the pointer. Where one is wrong, paint it black in the mask, or delete the mask file; then, in the
-folder where you were: <code>{escape(again)}</code></p>
+<p>Marks vanish under the pointer. Where one is wrong, paint it black in the mask, or delete the mask file; then call,
+from the same folder as before: <code>{escape(again)}</code></p>
 {links}
 {figures}
 {links}
