@@ -252,6 +252,17 @@ def test_parquet_with_other_types_and_columns(tmp_path):
         read_manifest(tmp_path / "missing.parquet")
 
 
+@needs_pyarrow
+def test_numbers_of_a_column_with_gaps_are_floats_and_its_gaps_no_numbers(tmp_path):
+    """As pandas writes them."""
+    rows = [{"image": f"{n}.png", "mask": "m.png", "dilate": n} for n in (3.0, float("nan"))]
+    found = list(read_manifest(write_parquet(tmp_path / "m.parquet", rows, ("image", "mask", "dilate"))))
+    assert [row_config(row, RowConfig(dilate_px=7)).dilate_px for row in found] == [3, 7]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = list(read_manifest(tmp_path / "m.jsonl"))
+    assert [row_config(row, RowConfig(dilate_px=7)).dilate_px for row in found] == [3, 7]
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match=r"inpaint-batch\[parquet\]"):
