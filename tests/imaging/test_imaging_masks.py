@@ -171,6 +171,15 @@ def test_orientation_is_told(tmp_path: Path, format: str) -> None:
     assert samples.shape == GREY.shape
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("tag", [0, 9])
+def test_a_tag_that_is_none_says_nothing(tmp_path: Path, format: str, tag: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(GREY).convert("RGB").save(tmp_path / "mask", format, exif=exif)
+    assert open_picture(tmp_path / "mask", max_bytes=1 << 24).orientation == 1
+
+
 def test_orientation_may_stand_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     plain = cases.encoded(Image.fromarray(cases.picture("grey")), "PNG")
@@ -220,12 +229,42 @@ def test_an_overwritten_mask_is_read_anew(tmp_path: Path) -> None:
         assert (cases.read_mask_samples(path, max_bytes=1 << 24)[0] == value).all()
 
 
-def test_colours_become_luminance(tmp_path: Path) -> None:
-    path = tmp_path / "mask.png"
+@pytest.mark.parametrize("compression", [None, "deflate", "zstd"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_become_luminance(tmp_path: Path, compression: str | None, dtype: type[np.integer]) -> None:
+    path = tmp_path / "mask"
     samples = cases.picture("rgb")
-    Image.fromarray(samples).save(path)
-    grey, _ = cases.read_mask_samples(path, max_bytes=1 << 24)
-    assert np.abs(grey.astype(int) - np.asarray(Image.fromarray(samples).convert("L"))).max() <= 1
+    wide = samples.astype(dtype) * (257 if dtype is np.uint16 else 1)
+    tifffile.imwrite(path, wide, photometric="rgb", compression=compression)
+    of_tiff, _ = cases.read_mask_samples(path, max_bytes=1 << 24)
+    Image.fromarray(samples).save(path, "PNG")
+    of_png, _ = cases.read_mask_samples(path, max_bytes=1 << 24)
+    luminance = np.asarray(Image.fromarray(samples).convert("L")).astype(int)
+    for grey in (of_tiff, of_png):
+        assert np.abs(grey - luminance).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_bytes"),
+    [
+        ("png interlaced", 1),
+        ("png 16 bit interlaced", 2),
+        ("webp", 3),
+        ("tiff lzma planar", 6),  # by tifffile, and again for libvips
+        ("tiff rgba", 0),
+        ("tiff zstd 16 bit predicted", 0),
+    ],
+)
+def test_what_is_decoded_at_once_is_counted(tmp_path: Path, kind: str, num_bytes: int) -> None:
+    path = tmp_path / "mask"
+    MASKS[kind](path)
+    mask = open_picture(path, max_bytes=GREY.size * 3)
+    assert mask.whole_bytes == GREY.size * num_bytes
+    assert (mask.num_bits > 8) == ("16 bit" in kind)
+    if num_bytes:
+        with pytest.raises(RowError) as caught:
+            open_picture(path, max_bytes=GREY.size * min(num_bytes, 3) - 1)
+        assert caught.value.code == FailureCode.MEMORY
 
 
 def test_bad_masks_are_named_as_masks(tmp_path: Path) -> None:
