@@ -39,7 +39,6 @@ _NUMBERS = {
     "char": "of signed numbers",
 }
 _COLOURS = ("b-w", "grey16", "srgb", "rgb16")
-_ORIENTATION_TAG = 274
 _SAFE_IN_LIBVIPS = frozenset(
     [
         COMPRESSION.NONE,
@@ -200,11 +199,13 @@ def _plain_layout(path: Path) -> TiffLayout | None:
 
 def _is_safe_in_libvips(path: Path) -> bool:
     """Even with `fail_on="error"` libvips reads damaged tiles as black, and takes some damage within Deflate and
-    PackBits for pixels; the wheel's build knows no ZSTD, LZMA, LERC or JPEG 2000.
+    PackBits for pixels; the wheel's build knows no ZSTD, LZMA, LERC or JPEG 2000. Where a file does not say of all of
+    its strips where they are, it takes its first bytes for the pixels of the others.
     """
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        return page.compression in _SAFE_IN_LIBVIPS and not page.is_tiled
+        is_whole = len(page.dataoffsets) == math.prod(page.chunked)
+        return page.compression in _SAFE_IN_LIBVIPS and not page.is_tiled and is_whole
 
 
 def _check(path: Path, image: vips.Image, *, is_single: bool) -> None:
@@ -240,7 +241,6 @@ def _plain_twin(path: Path) -> memoryview:
             extrasamples=page.extrasamples,
             bitspersample=page.bitspersample,
             colormap=page.colormap,
-            extratags=[(_ORIENTATION_TAG, 3, 1, int(page.tags.valueof(_ORIENTATION_TAG, default=1)), True)],
             metadata=None,
         )
         return plain.getbuffer()

@@ -325,6 +325,26 @@ def test_a_truncated_tiff_is_not_read_as_black(tmp_path: Path, compression: str,
     assert caught.value.code == FailureCode.READ
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "jpeg", "zstd palette"])
+@pytest.mark.parametrize("num_told", [3, 1])
+def test_strips_of_which_nothing_is_told_are_not_made_up(tmp_path: Path, compression: str, num_told: int) -> None:
+    """The tag of their places has fewer entries than there are strips."""
+    path = tmp_path / "mask.tif"
+    colours = {"photometric": "minisblack", "compression": compression}
+    if compression == "zstd palette":
+        colours = {"photometric": "palette", "colormap": COLOURMAP, "compression": "zstd"}
+    tifffile.imwrite(path, WHITE.astype(np.uint8), rowsperstrip=16, **colours)
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages.first.tags[273]
+    data = bytearray(path.read_bytes())
+    data[tag.offset + 4 : tag.offset + 8] = num_told.to_bytes(4, "little")
+    if num_told == 1:  # which stands in the entry itself
+        data[tag.offset + 8 : tag.offset + 12] = tag.value[0].to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(RowError, match="damaged: it does not say where all of its 4 segments are"):
+        cases.read_mask_samples(path, max_bytes=1 << 24)
+
+
 @pytest.mark.parametrize("tile", [None, (32, 32)])
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits"])
 def test_torn_pixels_within_a_tiff_are_noticed(tmp_path: Path, compression: str, tile: tuple[int, int] | None) -> None:
