@@ -9,10 +9,11 @@ from typing import Annotated, cast, get_args
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.settings import gather, run_config
 from inpaint_batch.words import either
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

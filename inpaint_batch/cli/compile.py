@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.settings import local_path
 from inpaint_batch.errors import ConfigError, EngineError, MissingDependencyError, UsageError
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 DEFAULTS: dict[str, Any] = {"target": "onnx", "precision": None, "name": "dcf-base", "calibrate": None, "tiles": 192}
 """What a recipe may set, with the value where neither recipe nor flag does."""

@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.errors import UsageError
 from inpaint_batch.words import counted
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+app = new_app(
     no_args_is_help=True,
     help="List, inspect and prune the TensorRT plans in this machine's cache.",
 )

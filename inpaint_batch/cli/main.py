@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from inpaint_batch import __version__
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.exits import tell, tell_programs
 from inpaint_batch.cli.streams import lasting_streams
 from inpaint_batch.errors import INTERRUPTED, ConfigError, StorageError, UsageError, exit_code_of
@@ -61,13 +62,10 @@ class _Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
-app = typer.Typer(
+app = new_app(
     cls=_Commands,
     name="inpaint-batch",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.settings import gather, local_path, path_or_uri, run_config
 from inpaint_batch.words import counted, writable
 
 if TYPE_CHECKING:
     from inpaint_batch.errors import RowError
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 _MAX_STRAYS = 5

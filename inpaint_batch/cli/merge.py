@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.words import counted
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.settings import gather, run_config
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 
-import typer
-
 from inpaint_batch.cli import options
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.exits import leave_at_once
 from inpaint_batch.cli.settings import gather, run_config
 from inpaint_batch.errors import StopRequestedError
 from inpaint_batch.logids import in_run
 from inpaint_batch.pipeline.shards import shard_from_environment
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

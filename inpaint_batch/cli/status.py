@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inpaint_batch.cli import options
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.report.durations import roughly
 from inpaint_batch.words import counted
 
 if TYPE_CHECKING:
     from inpaint_batch.pipeline.status import ShardStatus
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

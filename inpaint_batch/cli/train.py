@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.settings import local_path
 from inpaint_batch.errors import MissingDependencyError
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()
