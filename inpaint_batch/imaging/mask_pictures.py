@@ -134,8 +134,11 @@ def drawn_mask(source: ImageSource, mask_from: str) -> MaskPieces:
     """
     header = source.header
     if mask_from == "alpha" and not (header.has_alpha and header.dtype in ("uint8", "uint16")):
+        advice = "name a mask file"
+        if isinstance(source, png.PngSource) and source.info.transparency:
+            advice = f"in this PNG single colours are transparent: save it as RGBA, or {advice}"
         raise RowError(
-            FailureCode.MASK, "the image has no alpha channel of up to 16 bits that could be its mask; name a mask file"
+            FailureCode.MASK, f"the image has no alpha channel of up to 16 bits that could be its mask; {advice}"
         )
 
     def pieces() -> Iterator[tuple[Box, Grey]]:

@@ -143,6 +143,18 @@ def test_an_image_without_alpha_is_told(gallery: Gallery, tmp_path: Path) -> Non
     assert again["rows"]["failed_by_code"] == {"mask": 1}
 
 
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_transparent_colours_of_a_png_are_told_from_alpha(gallery: Gallery, tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (72, 72))
+    image.save(gallery.folder / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    gallery.add_row("a.png", "alpha")
+    run(gallery.manifest(), tmp_path / "out")
+    with (tmp_path / "out" / ".inpaint-batch" / "failures.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert "save it as RGBA" in row["message"]
+
+
+
 def test_a_hole_without_that_colour_is_empty(gallery: Gallery, tmp_path: Path) -> None:
     path = gallery.add("a.png", mode="L")
     gallery.rows.clear()
