@@ -160,6 +160,23 @@ def test_a_line_more_in_the_ledger_counts(done):
     assert not stands(run(gallery.folder / "manifest.csv", output, on_conflict="overwrite"))
 
 
+def test_a_line_less_in_the_ledger_counts(done):
+    gallery, output = done
+    part = output / ".inpaint-batch/ledger/000001.jsonl"
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:-1]))
+    summary = run(gallery.folder / "manifest.csv", output)
+    assert not stands(summary)
+    assert (summary["rows"]["skipped"], summary["rows"]["done"]) == (5, 1)
+
+
+def test_what_another_version_left_says_nothing(done, monkeypatch):
+    gallery, output = done
+    assert stands(run(gallery.folder / "manifest.csv", output))
+    monkeypatch.setattr(settled, "FORMAT", "inpaint-batch settled 1, of another version")
+    assert not stands(run(gallery.folder / "manifest.csv", output))
+
+
 def test_each_shard_has_its_own_and_others_may_go_on(done):
     gallery, output = done
     manifest = gallery.folder / "manifest.csv"
@@ -178,6 +195,8 @@ def test_each_shard_has_its_own_and_others_may_go_on(done):
     whole = run(manifest, output)
     assert not stands(whole)  # the ledger has lines that the whole did not write
     assert whole["rows"]["skipped"] == 6
+    assert run(manifest, output, row={"dilate_px": 3})["rows"]["done"] == 6
+    assert [shard(f"{index}/2")["rows"]["redone"] for index in (1, 2)] == [{"options": 3}] * 2
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
