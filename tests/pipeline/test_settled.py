@@ -218,7 +218,7 @@ def test_many_blocks_also_where_looks_are_slow(done, monkeypatch):
     gallery, output = done
     monkeypatch.setattr(settling, "BLOCK_ROWS", 4)
     monkeypatch.setattr(settled, "BLOCK_ROWS", 4)
-    monkeypatch.setattr(settled, "NUM_LOOKS", 2)
+    monkeypatch.setattr(settled, "NUM_LOOKS", 4)
     monkeypatch.setattr(settled, "SLOW_LOOK_S", -1.0)
     manifest = gallery.folder / "manifest.csv"
     settled_path(output / ".inpaint-batch", None).unlink()
@@ -264,6 +264,16 @@ def test_a_stopped_run_leaves_none(done):
 
     run(gallery.manifest(), output, stop=Soon())
     assert not settled_path(output / ".inpaint-batch", None).exists()
+
+
+def test_what_was_not_looked_at_does_not_stand(done):
+    gallery, output = done
+    touch(gallery.folder / "box1/3.png")
+    stop = Stop()
+    stop.request("SIGTERM")
+    summary = run(gallery.folder / "manifest.csv", output, stop=stop)
+    assert not stands(summary)
+    assert summary["rows"]["skipped"] < 6
 
 
 def test_a_stop_is_heard_while_rows_are_passed_over(done, monkeypatch):
