@@ -154,7 +154,6 @@ def test_transparent_colours_of_a_png_are_told_from_alpha(gallery: Gallery, tmp_
     assert "save it as RGBA" in row["message"]
 
 
-
 def test_a_hole_without_that_colour_is_empty(gallery: Gallery, tmp_path: Path) -> None:
     path = gallery.add("a.png", mode="L")
     gallery.rows.clear()
