@@ -174,7 +174,7 @@ def mask(
     same settings it looks only at images that are new or changed. Look at the masks before you run: thin lines of the
     picture itself, such as wires, look like scratches. SIGTERM and SIGUSR1 end it with code 75, Ctrl-C with 130.
     """
-    from inpaint_batch.errors import UsageError
+    from inpaint_batch.errors import RowsFailedError, UsageError
     from inpaint_batch.holes.detect import DetectConfig
     from inpaint_batch.pipeline.stop import stop_on_signals
 
@@ -218,3 +218,9 @@ def mask(
     else:
         then = "there is nothing to run; where damage was overlooked, draw masks, or lower --threshold, with --fresh"
     typer.echo(f"{counted(totals.num_found, 'image')} with a mask{mean}, {totals.num_clean} without{before}; {then}")
+    if totals.num_failed:
+        num_images = totals.num_found + totals.num_clean + totals.num_failed
+        raise RowsFailedError(
+            f"{totals.num_failed} of {counted(num_images, 'image')} could not be looked at; "
+            f"{output / MANIFEST} has the others"
+        )

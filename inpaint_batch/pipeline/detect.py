@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
-from inpaint_batch.errors import FailureCode, RowError, RowsFailedError
+from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.holes.detect import DetectConfig, detect_in
 from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
@@ -37,7 +37,6 @@ from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.threads import in_turn
 from inpaint_batch.types import BoolArray, Box, FloatArray
-from inpaint_batch.words import counted
 
 MANIFEST = "manifest.csv"
 CLEAN = "clean.txt"
@@ -73,6 +72,7 @@ class Totals:
 
     num_found: int
     num_clean: int
+    num_failed: int
     num_before: int
     """Of those found or clean, how many an earlier call had looked at."""
     mean_coverage: float
@@ -102,8 +102,7 @@ def find_damage(
     `review` adds pages for looking at the result.
 
     Raises ManifestError where `images` cannot be read; StorageError where `output` cannot be used, or holds masks that
-    were found with other settings and neither flag was given; what `stop` ends with where that is asked for;
-    RowsFailedError in the end where an image failed.
+    were found with other settings and neither flag was given; what `stop` ends with where that is asked for.
     """
     items = items_of(images)
     check_output_root(output, [images])
@@ -147,12 +146,8 @@ def find_damage(
         write_review(output, previews, again)
     if left_over := strays(items, output):
         report.strays(left_over)
-    if num_failed:
-        raise RowsFailedError(
-            f"{num_failed} of {counted(len(items), 'image')} could not be looked at; {output / MANIFEST} has the others"
-        )
     coverages = [seen.coverage for _, seen in kept if seen.coverage]
-    return Totals(len(kept), len(clean), num_before, float(np.mean(coverages)) if coverages else 0.0)
+    return Totals(len(kept), len(clean), num_failed, num_before, float(np.mean(coverages)) if coverages else 0.0)
 
 
 def grey_of(source: ImageSource, box: Box) -> FloatArray:

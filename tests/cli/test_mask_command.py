@@ -424,6 +424,9 @@ def test_a_list_of_images_and_a_damaged_file(monkeypatch, photos, tmp_path, caps
     captured = capsys.readouterr()
     assert "broken.jpg" in captured.err
     assert "missing.png" in captured.err
+    assert "2 of 4 images could not be looked at" in captured.err
+    assert "1 image with a mask" in captured.out
+    assert f"then: inpaint-batch run {masks / 'manifest.csv'} --output" in captured.out.splitlines()[-1]
     (row,) = rows(masks / "manifest.csv")
     assert (row["id"], row["output"], row["mask"]) == ("first", "reviewed/a.jpg", "reviewed/a.jpg.png")
     run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
