@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from inpaint_batch.types import Box
 RUN_BYTES = 1 << 18
 """Strips are decoded together until they hold that much: most writers make them of 8 KB, where what it takes to begin
 with one outweighs its pixels."""
+
+
+CLASSIC_LIMIT_BYTES = 1 << 32
+"""No classic TIFF may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +170,13 @@ class TiffLayout:
         ]
         num_planes = self.num_bands if self.is_planar else 1
         return [plane * rows * columns + index for plane in range(num_planes) for index in in_plane]
+
+
+def append_even(file: BinaryIO, data: bytes) -> int:
+    """Put `data` at the end of a file, at an even address as the format wants it; returns that."""
+    offset = file.seek(0, 2)
+    if offset & 1:
+        file.write(b"\x00")
+        offset += 1
+    file.write(data)
+    return offset

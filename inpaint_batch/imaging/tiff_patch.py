@@ -27,14 +27,13 @@ from inpaint_batch.imaging.source import same_samples
 from inpaint_batch.imaging.tiff import TiffSource, file_dtype, open_tiff, read_packed, turn_white, unpack
 from inpaint_batch.imaging.tiff_codec import pack_segments
 from inpaint_batch.imaging.tiff_cog import BLANK, blank_note, find_note
-from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.imaging.tiff_layout import CLASSIC_LIMIT_BYTES, ArrayTag, TiffLayout, append_even
 from inpaint_batch.imaging.tiff_levels import with_copies
 from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
 from inpaint_batch.types import BoolArray, Box, Patch, SampleArray
 
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _FORMATS = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
-_CLASSIC_LIMIT_BYTES = 1 << 32
 
 
 def write_tiff(source: TiffSource, patches: Sequence[Patch], destination: Path, *, is_copy: bool = False) -> None:
@@ -185,16 +184,12 @@ def _patch_run(
 
 
 def _append(file: BinaryIO, data: bytes, layout: TiffLayout, path: Path) -> int:
-    """Put `data` at the (even) end of the file; returns its offset."""
-    offset = file.seek(0, 2)
-    if offset & 1:
-        file.write(b"\x00")
-        offset += 1
-    if not layout.is_big and offset + len(data) > _CLASSIC_LIMIT_BYTES:
+    """Put `data` at the end of the file; returns its offset."""
+    end = file.seek(0, 2)
+    if not layout.is_big and end + end % 2 + len(data) > CLASSIC_LIMIT_BYTES:
         message = f"{path} is a classic TIFF that would grow past 4 GB; convert it to BigTIFF and run again."
         raise RowError(FailureCode.WRITE, message)
-    file.write(data)
-    return offset
+    return append_even(file, data)
 
 
 def _settle(

@@ -7,49 +7,33 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from tifffile import TIFF, TiffFormat
+
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging.file_errors import spoiled, verifying
+from inpaint_batch.imaging.tiff_layout import CLASSIC_LIMIT_BYTES, append_even
 
 XMP_TAG = 700
 _BYTE = 1
 _BYTE_WIDE_TYPES = (1, 2, 6, 7)
-_CLASSIC_LIMIT_BYTES = 1 << 32
+_FORMATS = {
+    b"II*\x00": TIFF.CLASSIC_LE,
+    b"MM\x00*": TIFF.CLASSIC_BE,
+    b"II+\x00": TIFF.BIG_LE,
+    b"MM\x00+": TIFF.BIG_BE,
+}
+"""By how a file begins."""
 _MAX_PAGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
-    """How numbers stand in this file."""
-
-    order: str
-    is_big: bool
-
-    @property
-    def address(self) -> str:
-        return self.order + ("Q" if self.is_big else "I")
-
-    @property
-    def count(self) -> str:
-        return self.order + ("Q" if self.is_big else "H")
-
-    @property
-    def entry_bytes(self) -> int:
-        return 20 if self.is_big else 12
-
-    @property
-    def inline_bytes(self) -> int:
-        return 8 if self.is_big else 4
-
-    def tag(self, entry: bytes) -> int:
-        return int(struct.unpack_from(self.order + "H", entry)[0])
-
-
-@dataclass(frozen=True, slots=True)
 class _Directory:
-    shape: _Shape
+    format: TiffFormat
+    """How numbers stand in it."""
     pointer: int
     """Offset of the address that leads here."""
     offset: int
@@ -58,36 +42,36 @@ class _Directory:
     """The address of the next directory, as it stands."""
 
     def xmp_entries(self) -> list[bytes]:
-        return [entry for entry in self.entries if self.shape.tag(entry) == XMP_TAG]
+        return [entry for entry in self.entries if _tag(self.format, entry) == XMP_TAG]
 
 
 def packets(path: Path, page: int) -> list[bytes]:
     """The XMP of a page (from 1; 0: the first), none or one. Raises ValueError for a directory that is no such."""
     with path.open("rb") as file:
         directory = _directory(file, page)
-        return [_value(file, directory.shape, entry) for entry in directory.xmp_entries()]
+        return [_value(file, directory.format, entry) for entry in directory.xmp_entries()]
 
 
 def put(path: Path, packet: bytes, page: int) -> None:
     """Give a page this packet. Raises RowError(WRITE) where a classic TIFF would grow past 4 GB."""
     with path.open("r+b") as file:
         before = _directory(file, page)
-        shape, size = before.shape, file.seek(0, 2)
-        room = len(packet) + (len(before.entries) + 2) * shape.entry_bytes
-        if not shape.is_big and size + room > _CLASSIC_LIMIT_BYTES:
+        form, size = before.format, file.seek(0, 2)
+        room = len(packet) + (len(before.entries) + 2) * form.tagsize
+        if not form.is_bigtiff and size + room > CLASSIC_LIMIT_BYTES:
             message = f"{path} is a classic TIFF that would grow past 4 GB by its XMP; convert it to BigTIFF"
             raise RowError(FailureCode.WRITE, message)
-        value = _append(file, packet)
-        fresh = struct.pack(shape.order + "HH" + shape.address[1] * 2, XMP_TAG, _BYTE, len(packet), value)
+        value = append_even(file, packet)
+        fresh = struct.pack(form.tagformat1 + form.offsetformat[1] * 2, XMP_TAG, _BYTE, len(packet), value)
         own = before.xmp_entries()
         if own:
-            place = before.offset + struct.calcsize(shape.count) + before.entries.index(own[0]) * shape.entry_bytes
+            place = before.offset + form.tagnosize + before.entries.index(own[0]) * form.tagsize
             changed, content = place, fresh
             entries = tuple(fresh if entry is own[0] else entry for entry in before.entries)
         else:
-            entries = tuple(sorted((*before.entries, fresh), key=shape.tag))
-            directory = struct.pack(shape.count, len(entries)) + b"".join(entries) + before.following
-            changed, content = before.pointer, struct.pack(shape.address, _append(file, directory))
+            entries = tuple(sorted((*before.entries, fresh), key=partial(_tag, form)))
+            directory = struct.pack(form.tagnoformat, len(entries)) + b"".join(entries) + before.following
+            changed, content = before.pointer, struct.pack(form.offsetformat, append_even(file, directory))
         file.seek(changed)
         file.write(content)
     with verifying(path), path.open("rb") as file:
@@ -96,44 +80,38 @@ def put(path: Path, packet: bytes, page: int) -> None:
             raise spoiled(path, "more than its XMP changed")
 
 
-def _append(file: BinaryIO, data: bytes) -> int:
-    offset = file.seek(0, 2)
-    if offset & 1:  # addresses are even
-        file.write(b"\x00")
-        offset += 1
-    file.write(data)
-    return offset
+def _tag(form: TiffFormat, entry: bytes) -> int:
+    return int(struct.unpack_from(form.byteorder + "H", entry)[0])
 
 
-def _value(file: BinaryIO, shape: _Shape, entry: bytes) -> bytes:
-    kind, count = struct.unpack_from(shape.order + "H" + shape.address[1], entry, 2)
+def _value(file: BinaryIO, form: TiffFormat, entry: bytes) -> bytes:
+    kind, count = struct.unpack_from(form.byteorder + "H" + form.offsetformat[1], entry, 2)
     if kind not in _BYTE_WIDE_TYPES:
         raise ValueError(f"its XMP has the type {kind}, not bytes")
-    if count <= shape.inline_bytes:
-        return entry[-shape.inline_bytes :][:count]
-    (offset,) = struct.unpack(shape.address, entry[-shape.inline_bytes :])
+    inside = entry[-form.offsetsize :]
+    if count <= len(inside):
+        return inside[:count]
+    (offset,) = struct.unpack(form.offsetformat, inside)
     file.seek(offset)
     return _exactly(file, count)
 
 
 def _directory(file: BinaryIO, page: int) -> _Directory:
-    head = _exactly(file, 4)
-    order = {b"II": "<", b"MM": ">"}[head[:2]]
-    shape = _Shape(order, struct.unpack(order + "H", head[2:])[0] == 43)
-    pointer = 8 if shape.is_big else 4
+    form = _FORMATS[_exactly(file, 4)]
+    pointer = 8 if form.is_bigtiff else 4
     for _ in range(min(max(page, 1), _MAX_PAGES)):
         file.seek(pointer)
-        (offset,) = struct.unpack(shape.address, _exactly(file, struct.calcsize(shape.address)))
+        (offset,) = struct.unpack(form.offsetformat, _exactly(file, form.offsetsize))
         if not offset:
             raise ValueError(f"it has no page {page}")
         file.seek(offset)
-        (num_entries,) = struct.unpack(shape.count, _exactly(file, struct.calcsize(shape.count)))
+        (num_entries,) = struct.unpack(form.tagnoformat, _exactly(file, form.tagnosize))
         if num_entries > 1 << 16:
             raise ValueError("a directory is too long")
-        entries = tuple(_exactly(file, shape.entry_bytes) for _ in range(num_entries))
-        following = _exactly(file, struct.calcsize(shape.address))
-        directory = _Directory(shape, pointer, offset, entries, following)
-        pointer = offset + struct.calcsize(shape.count) + num_entries * shape.entry_bytes
+        entries = tuple(_exactly(file, form.tagsize) for _ in range(num_entries))
+        following = _exactly(file, form.offsetsize)
+        directory = _Directory(form, pointer, offset, entries, following)
+        pointer = offset + form.tagnosize + num_entries * form.tagsize
     return directory
 
 

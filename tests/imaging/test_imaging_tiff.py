@@ -269,7 +269,7 @@ def test_what_grows_goes_where_others_have_been(tmp_path: Path) -> None:
 def test_a_classic_file_does_not_grow_past_its_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "b.tif"
     save_tiff(path, np.full((97, 131, 3), 9, np.uint8), "rgb", compression="lzw")
-    monkeypatch.setattr(tiff_patch, "_CLASSIC_LIMIT_BYTES", path.stat().st_size + 100)
+    monkeypatch.setattr(tiff_patch, "CLASSIC_LIMIT_BYTES", path.stat().st_size + 100)
     source = open_image(path, max_bytes=cases.NO_LIMIT)
     noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
     with pytest.raises(RowError, match="BigTIFF") as caught:

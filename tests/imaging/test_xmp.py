@@ -299,7 +299,7 @@ def test_a_classic_tiff_does_not_grow_past_its_addresses(tmp_path: Path, monkeyp
 
     path = tmp_path / "a.tif"
     path.write_bytes(_tiff())
-    monkeypatch.setattr(xmp_tiff, "_CLASSIC_LIMIT_BYTES", path.stat().st_size + 1000)
+    monkeypatch.setattr(xmp_tiff, "CLASSIC_LIMIT_BYTES", path.stat().st_size + 1000)
     with pytest.raises(RowError, match="BigTIFF") as caught:
         mark_file(path, "tiff", MARK)
     assert caught.value.code is FailureCode.WRITE
