@@ -26,6 +26,8 @@ class Member:
     question: Any = None
     """The call that it must answer before it gets rows."""
     ask_at_s: float = 0.0
+    unfit: str = ""
+    """Why it cannot do rows where it is; empty where it can, as far as is known."""
     pause_s: float = field(default_factory=lambda: BACK_OFF_S[0])
     chunks: dict[Any, Chunk] = field(default_factory=dict)
     """In flight, by the call that brings them to their end."""
@@ -70,6 +72,7 @@ class Member:
     def came(self) -> None:
         """It is there, for the first time or again."""
         self.ready = True
+        self.unfit = ""
         self.num_rows = self.num_collected = 0
 
     def went(self) -> list[Chunk]:

@@ -31,6 +31,8 @@ GIVE_UP_S = 300.0
 """With no worker at all for so long, the run ends."""
 ASK_S = 5.0
 """A worker that has brought nothing to its end for so long is asked how far it is, and again every so often."""
+UNFIT_S = 60.0
+"""A worker that cannot do rows where it is, is asked again after so long."""
 CENSUS_S = 10.0
 """How often it is looked whether there is room for more workers."""
 
@@ -59,6 +61,7 @@ class Pool:
         self.num_lost = 0
         self._row_timeout_s = row_timeout_s
         self._num_broken = 0
+        self._has_results = False
         self._last_reason = ""
         """Why the last worker that was lost, or never came, was."""
         self._alive_at_s = time.monotonic()
@@ -167,14 +170,17 @@ class Pool:
                 member.went()
             return
         except Exception as error:  # such as a model that is not on its machine
-            if self.facts is None or self.members == [member]:
+            if self.facts is None or not self._do_without(member, error):
                 raise
-            self._strike_off(member, " ".join(str(error).split())[:300])
             return
         if self.facts is None:
             self.facts = facts
         elif facts.identity != self.facts.identity:
-            raise EngineError(_not_the_same(facts, self.facts))
+            another = EngineError(_not_the_same(facts, self.facts))
+            # Before the first row it is better told: nobody knows which of them is the one that is wanted.
+            if not self._has_results or not self._do_without(member, another):
+                raise another
+            return
         member.came()
 
     def _strike_off(self, member: Member, reason: str) -> None:
@@ -183,6 +189,22 @@ class Pool:
         if not self.members:
             raise WorkerLostError(f"no worker can be started: {reason}")
         log.warning("a worker cannot be started, the run goes on with %d others: %s", len(self.members), reason)
+
+    def _do_without(self, member: Member, error: Exception) -> bool:
+        """Go on without a worker that cannot do rows where it is; false where there is nobody else.
+
+        It keeps its place there, so that no other is put into it, and is asked again now and then: its node may be
+        replaced, or mended.
+        """
+        others = [other for other in self.members if other is not member and not other.unfit]
+        if not others:
+            return False
+        reason = " ".join(str(error).split())[:300]
+        if member.unfit != reason:
+            log.warning("a worker cannot be used, the run goes on with %d others: %s", len(others), reason)
+        member.unfit = reason
+        member.ask_at_s = time.monotonic() + UNFIT_S
+        return True
 
     def _collect(self, member: Member, arrived: set[Any], outcomes: list[RowOutcome]) -> Loss | None:
         """Take the results of a worker; what it had if it was lost."""
@@ -202,6 +224,7 @@ class Pool:
                 with about(line.subject):
                     log.log(line.level, "%s", line.text)
         if num_rows:
+            self._has_results = True
             member.handed_over(num_rows)
         return None if lost is None else self._lost(member, of_memory=lost.of_memory)
 

@@ -252,6 +252,31 @@ def test_a_worker_that_cannot_load_the_engine_is_done_without_once_another_could
         ends(PoolExecutor(Transport(once)), 9)
 
 
+def test_a_worker_that_could_not_load_the_engine_is_used_once_it_can(monkeypatch, caplog):
+    """Its node was replaced by a sound one, say, and Ray put it there."""
+    monkeypatch.setattr(pool, "UNFIT_S", 0.0)
+    mended = Worker("mended", works, delay=2)
+    mended.starts = itertools.chain([EngineError("there is no model")] * 2, itertools.repeat(FACTS))
+    assert Counter(ends(PoolExecutor(Transport(Worker("a", works), mended)), 3000).values()) == {"done": 3000}
+    assert mended.rows
+    assert caplog.text.count("there is no model") == 1
+
+
+def test_a_worker_of_another_engine_that_joins_later_is_done_without(monkeypatch, caplog):
+    """A spot instance with another processor does not end a run of hours."""
+    late = Worker("late", works)
+    late.starts = itertools.repeat(EngineFacts("onnxruntime", "default", "fp32", "another", (64,), ()))
+    transport = Transport(Worker("early", works), late, wanted=1)
+
+    def does(_: str, task: RowTask) -> None:
+        transport.wanted = 2
+
+    transport.workers[0].does = does
+    assert Counter(ends(PoolExecutor(transport), 300).values()) == {"done": 300}
+    assert not late.rows
+    assert "goes on with 1 others: workers chose different engines" in caplog.text
+
+
 def test_a_stop_is_heard_while_nobody_is_there(monkeypatch):
     silent = Transport(Worker("a", works, delay=10**9))
     answers = iter([False, False, True])
