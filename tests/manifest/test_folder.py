@@ -199,13 +199,28 @@ def test_folders_that_cannot_be(images: Path, masks: Path, tmp_path: Path) -> No
         list(read_folder(images, masks))
 
 
+def test_relative_folders_give_absolute_paths(images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(images, "a.jpg")
+    put(masks, "a.png")
+    monkeypatch.chdir(images.parent)
+    for mask in (masks, masks / "a.png"):
+        (row,) = read_folder(Path(images.name), mask.relative_to(images.parent))
+        assert row == Row("a.jpg", 1, str(images / "a.jpg"), str(masks / "a.png"), "a.jpg")
+
+
 def test_one_mask_for_all_images(images: Path, masks: Path) -> None:
-    put(images, "a.jpg", "sub/b.tif", "sub/line.png", "line.png")
+    put(images, "a.jpg", "sub/b.tif", "sub/line.png", "line.png", "z.jpg")
     for mask in (images / "line.png", images / "sub" / ".." / "line.png"):
         rows = list(read_folder(images, mask))
-        assert [(row.line, row.id) for row in rows] == [(1, "a.jpg"), (2, "sub/b.tif"), (3, "sub/line.png")]
+        assert [(row.line, row.id) for row in rows] == [
+            (1, "a.jpg"),
+            (2, "z.jpg"),
+            (3, "sub/b.tif"),
+            (4, "sub/line.png"),
+        ]
         assert {Path(row.mask).resolve() for row in rows if isinstance(row, Row)} == {(images / "line.png").resolve()}
-    put(masks, "line.bmp")
+    put(masks, "line.bmp", "LINE.PNG")
+    assert len(list(read_folder(images, masks / "LINE.PNG"))) == 5
     with pytest.raises(UsageError, match=r"line\.bmp is no mask \(.*\.png.*one mask for all images"):
         read_folder(images, masks / "line.bmp")
 
@@ -222,7 +237,7 @@ def test_one_image_and_its_mask(images: Path, masks: Path, monkeypatch: pytest.M
 
 
 def test_names_are_the_same_however_their_accents_are_put_together(images: Path, masks: Path) -> None:
-    put(images, "e\u0301.jpg", "\u00fc.jpg", "o\u0308/a\u030a/x.jpg", "o.jpg", "o\u0308/gone/y.jpg")
+    put(images, "e\u0301.jpg", "\u00fc.jpg", "o\u0308/a\u030a/x.jpg", "o.jpg", "o\u0308/gone/y.jpg", "no/\u00e9/z.jpg")
     put(masks, "\u00e9.png", "u\u0308.jpg.png", "\u00f6/\u00e5/x.png", "o\u0308.png")
     assert pairs(images, masks) == {
         "e\u0301.jpg": "\u00e9.png",
@@ -230,6 +245,7 @@ def test_names_are_the_same_however_their_accents_are_put_together(images: Path,
         "o\u0308/a\u030a/x.jpg": "\u00f6/\u00e5/x.png",
         "o.jpg": "mask",
         "o\u0308/gone/y.jpg": "mask",
+        "no/\u00e9/z.jpg": "mask",
     }
     (row,) = read_manifest(images / "e\u0301.jpg", masks=masks)
     assert isinstance(row, Row)
