@@ -108,6 +108,14 @@ def is_read(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
+def pictures_in(folder: Path) -> list[str]:
+    """Sorted names of what are images by their names right inside `folder`, which need not be there.
+
+    Raises ManifestError where it cannot be read.
+    """
+    return _listed(folder, NAMED_SUFFIXES)[0] if folder.is_dir() else []
+
+
 def image_names(
     root: Path, relative: str = "", skipped: Path | None = None
 ) -> Iterator[tuple[str, list[str] | RowError]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from inpaint_batch.config import RowConfig
 from inpaint_batch.errors import FailureCode, ManifestError, RowError
-from inpaint_batch.manifest.folder import check_name, check_text, image_names
+from inpaint_batch.manifest.folder import check_name, check_text, image_names, pictures_in
 from inpaint_batch.manifest.read import read_images
 from inpaint_batch.manifest.schema import RowProblem, row_config, to_cells
 from inpaint_batch.manifest.sources import STDIN
@@ -86,18 +86,14 @@ def told_apart(items: Sequence[Item], output: Path) -> list[Item]:
 
 
 def strays(items: Sequence[Item], output: Path) -> list[str]:
-    """Pictures in `output` that a person may have meant as masks, and that are by their names the mask of no item."""
+    """Pictures that a person may have meant as masks: they lie where masks do, and have the name of no item's."""
     if any(not item.output for item in items) or (output / STATE_FOLDER).exists():
         return []  # nobody knows what all masks are called; these may be results
     key_of = FolderOutputs(output).key
     masks = {key_of(item.mask) for item in items}
-    return [
-        f"{relative}{name}"
-        for relative, names in image_names(output)
-        if not isinstance(names, RowError)
-        for name in names
-        if key_of(f"{relative}{name}") not in masks
-    ]
+    folders = sorted({item.mask.rpartition("/")[0] for item in items})
+    names = [str(PurePosixPath(folder, name)) for folder in folders for name in pictures_in(output / folder)]
+    return [name for name in names if key_of(name) not in masks]
 
 
 def _apart(item: Item, first: Item) -> Item:

@@ -159,7 +159,9 @@ def test_a_mask_that_was_saved_under_another_name_is_told(monkeypatch, photos, t
     (masks / "clean.png").rename(masks / "clean.tif.png")
     (masks / "box" / "a.jpg.jpg").unlink()
     assert call(monkeypatch, "mask", photos / "b.png", "--output", masks, "--relist") == 0
-    assert "2 pictures that manifest.csv leaves out" in capsys.readouterr().err  # those of the other images
+    assert "1 picture that manifest.csv leaves out" in capsys.readouterr().err  # that of clean.tif, which was not named
+    assert call(monkeypatch, "mask", photos, "--output", tmp_path) == 0
+    assert capsys.readouterr().err == ""  # what lies elsewhere is nobody's mask, the photographs above all
     (photos / "broken.jpg").write_bytes(b"")
     assert call(monkeypatch, "mask", photos, "--output", masks) == 8
     assert "leaves out" not in capsys.readouterr().err
