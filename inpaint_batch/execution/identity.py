@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from inpaint_batch.config import RowConfig, TilingConfig
-from inpaint_batch.storage.objects import ObjectError, describe
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import describe
 from inpaint_batch.storage.paths import location
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row

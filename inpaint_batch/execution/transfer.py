@@ -19,7 +19,8 @@ from inpaint_batch.errors import RowError
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.storage.nearby import on_this_machine
-from inpaint_batch.storage.objects import ObjectError, describe, send
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import describe, send
 from inpaint_batch.storage.scratch import scratch_file
 from inpaint_batch.storage.uris import is_uri, joined
 

@@ -19,7 +19,8 @@ from types import ModuleType
 from typing import IO, Literal, cast
 
 from inpaint_batch.errors import ManifestError, MissingDependencyError, StorageError
-from inpaint_batch.storage.objects import ObjectError, fetch
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import fetch
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import redacted, uri_problem
 

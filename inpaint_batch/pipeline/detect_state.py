@@ -12,7 +12,8 @@ from threading import Lock
 from inpaint_batch.errors import StorageError
 from inpaint_batch.holes.detect import DetectConfig
 from inpaint_batch.storage.atomic import storage_error
-from inpaint_batch.storage.objects import ObjectError, describe
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import describe
 from inpaint_batch.storage.uris import is_uri
 
 STATE = "found.jsonl"

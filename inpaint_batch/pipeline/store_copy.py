@@ -15,7 +15,8 @@ from inpaint_batch.execution.ledger_lines import ARCHIVE_FOLDER, LEDGER_FOLDER, 
 from inpaint_batch.pipeline.merge import merge_shards
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_lock import holder_in, may_live
-from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, remove, write_bytes
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import names_below, read_bytes, remove, write_bytes
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import joined

@@ -15,7 +15,8 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import StorageError
 from inpaint_batch.processes import lives, process_name
 from inpaint_batch.report.summary import state_ending
-from inpaint_batch.storage.objects import ObjectError, read_bytes, remove, write_bytes
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import read_bytes, remove, write_bytes
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.uris import joined
 

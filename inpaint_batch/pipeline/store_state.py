@@ -36,7 +36,8 @@ from inpaint_batch.pipeline.store_copy import (
 )
 from inpaint_batch.pipeline.store_lock import StoreLock
 from inpaint_batch.report.summary import state_ending
-from inpaint_batch.storage.objects import ObjectError, names_below, remove, write_bytes
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import names_below, remove, write_bytes
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import joined

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.storage.objects import ObjectError, fetch
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import fetch
 from inpaint_batch.storage.scratch import scratch_file
 from inpaint_batch.storage.uris import is_uri
 

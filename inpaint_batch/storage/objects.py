@@ -7,7 +7,6 @@ refused, and what a client says in an error is redacted before anybody reads it.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import mimetypes
@@ -18,9 +17,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
+from inpaint_batch.errors import MissingDependencyError
+from inpaint_batch.storage.object_errors import ObjectError, reason_of, trouble_of
 from inpaint_batch.storage.uris import SCHEMES, redacted, split_uri, uri_problem
 
 log = logging.getLogger(__name__)
@@ -37,57 +37,11 @@ PARTS_AT_A_TIME = 2
 MAX_PARTS = 10_000
 """What S3 takes of one object."""
 
-Trouble = Literal["missing", "denied", "refused", "busy"]
 ResultT = TypeVar("ResultT")
 
 _UNIT_BYTES = 256 << 10  # parts for Google's store are multiples of it
-_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_BAD_CREDENTIALS = frozenset(
-    (
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-        "TokenRefreshRequired",
-        "RequestTimeTooSkewed",
-        "AuthenticationFailed",  # Azure's
-        "AuthorizationFailure",
-        "InvalidAuthenticationInfo",
-        "NoAuthenticationInformation",
-        "401",
-    )
-)
 _clients: dict[tuple[int, str], Any] = {}
 _making = threading.Lock()
-
-
-class ObjectError(Exception):
-    """A request that came to nothing, for good or after all attempts; the message says why, and names no secret."""
-
-    def __init__(self, trouble: Trouble, message: str) -> None:
-        """`missing`, `denied` (this object), `refused` (the store as a whole), or `busy` (it may work later)."""
-        super().__init__(trouble, message)
-        self.trouble = trouble
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
-
-    def for_row(self, uri: str, role: str) -> RowError | StorageError:
-        """What it means where a row wanted to read `uri`, its `role` (image, mask): StorageError ends the run."""
-        match self.trouble:
-            case "missing":
-                return RowError(FailureCode.READ, f"the {role} {uri} does not exist; correct the manifest or bring it")
-            case "refused":
-                return self.for_run("read")
-            case trouble:
-                return RowError(
-                    FailureCode.READ, f"cannot read the {role} {uri}: {self.message}", retryable=trouble == "busy"
-                )
-
-    def for_run(self, verb: str) -> StorageError:
-        """What it means where the run as a whole depends on it; `verb` is what was to be done: read, write, list."""
-        return StorageError(f"cannot {verb}: {self.message}")
 
 
 def describe(uri: str) -> str:
@@ -214,8 +168,8 @@ def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT
             key: str = client._strip_protocol(uri)
             return request(client, key)
         except Exception as error:
-            trouble = _trouble(error)
-            reason = _reason(error)
+            trouble = trouble_of(error)
+            reason = reason_of(error)
             if trouble != "busy":
                 raise ObjectError(trouble, f"{uri}: {reason}") from error
             if pause_s is None:
@@ -244,7 +198,7 @@ def _client(scheme: str) -> Any:
                     f"{scheme}:// needs a package that is not installed ({error}): pip install 'inpaint-batch[{extra}]'"
                 ) from error
             except Exception as error:
-                raise ObjectError("refused", f"the client for {scheme}:// cannot start: {_reason(error)}") from error
+                raise ObjectError("refused", f"the client for {scheme}:// cannot start: {reason_of(error)}") from error
             if scheme == "s3":
                 client.retries = 1  # attempts are counted here
             logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints traces of what is told here
@@ -258,46 +212,3 @@ def _settings(scheme: str) -> dict[str, Any]:
         retries = {"total_max_attempts": 1, "mode": "standard"}
         settings |= {"config_kwargs": {"retries": retries, "connect_timeout": 10, "read_timeout": 60}}
     return settings
-
-
-def _trouble(error: Exception) -> Trouble:
-    if isinstance(error, ObjectError):
-        return error.trouble
-    if isinstance(error, OSError) and error.errno in _LOCAL:
-        raise error
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or _code(error) == "404":
-        return "missing"
-    name = type(error).__name__
-    if _code(error) in _BAD_CREDENTIALS or "Credential" in name or "ProfileNotFound" in name:
-        return "refused"
-    if isinstance(error, PermissionError) or _is_forbidden(error):
-        return "denied"
-    if isinstance(error, ValueError | TypeError | AttributeError | NotImplementedError):
-        return "refused"
-    return "busy"
-
-
-def _is_forbidden(error: Exception) -> bool:
-    """As the clients for Azure and Google put it."""
-    return _code(error) == "403" or getattr(error, "status_code", 0) == 403 or str(error).startswith("Forbidden: ")
-
-
-def _code(error: Exception) -> str:
-    """The store's own word for what is wrong, such as `SlowDown`, or the number of its answer; empty without either."""
-    for link in (error, error.__cause__):
-        response = getattr(link, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-        # The first two are Azure's, the others Google's, whose older client knows its `code` no more.
-        for name in ("error_code", "status_code", "status", "code"):
-            if code := getattr(link, name, None):
-                return str(getattr(code, "value", code))
-    return ""
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(redacted(str(error)).split())[:160] or type(error).__name__
-    code = _code(error)
-    if type(error).__name__ == "NoCredentialsError":
-        return "there are no credentials; set those of the store's client in the environment or a profile"
-    return f"{text} ({code})" if code and code not in text else text

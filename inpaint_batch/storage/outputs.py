@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.storage.objects import ObjectError, each_name_below
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import each_name_below
 from inpaint_batch.storage.paths import composed, folds_names, output_problem, refuse_input, safe_join
 from inpaint_batch.storage.uris import joined, split_uri, uri_problem
 from inpaint_batch.types import Row

@@ -8,7 +8,7 @@ from inpaint_batch.errors import RowError, StorageError
 from inpaint_batch.holes.detect import DetectConfig
 from inpaint_batch.pipeline import detect_state
 from inpaint_batch.pipeline.detect_state import STATE, Seen, StateFile, read_state, version_of
-from inpaint_batch.storage.objects import ObjectError
+from inpaint_batch.storage.object_errors import ObjectError
 
 
 def test_lines_are_read_back_the_last_one_of_an_image_counting(tmp_path):

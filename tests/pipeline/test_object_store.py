@@ -22,6 +22,7 @@ from s3 import SECRET, Server, s3_server
 from store_calls import PATIENCE_S, call, command, restore, started, using
 
 from inpaint_batch.storage import objects
+from inpaint_batch.storage.object_errors import ObjectError
 
 BUCKET = "archive"
 
@@ -303,7 +304,7 @@ def test_a_large_result_goes_in_parts(server, prefix, tmp_path, monkeypatch):
 
     path.write_bytes(bytes(11 << 20))
     server.fault(every=2, times=1000, path=prefix)
-    with pytest.raises(objects.ObjectError, match="after 3 attempts"):
+    with pytest.raises(ObjectError, match="after 3 attempts"):
         objects.send(path, uri)
     server.fault(every=1, times=0)
     assert objects.describe(uri) == version  # nothing of the new one is visible

@@ -20,6 +20,7 @@ from gallery import Gallery, run
 from store_calls import PATIENCE_S, call, command, restore, using
 
 from inpaint_batch.storage import objects
+from inpaint_batch.storage.object_errors import ObjectError
 
 KEY = base64.b64encode(b"an account key that nobody may see").decode()
 GOOGLE = """
@@ -135,7 +136,7 @@ def test_large_and_missing_objects(store: str, tmp_path: Path) -> None:
     objects.remove(uri)
     assert objects.describe(uri) == ""
     assert objects.names_below(f"{store}/large") == []
-    with pytest.raises(objects.ObjectError) as caught:
+    with pytest.raises(ObjectError) as caught:
         objects.read_bytes(uri)
     assert caught.value.trouble == "missing"
 

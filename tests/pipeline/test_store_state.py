@@ -25,7 +25,8 @@ from inpaint_batch.pipeline.store_copy import merge_in_store, state_copy, store_
 from inpaint_batch.pipeline.store_state import open_place
 from inpaint_batch.processes import process_name
 from inpaint_batch.report.progress import make_progress
-from inpaint_batch.storage.objects import ObjectError, names_below, read_bytes, write_bytes
+from inpaint_batch.storage.object_errors import ObjectError
+from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
 from inpaint_batch.types import Row
 
 pytest.importorskip("fsspec")

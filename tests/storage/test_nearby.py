@@ -11,7 +11,7 @@ import pytest
 from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.storage import nearby, objects, scratch
 from inpaint_batch.storage.nearby import on_this_machine
-from inpaint_batch.storage.objects import ObjectError
+from inpaint_batch.storage.object_errors import ObjectError
 
 pytest.importorskip("fsspec")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from inpaint_batch.errors import FailureCode, MissingDependencyError, RowError, StorageError
 from inpaint_batch.execution.identity import object_version
 from inpaint_batch.storage import objects
-from inpaint_batch.storage.objects import ObjectError
+from inpaint_batch.storage.object_errors import ObjectError
 from inpaint_batch.storage.uris import is_uri, joined, redacted, uri_problem
 
 pytest.importorskip("fsspec")
