@@ -13,7 +13,7 @@ from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import mask_pictures
-from inpaint_batch.imaging.mask_pictures import open_picture
+from inpaint_batch.imaging.mask_pictures import drawn_mask, open_picture
 from inpaint_batch.imaging.read import open_image
 
 WHITE = np.zeros((53, 71), np.bool_)
@@ -408,3 +408,32 @@ def test_masks_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     assert (mask.whole_bytes > 0) == (kind == "webp")
     grey, _ = cases.read_mask_samples(path)
     np.testing.assert_array_equal(grey, GREY)
+
+
+def drawn(path: Path, mask_from: str) -> np.ndarray:
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    return np.concatenate([piece for _, piece in drawn_mask(source, mask_from).pieces()])
+
+
+@pytest.mark.parametrize("step", [1, 257])
+def test_colour_and_transparency_of_every_value_by_hand(tmp_path: Path, step: int) -> None:
+    """In 8 bits and in 16: one channel after the other goes through all values, and so does alpha."""
+    key, ramp = np.array([0x1E, 0x90, 0xC3]), np.arange(256)
+    samples = np.empty((3, 256, 4), np.uint16 if step == 257 else np.uint8)
+    samples[...] = np.append(key, 0) * step
+    for channel in range(3):
+        samples[channel, :, channel] = ramp * step
+        samples[channel, :, 3] = ramp * step
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, samples, photometric="rgb", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(drawn(path, "alpha"), np.tile(255 - ramp, (3, 1)))
+    by_colour = np.maximum(255 - 8 * np.abs(ramp - key[:, None]), 0)
+    np.testing.assert_array_equal(drawn(path, "#1e90c3"), by_colour)
+
+
+def test_alpha_of_more_than_sixteen_bits_is_no_mask(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((9, 9, 4), np.float32), photometric="rgb", extrasamples=["unassalpha"])
+    with pytest.raises(RowError, match="no alpha channel of up to 16 bits") as caught:
+        drawn(path, "alpha")
+    assert caught.value.code == FailureCode.MASK
