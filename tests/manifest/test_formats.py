@@ -94,7 +94,13 @@ def test_every_format_gives_the_same_rows(rows, tmp_path):
     assert plain(write_parquet(tmp_path / "m.parquet", rows)) == expected
 
 
-@needs_pyarrow
+@pytest.mark.parametrize("name", ["box.12.jsonl.gz", "BOX.JSONL.GZ", "box.12.v2.jsonl", "jsonl.jsonl"])
+def test_the_last_suffixes_tell_the_format_in_any_case(name, tmp_path):
+    text = b'{"image": "a.png", "mask": "m.png"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.lower().endswith(".gz") else text)
+    assert [row.id for row in read_manifest(tmp_path / name)] == ["a.png"]
+
+
 @needs_pyarrow
 @pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl", "m.parquet"])
 def test_columns_of_ones_own_are_ignored(name, tmp_path):
@@ -291,7 +297,7 @@ def test_a_standard_input_that_cannot_be_kept_says_why(tmp_path, monkeypatch):
             spooled_stdin.__wrapped__()
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "gz", "zst"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "gz", "zst", pytest.param("parquet", marks=needs_pyarrow)])
 def test_the_standard_input_is_known_by_its_first_bytes(tmp_path, kind):
     rows = [{"id": f"{n}", "image": f"in/{n}.png", "mask": "m.png"} for n in range(3)]
     write = {
@@ -300,6 +306,7 @@ def test_the_standard_input_is_known_by_its_first_bytes(tmp_path, kind):
         "jsonl": lambda path: write_json_lines(path, rows),
         "gz": lambda path: write_json_lines(path, rows),
         "zst": lambda path: write_table(path, rows),
+        "parquet": lambda path: write_parquet(path, rows),
     }[kind]
     content = write(tmp_path / f"m.{kind}").read_bytes()
     script = (
