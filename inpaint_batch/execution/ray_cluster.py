@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from inpaint_batch.errors import ConfigError, MissingDependencyError, WorkerLostError
+from inpaint_batch.errors import ConfigError, MissingDependencyError, StopRequestedError, WorkerLostError
+from inpaint_batch.execution.tasks import never
 from inpaint_batch.machine import num_cores
 from inpaint_batch.signals import ASKING
 
@@ -32,14 +33,17 @@ _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False
 
 
 @contextmanager
-def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "") -> Iterator[Any]:
+def ray_cluster(
+    *modules: str, extra: str, num_cpus: int = 0, instead: str = "", stopping: Callable[[], bool] = never
+) -> Iterator[Any]:
     """Ray, connected; yields its module, with the submodules `modules` (`ray.train`) imported.
 
     A cluster made here counts as having `num_cpus` cores where the machine has fewer. What Ray prints goes to stderr,
     and signal handlers stay as they were.
 
     Raises MissingDependencyError, which names `extra`, and WorkerLostError where no cluster can be reached or started;
-    both end in what to do `instead`, if anything. Raises ConfigError for an address that is not one of a cluster.
+    both end in what to do `instead`, if anything. Raises ConfigError for an address that is not one of a cluster,
+    and StopRequestedError where `stopping()` becomes true while the head node is waited for.
     """
     instead = instead and f", or {instead}"
     if (address := os.environ.get("RAY_ADDRESS", "")).startswith(_NO_CLUSTER):
@@ -50,7 +54,7 @@ def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray, *_ = _imported("ray", *modules, advice=f"pip install 'inpaint-batch[{extra}]'{instead}")
-    _wait_for_head(address, instead)
+    _wait_for_head(address, instead, stopping)
     with redirect_stdout(sys.stderr):  # "(raylet) a worker died" comes by print, whatever is asked
         in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
         handlers = {number: signal.getsignal(number) for number in ASKING if in_main_thread}
@@ -72,17 +76,19 @@ def ray_cluster(*modules: str, extra: str, num_cpus: int = 0, instead: str = "")
             ray.shutdown()
 
 
-def _wait_for_head(address: str, instead: str) -> None:
-    """Raise WorkerLostError where nobody answers at an address of host and port."""
+def _wait_for_head(address: str, instead: str, stopping: Callable[[], bool]) -> None:
+    """Raise WorkerLostError where nobody answers at an address of host and port, StopRequestedError if asked to."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return
     until_s = time.monotonic() + REACH_S
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
             return
         except (OSError, OverflowError, UnicodeError) as error:
+            if stopping():
+                raise StopRequestedError("stopped before the cluster answered; run again to go on") from None
             if time.monotonic() >= until_s:
                 raise WorkerLostError(
                     f"no Ray cluster answers at RAY_ADDRESS {address} ({error}); start it, or correct RAY_ADDRESS"

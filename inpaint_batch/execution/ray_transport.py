@@ -7,12 +7,13 @@ never runs a row twice by itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from inpaint_batch.errors import InpaintBatchError
 from inpaint_batch.execution.ray_cluster import ray_cluster
+from inpaint_batch.execution.tasks import never
 from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, WorkerGoneError
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 
@@ -44,12 +45,13 @@ def _share(machines: list[_Machine], number: int) -> int:
 class RayTransport:
     """See `transport.Transport`; a handle is a Ray actor, a token a reference to the result of a call."""
 
-    def __init__(self, settings: WorkerSettings, *, num_actors: int = 0) -> None:
+    def __init__(self, settings: WorkerSettings, *, num_actors: int = 0, stopping: Callable[[], bool] = never) -> None:
         """Join the cluster that RAY_ADDRESS names, or start one on this machine.
 
         `num_actors`: 0 for one per GPU where there are any, else one per node, also per node that joins later.
 
-        Raises MissingDependencyError without Ray, and WorkerLostError where no cluster can be reached or started.
+        Raises what `ray_cluster` does: MissingDependencyError without Ray, WorkerLostError where no cluster can be
+        reached or started, StopRequestedError where `stopping()` is true before one answers.
         """
         self._num_actors = num_actors
         self._open_settings = settings
@@ -58,7 +60,13 @@ class RayTransport:
         self.rows_at_once = 1
         self._life = ExitStack()
         self._ray = self._life.enter_context(
-            ray_cluster("ray.exceptions", extra="ray", num_cpus=num_actors, instead="use --executor local")
+            ray_cluster(
+                "ray.exceptions",
+                extra="ray",
+                num_cpus=num_actors,
+                instead="use --executor local",
+                stopping=stopping,
+            )
         )
 
     def _machines(self) -> list[_Machine]:

@@ -129,7 +129,7 @@ def open_executor(
     executor: PoolExecutor | None = None
     try:
         executor = PoolExecutor(
-            _transport(chosen, settings, config.actors), row_timeout_s=config.row_timeout_s, stopping=stopping
+            _transport(chosen, settings, config.actors, stopping), row_timeout_s=config.row_timeout_s, stopping=stopping
         )
         with closing(executor):
             yield executor.engine, executor
@@ -161,11 +161,13 @@ def _local(config: RunConfig) -> Iterator[tuple[EngineFacts, Executor]]:
             engine.close()
 
 
-def _transport(chosen: Literal["process", "ray"], settings: WorkerSettings, number: int) -> Transport:
+def _transport(
+    chosen: Literal["process", "ray"], settings: WorkerSettings, number: int, stopping: Callable[[], bool]
+) -> Transport:
     if chosen == "process":
         from inpaint_batch.execution.process_transport import ProcessTransport
 
         return ProcessTransport(settings, num_processes=number, num_cores=num_cores())
     from inpaint_batch.execution.ray_transport import RayTransport
 
-    return RayTransport(settings, num_actors=number)
+    return RayTransport(settings, num_actors=number, stopping=stopping)

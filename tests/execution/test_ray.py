@@ -24,7 +24,14 @@ from PIL import Image
 from ray_runs import cluster, finish, start
 
 from inpaint_batch.config import RowConfig, RunConfig
-from inpaint_batch.errors import ConfigError, EngineError, FailureCode, UsageError, WorkerLostError
+from inpaint_batch.errors import (
+    ConfigError,
+    EngineError,
+    FailureCode,
+    StopRequestedError,
+    UsageError,
+    WorkerLostError,
+)
 from inpaint_batch.execution import ray_cluster, ray_transport
 from inpaint_batch.execution.ray_transport import RayTransport
 from inpaint_batch.execution.tasks import RowTask
@@ -182,6 +189,8 @@ def test_a_cluster_that_does_not_answer_is_told_soon(monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(WorkerLostError, match=f"no Ray cluster answers at RAY_ADDRESS {address} .* or use --exec"):
             RayTransport(worker_settings())
+        with pytest.raises(StopRequestedError, match="stopped before the cluster answered"):
+            RayTransport(worker_settings(), stopping=lambda: True)
 
 
 def test_nothing_of_ray_is_imported_by_a_local_run(gallery, tmp_path):
