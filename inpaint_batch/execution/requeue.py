@@ -88,8 +88,8 @@ def _tasks(chunks: Iterable[Chunk]) -> list[RowTask]:
 
 _CRASHED = Failure(
     FailureCode.CRASH,
-    f"the worker died {MAX_DEATHS} times with this row, at last alone; look at the image, at the memory of the workers, "
-    "and at whether their machines were taken away, then run with --retry-failed",
+    f"the worker died {MAX_DEATHS} times with this row, at last alone; look at the image, at the memory of the "
+    "workers, and at whether their machines were taken away, then run with --retry-failed",
     retryable=True,
 )
 _OUT_OF_MEMORY = Failure(
