@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
@@ -15,10 +16,11 @@ from inpaint_batch.types import Box
 RUN_BYTES = 1 << 18
 """Strips are decoded together until they hold that much: most writers make them of 8 KB, where what it takes to begin
 with one outweighs its pixels."""
-
-
 CLASSIC_LIMIT_BYTES = 1 << 32
 """No classic TIFF may be larger."""
+SHORT, LONG, LONG8 = 3, 4, 16
+ARRAY_FORMATS = {SHORT: "H", LONG: "I", LONG8: "Q"}
+"""As `struct` calls those types of a TIFF that numbers of bytes come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,13 @@ class ArrayTag:
     values: int
     """File offset of the values; inside the entry where they fit there."""
     kind: int
-    """TIFF type: 3 SHORT, 4 LONG, 16 LONG8."""
+    """TIFF type: one of SHORT, LONG, LONG8."""
     count: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the values."""
+        return self.count * struct.calcsize(ARRAY_FORMATS[self.kind])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_
 from inpaint_batch.imaging.png import PngSource, verify_png, write_png
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
-from inpaint_batch.imaging.tiff_patch import verify_tiff, write_tiff
+from inpaint_batch.imaging.tiff_patch import write_tiff
+from inpaint_batch.imaging.tiff_verify import verify_tiff
 from inpaint_batch.imaging.webp import WebpSource, verify_webp, write_webp
 from inpaint_batch.storage.byte_ranges import copy_range, is_same_range
 from inpaint_batch.types import Header, ImageFormat, Patch

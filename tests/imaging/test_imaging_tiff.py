@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.imaging import tiff, tiff_directory, tiff_layout, tiff_patch
+from inpaint_batch.imaging import tiff, tiff_directory, tiff_layout, tiff_patch, tiff_touched
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.tiff_codec import CODECS, pack_segments, unpack_segments
 from inpaint_batch.imaging.tiff_layout import TiffLayout
@@ -455,7 +455,7 @@ def test_touched_segments_are_those_with_hole_pixels(data: st.DataObject) -> Non
     hole = data.draw(arrays.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)), fill=st.just(False)))
     top, left = data.draw(st.integers(0, 50)), data.draw(st.integers(0, 50))
     height_px, width_px = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
-    found, first_row, first_column = tiff_patch._segments_of(hole, Box(top, left, *hole.shape), (height_px, width_px))
+    found, first_row, first_column = tiff_touched._segments_of(hole, Box(top, left, *hole.shape), (height_px, width_px))
     touched = {((y + top) // height_px, (x + left) // width_px) for y, x in np.argwhere(hole).tolist()}
     assert {(first_row + row, first_column + column) for row, column in np.argwhere(found).tolist()} == touched
 
