@@ -130,7 +130,8 @@ def closing_sentence(tally: Tally, exit_code: int, elapsed_s: float) -> str:
     if tally.num_failed_earlier:
         parts.append(f"{tally.num_failed_earlier} failed before (--retry-failed does them again)")
     pace = f"; {_pace(tally, elapsed_s)}" if tally.num_done else ""
-    return f"{', '.join(parts)} in {_duration(elapsed_s)}{pace}; exit code {exit_code}"
+    warnings = f"; {counted(tally.num_warnings, 'warning')}" if tally.num_warnings else ""
+    return f"{', '.join(parts)} in {_duration(elapsed_s)}{pace}{warnings}; exit code {exit_code}"
 
 
 class LineProgress(Progress):

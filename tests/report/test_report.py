@@ -104,6 +104,11 @@ def test_the_bar_runs_on_a_terminal(monkeypatch, capsys):
     assert "1 failed" in told
 
 
+def test_closing_sentence_counts_warnings_since_only_the_first_are_told():
+    tally = Tally(num_skipped=2, num_warnings=31)
+    assert closing_sentence(tally, 0, 1.0) == "0 done, 2 done before in 1.0 s; 31 warnings; exit code 0"
+
+
 def test_closing_sentence_of_nothing_left_to_do():
     assert closing_sentence(tally_of(num_skipped=2), 0, 1.0) == "0 done, 2 done before in 1.0 s; exit code 0"
 
