@@ -12,11 +12,12 @@ Shares and limits: docs/decisions.md, "A mask without a margin is told".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
+from inpaint_batch.sampling import evenly
 from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
 OUTSIDE_PX = 4
@@ -34,18 +35,16 @@ MIN_SHOWN, MAX_SHOWN = 0.1, 0.75
 """How much of that difference the pixel next to the edge has."""
 
 
-def lacks_margin(read_rgb: Callable[[Box], FloatArray], hole: BoolMap, boxes: Iterable[Box]) -> bool:
+def lacks_margin(read_rgb: Callable[[Box], FloatArray], hole: BoolMap, boxes: Sequence[Box]) -> bool:
     """Whether the image seems to show, right outside of `hole` (H, W), a part of what it covers.
 
     `read_rgb` gives any box of the image as (h, w, 3) float32 of 0..1. Looked at is the edge of the hole within some of
     `boxes`, evenly chosen. False where there is too little of it to tell.
     """
     image = Box(0, 0, *hole.shape)
-    boxes = list(boxes)
-    chosen = np.unique(np.linspace(0, len(boxes) - 1, MAX_BOXES).astype(int)) if boxes else ()
     edges: list[FloatArray] = []
-    for number in chosen:
-        around = _within(hole, boxes[number]).expand(2 * OUTSIDE_PX).intersect(image)
+    for box in evenly(boxes, MAX_BOXES):
+        around = _within(hole, box).expand(2 * OUTSIDE_PX).intersect(image)
         rgb, inside = read_rgb(around), np.asarray(hole[around.slices])
         edges += (_differences(np.rot90(rgb, turns), np.rot90(inside, turns)) for turns in range(4))
     change, shown, usual = np.concatenate(edges, axis=1) if edges else np.zeros((3, 0, 3), np.float32)

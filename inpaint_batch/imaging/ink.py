@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inpaint_batch.imaging.source import ImageSource
+from inpaint_batch.sampling import evenly
 from inpaint_batch.types import BoolMap, Box, FloatArray
 
 RING_PX = 40
@@ -49,8 +50,8 @@ def surrounding_black(source: ImageSource, hole: BoolMap, boxes: Sequence[Box]) 
     image = source.header.box
     white = np.float32(255 if source.header.dtype == "uint8" else 65535)
     found = []
-    for number in np.unique(np.linspace(0, len(boxes) - 1, MAX_BOXES).astype(int)):
-        around = boxes[number].expand(RING_PX).intersect(image)
+    for box in evenly(boxes, MAX_BOXES):
+        around = box.expand(RING_PX).intersect(image)
         known = ~np.asarray(hole[around.slices])
         found.append(source.read(around)[known][:, :4] / white)
     amounts = np.concatenate(found)

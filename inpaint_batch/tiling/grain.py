@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inpaint_batch.sampling import evenly
 from inpaint_batch.tiling.pyramid import ReadRGB
 from inpaint_batch.types import BoolArray, BoolMap, Box, FloatArray
 
@@ -67,9 +68,8 @@ def surrounding_grain(
     0..1, whose rounding is not noise.
     """
     image = Box(0, 0, hole.shape[0], hole.shape[1])
-    chosen = [pieces[index] for index in np.unique(np.linspace(0, len(pieces) - 1, MAX_PIECES).astype(int))]
     known, filled = _Differences(), _Differences()
-    for box, rgb, inside in chosen:
+    for box, rgb, inside in evenly(pieces, MAX_PIECES):
         around = box.expand(RING_PX).intersect(image)
         seen = read_rgb(around)
         absent = np.isnan(seen[..., 0])
