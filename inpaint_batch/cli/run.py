@@ -70,7 +70,10 @@ def run(
         from inpaint_batch.report.progress import make_progress
 
         try:
-            with in_run(settings.shard), make_progress(settings.log_format, settings.metrics) as progress:
+            with (
+                in_run(settings.shard),
+                make_progress(settings.log_format, settings.metrics, has_lines=masks is None) as progress,
+            ):
                 run_manifest(settings, manifest, masks=masks, progress=progress, stop=stop, shard_from=shard_from)
         except (StopRequestedError, KeyboardInterrupt) as error:
             if stop.left_threads:

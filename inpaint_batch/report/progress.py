@@ -81,34 +81,38 @@ class Progress(ABC):
             self._large_rows.end()
 
 
-def make_progress(log_format: LogFormat, metrics: Path | None = None) -> Progress:
+def make_progress(log_format: LogFormat, metrics: Path | None = None, *, has_lines: bool = True) -> Progress:
     """The right kind for the format and for what stderr is; with `metrics`, a file of numbers is kept besides.
+
+    `has_lines` says whether rows are lines of a file, by whose numbers people find them, and not images of a folder.
 
     Raises what `MetricsProgress` raises.
     """
     if metrics is not None:
         from inpaint_batch.report.metrics import MetricsProgress
 
-        return MetricsProgress(make_progress(log_format), metrics)
+        return MetricsProgress(make_progress(log_format, has_lines=has_lines), metrics)
     if log_format == "json":
         from inpaint_batch.report.json_lines import JsonProgress
 
         return JsonProgress(sys.stdout)
     if sys.stderr.isatty():
-        return BarProgress()
-    return LineProgress(sys.stderr)
+        return BarProgress(has_lines=has_lines)
+    return LineProgress(sys.stderr, has_lines=has_lines)
 
 
 class _Words:
     """Sentences for people, with a limit on how many failures are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_lines: bool) -> None:
+        self._has_lines = has_lines
         self._num_told = 0
 
     def of_row(self, report: RowReport) -> list[str]:
-        told = [f"warning: {report.id} (line {report.line}): {warning}" for warning in report.warnings]
+        row = f"{report.id} (line {report.line})" if self._has_lines else report.id
+        told = [f"warning: {row}: {warning}" for warning in report.warnings]
         if report.status == "failed" and not report.earlier:
-            told.append(f"failed: {report.id} (line {report.line}): {report.code}: {report.message}")
+            told.append(f"failed: {row}: {report.code}: {report.message}")
         num_before, self._num_told = self._num_told, self._num_told + len(told)
         if self._num_told <= MAX_TOLD:
             return told
@@ -137,9 +141,9 @@ def closing_sentence(tally: Tally, exit_code: int, elapsed_s: float) -> str:
 class LineProgress(Progress):
     """Plain lines, for logs."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], *, has_lines: bool = True) -> None:
         self._stream = stream
-        self._words = _Words()
+        self._words = _Words(has_lines=has_lines)
         self._num_rows = 0
         self._started_s = self._told_s = time.monotonic()
 
@@ -191,7 +195,7 @@ class BarProgress(Progress):
 
     tiles_every_s = BAR_EVERY_S
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_lines: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -209,7 +213,7 @@ class BarProgress(Progress):
             redirect_stderr=False,
         )
         self._task: TaskID | None = None
-        self._words = _Words()
+        self._words = _Words(has_lines=has_lines)
         self._started_s = time.monotonic()
 
     def start(self, num_rows: int, about: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from inpaint_batch.config import RunConfig
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.report.failures import Failures
@@ -55,6 +57,13 @@ def test_lines_tell_failures_up_to_a_limit():
     assert "failures.csv" in lines[-2]
     assert "1 done, 1 failed in" in lines[-1]
     assert lines[-1].endswith("exit code 8")
+
+
+@pytest.mark.parametrize(("has_lines", "row"), [(True, "c (line 4)"), (False, "c")])
+def test_images_of_a_folder_have_no_lines(has_lines, row):
+    stream = io.StringIO()
+    LineProgress(stream, has_lines=has_lines).row(RowReport("c", "failed", 4, code="read", message="gone"), Tally())
+    assert stream.getvalue().splitlines()[0].startswith(f"inpaint-batch: failed: {row}: read: ")
 
 
 def test_json_lines_are_json():
