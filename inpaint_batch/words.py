@@ -10,6 +10,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def one_line(text: object, max_length: int = 200) -> str:
+    """What `text`, an error perhaps, says, in one line of at most so many characters."""
+    return " ".join(str(text).split())[:max_length]
+
+
 def either(names: Sequence[str]) -> str:
     """`a or b`, `a, b or c`."""
     *others, last = names

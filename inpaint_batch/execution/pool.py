@@ -22,6 +22,7 @@ from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, Transport, Worke
 from inpaint_batch.execution.worker import ChunkResult, Pulse
 from inpaint_batch.logids import about
 from inpaint_batch.report.row_tiles import RowTiles
+from inpaint_batch.words import one_line
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class Pool:
         others = [other for other in self.members if other is not member and not other.unfit]
         if not others:
             return False
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         if member.unfit != reason:
             log.warning("a worker cannot be used, the run goes on with %d others: %s", len(others), reason)
         member.unfit = reason

@@ -22,6 +22,7 @@ from inpaint_batch.errors import ConfigError, MissingDependencyError, StopReques
 from inpaint_batch.execution.tasks import never
 from inpaint_batch.machine import num_cores
 from inpaint_batch.signals import ASKING
+from inpaint_batch.words import one_line
 
 OBJECT_STORE_BYTES = 80 << 20
 """Nearly the least that Ray takes: no pixels travel."""
@@ -109,5 +110,4 @@ def _imported(*names: str, advice: str) -> list[Any]:
 def _why_no_cluster(error: Exception) -> str:
     if "Authentication" in f"{error} {error.__cause__}":
         return "the Ray cluster wants a token; set RAY_AUTH_MODE=token and bring the cluster's ~/.ray/auth_token here"
-    reason = " ".join(str(error).split())[:200]
-    return f"cannot reach or start Ray ({reason}); check RAY_ADDRESS and `ray status`"
+    return f"cannot reach or start Ray ({one_line(error)}); check RAY_ADDRESS and `ray status`"

@@ -16,6 +16,7 @@ from inpaint_batch.execution.ray_cluster import ray_cluster
 from inpaint_batch.execution.tasks import never
 from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, WorkerGoneError
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
+from inpaint_batch.words import one_line
 
 _GROUPS = {"do": "rows", "pulse": "control", "leave": "control"}
 """Which threads of an actor answer a call: whether it lives must be told while it works."""
@@ -130,16 +131,16 @@ class RayTransport:
                 raise type(cause)(f"{cause}{_where(error)}") from None
             raise
         except errors.OutOfMemoryError as error:
-            raise WorkerGoneError(_in_one_line(error), of_memory=True) from error
+            raise WorkerGoneError(one_line(error), of_memory=True) from error
         except errors.RayActorError as error:
             of_memory = "low on memory" in str(error)  # Ray's own guard, before the kernel's
             raise WorkerGoneError(
                 _why_not_made(error), of_memory=of_memory, for_good=error.actor_init_failed
             ) from error
         except (errors.NodeDiedError, errors.ObjectLostError, errors.WorkerCrashedError) as error:
-            raise WorkerGoneError(_in_one_line(error)) from error
+            raise WorkerGoneError(one_line(error)) from error
         except errors.ActorUnschedulableError as error:
-            raise WorkerGoneError(_in_one_line(error), for_good=True) from error
+            raise WorkerGoneError(one_line(error), for_good=True) from error
 
     def take_away(self, handle: Any) -> None:
         """See `transport.Transport`."""
@@ -151,10 +152,6 @@ class RayTransport:
             self._ray.kill(actor)
         self._actors = []
         self._life.close()
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _where(error: Exception) -> str:
@@ -169,7 +166,7 @@ def _why_not_made(error: Exception) -> str:
     found = [line for line in lines if line.startswith(("ModuleNotFoundError", "ImportError", "AttributeError"))]
     if found:
         return f"{found[-1]}; install the same inpaint-batch on all nodes"
-    return _in_one_line(error)
+    return one_line(error)
 
 
 def _is_for_cpus(engine: str) -> bool:

@@ -18,6 +18,7 @@ from inpaint_batch.manifest.schema import (
     what_to_do,
 )
 from inpaint_batch.manifest.sources import Source
+from inpaint_batch.words import one_line
 
 Record = tuple[int, list[str] | RowError]
 """(line, cells); of Parquet the ordinal of the row from 1. The first record of all holds the names of the columns."""
@@ -74,8 +75,8 @@ def parquet_records(source: Source) -> Generator[Record]:
                     line += 1
                     yield line, _row_cells(names, values)
     except pa.ArrowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ManifestError(f"{source.path} is not a whole Parquet file ({reason}); write it again") from error
+        message = f"{source.path} is not a whole Parquet file ({one_line(error)}); write it again"
+        raise ManifestError(message) from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{source.path} holds text that is not UTF-8 ({error}); write it again") from error
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.storage.uris import redacted
+from inpaint_batch.words import one_line
 
 Trouble = Literal["missing", "denied", "refused", "busy"]
 
@@ -77,7 +78,7 @@ def trouble_of(error: Exception) -> Trouble:
 
 def reason_of(error: Exception) -> str:
     """Why, in one line without secrets."""
-    text = " ".join(redacted(str(error)).split())[:160] or type(error).__name__
+    text = one_line(redacted(str(error)), 160) or type(error).__name__
     code = _code(error)
     if type(error).__name__ == "NoCredentialsError":
         return "there are no credentials; set those of the store's client in the environment or a profile"
