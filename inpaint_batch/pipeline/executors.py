@@ -135,7 +135,7 @@ def open_executor(
             yield executor.engine, executor
     finally:
         if executor is not None and executor.num_lost:
-            remove_stale_temporaries(config.output, (writer,))
+            remove_stale_temporaries(config.output, {writer: ""})
 
 
 def _mark_of(path: Path) -> OutputMark:

@@ -17,13 +17,16 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
 from inpaint_batch.processes import may_run, pid_and_host
 
+_WHOLE = MappingProxyType({"": ""})
+"""A run of the whole manifest, of whose process nothing is known."""
 STALE_AFTER_S = 24 * 3600.0
 """A temporary that has not been touched for so long is stale, whoever wrote it."""
 
@@ -164,22 +167,22 @@ def signing_as(signature: str) -> Iterator[None]:
         _signed_as = before
 
 
-def remove_stale_temporaries(root: Path, writers: Iterable[str] = ("",)) -> int:
+def remove_stale_temporaries(root: Path, writers: Mapping[str, str] = _WHOLE) -> int:
     """Delete what killed runs of `writers` left below `root`; returns how many files that were.
 
-    Where `writers` is a mapping, its values are processes that are known to be gone (`process_name`): what they left is
-    removed wherever they were, on another machine too. So are temporaries of processes of this host that are gone, of
+    Each comes with the process that is known to be gone (`process_name`), or with nothing: what that process left is
+    removed wherever it was, on another machine too. So are temporaries of processes of this host that are gone, of
     this process where it is not writing them now (a container starts with the same pid again), and any that is older
     than STALE_AFTER_S. Those of other hosts are younger than that while in use, so shards that share an output folder
     do not disturb each other. Follows no links.
     """
     removed = 0
     ours = {_digits(writer) for writer in writers}
-    gone = {
-        (pid, _digits(writer, host))
-        for writer, name in (writers.items() if isinstance(writers, Mapping) else ())
-        for pid, host in [pid_and_host(name) or (0, "")]
-    }
+    gone = set()
+    for writer, process in writers.items():
+        if (found := pid_and_host(process)) is not None:
+            pid, host = found
+            gone.add((pid, _digits(writer, host)))
     for folder, _, names in os.walk(root):
         for name in names:
             if name.endswith(".tmp") and (match := _TEMPORARY.fullmatch(name)) is not None:
