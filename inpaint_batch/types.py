@@ -198,13 +198,18 @@ class Header:
         return self.num_bands - int(self.has_alpha)
 
     @property
+    def white(self) -> int:
+        """The largest value of 8 or 16 bits."""
+        return 255 if self.dtype == "uint8" else 65535
+
+    @property
     def opaque(self) -> int:
         """Alpha where nothing shines through; of at most 16 bits."""
         if self.model == "palette":
             return len(self.palette) // 4 - 1  # as many bits as an index
-        if self.dtype == "uint8":
-            return 255 if self.levels is None else int(self.levels[1])
-        return 65535
+        if self.dtype == "uint8" and self.levels is not None:
+            return int(self.levels[1])
+        return self.white
 
     @property
     def box(self) -> Box:

@@ -45,7 +45,7 @@ def samples_to_rgb(samples: SampleArray, header: Header) -> FloatArray:
         np.divide(colours, alpha, out=rgb, where=alpha > 0, dtype=np.float32)
         return np.minimum(rgb, np.float32(1), out=rgb)
     if header.levels is None:
-        np.divide(colours, np.float32(_white(header)), out=rgb, dtype=np.float32)
+        np.divide(colours, np.float32(header.white), out=rgb, dtype=np.float32)
         return rgb
     black, white = header.levels
     # In double precision: 32-bit integers have more digits than float32, and float32 may overflow on the way.
@@ -132,7 +132,7 @@ def rgb_to_samples(
     if header.is_premultiplied:
         steps = np.rint(colours * samples[..., -1:].astype(np.float32))
     elif header.levels is None:
-        steps = np.rint(colours * np.float32(_white(header)))
+        steps = np.rint(colours * np.float32(header.white))
     else:
         low, high = header.levels
         steps = low + colours.astype(np.float64) * (high - low)
@@ -150,7 +150,7 @@ def rgb_step(header: Header) -> float | None:
     if header.model == "palette" or _has_few_bits(header):
         return None
     if header.levels is None:
-        return 1 / _white(header)
+        return 1 / header.white
     black, white = header.levels
     return 1 / (white - black) if header.dtype in ("uint32", "int32") else 0.0
 
@@ -173,10 +173,6 @@ def robust_levels(samples: SampleArray) -> tuple[float, float]:
 def _has_few_bits(header: Header) -> bool:
     """Whether samples have 1, 2 or 4 bits."""
     return header.levels is not None and header.dtype == "uint8"
-
-
-def _white(header: Header) -> int:
-    return 255 if header.dtype == "uint8" else 65535
 
 
 def _palette_entries(header: Header) -> NDArray[np.uint8]:
@@ -212,8 +208,10 @@ def _nearest_entry(rgb: FloatArray, header: Header) -> NDArray[np.uint8]:
 
 def has_simple_inks(header: Header) -> bool:
     """Whether samples are CMYK of which no profile says what they look like."""
-    if header.model != "ink" or not header.ink_profile:
-        return header.model == "ink"
+    if header.model != "ink":
+        return False
+    if not header.ink_profile:
+        return True
     from inpaint_batch.imaging import ink_profile  # brings libvips, which few files need
 
     return not ink_profile.is_usable(header.ink_profile)
@@ -221,7 +219,7 @@ def has_simple_inks(header: Header) -> bool:
 
 def _ink_to_rgb(inks: SampleArray, header: Header) -> FloatArray:
     if has_simple_inks(header):
-        return ink.light_of(np.asarray(inks / np.float32(_white(header)), np.float32))
+        return ink.light_of(np.asarray(inks / np.float32(header.white), np.float32))
     from inpaint_batch.imaging import ink_profile
 
     return ink_profile.ink_to_rgb(inks, header.ink_profile)
@@ -230,7 +228,7 @@ def _ink_to_rgb(inks: SampleArray, header: Header) -> FloatArray:
 def _rgb_to_ink(rgb: FloatArray, header: Header, black: ink.Black) -> SampleArray:
     clipped = np.clip(rgb, np.float32(0), np.float32(1))
     if has_simple_inks(header):
-        steps: FloatArray = np.rint(ink.inks_of(clipped, black) * np.float32(_white(header)))
+        steps: FloatArray = np.rint(ink.inks_of(clipped, black) * np.float32(header.white))
         return steps.astype(np.uint8) if header.dtype == "uint8" else steps.astype(np.uint16)
     from inpaint_batch.imaging import ink_profile
 

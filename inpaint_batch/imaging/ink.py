@@ -48,20 +48,17 @@ AS_MUCH_AS_POSSIBLE = Black(np.zeros(1), np.ones(1))
 def surrounding_black(source: ImageSource, hole: BoolMap, boxes: Sequence[Box]) -> Black:
     """The black around `boxes` of a fill, among the samples of a CMYK image that are not in `hole` (H, W)."""
     image = source.header.box
-    white = np.float32(255 if source.header.dtype == "uint8" else 65535)
     found = []
     for box in evenly(boxes, MAX_BOXES):
         around = box.expand(RING_PX).intersect(image)
         known = ~np.asarray(hole[around.slices])
-        found.append(source.read(around)[known][:, :4] / white)
+        found.append(source.read(around)[known][:, :4] / np.float32(source.header.white))
     amounts = np.concatenate(found)
     black = amounts[:, 3]
     darkness = 1 - light_of(amounts).max(axis=1)
     step = np.minimum((darkness * NUM_STEPS).astype(int), NUM_STEPS - 1)
-    steps = [step == number for number in range(NUM_STEPS)]
-    # Of what is nearly white no share can be told.
-    told = [each & (darkness > 1 / NUM_STEPS) for each in steps]
-    told = [each for each in told if np.count_nonzero(each) >= MIN_SAMPLES]
+    steps = [step == number for number in range(1, NUM_STEPS)]  # of what is nearly white no share can be told
+    told = [each for each in steps if np.count_nonzero(each) >= MIN_SAMPLES]
     if not told:
         return AS_MUCH_AS_POSSIBLE
     return Black(

@@ -16,7 +16,7 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import exif, tiff_jpeg, tiff_kind
 from inpaint_batch.imaging.file_errors import check_budget, damaged, refuse
 from inpaint_batch.imaging.tiff_codec import has_predictor
-from inpaint_batch.imaging.tiff_layout import ArrayTag, TiffLayout
+from inpaint_batch.imaging.tiff_layout import ARRAY_FORMATS, ArrayTag, TiffLayout
 from inpaint_batch.imaging.tiff_pages import SAVE_WITHOUT, choose_page, next_offset, reduced_copies, sub_images
 from inpaint_batch.types import SampleType
 
@@ -28,8 +28,6 @@ _CHROMA_TAG = 530
 _CHROMA_STEPS = tuple(product((1, 2, 4), repeat=2))
 _HALVED = 2, 2
 _GDAL_NO_DATA_TAG, _PHOTOSHOP_TAG = 42113, 34377
-_ARRAY_TYPES = (3, 4, 16)
-"""SHORT, LONG, LONG8."""
 _BYTE_TYPES = (1, 7)
 """BYTE, UNDEFINED."""
 _INTERLEAVED, _PLANES = 1, 2
@@ -224,7 +222,7 @@ def _tag(page: tifffile.TiffPage, codes: tuple[int, ...]) -> ArrayTag | None:
     for code in codes:
         tag = page.tags.get(code)
         if tag is not None:
-            if int(tag.dtype) not in _ARRAY_TYPES:
+            if int(tag.dtype) not in ARRAY_FORMATS:
                 raise ValueError(f"tag {code} is of type {int(tag.dtype)}")
             return ArrayTag(int(tag.offset), int(tag.valueoffset), int(tag.dtype), int(tag.count))
     return None
