@@ -126,7 +126,7 @@ def _prepared(
         dense = dense_px(limit_bytes)
         holes = hole_map(mask.grey, mask.orientation, source.header, task.config, dense_px=dense)
         watch.lap("read")
-        if isinstance(source, TiffSource):
+        if isinstance(source, TiffSource) and task.destination:  # a check has none
             copy = EarlyCopy.begin(source.path, Path(task.destination).parent)
         source.learn_levels(holes.hole)
         found = find_holes(holes.hole)

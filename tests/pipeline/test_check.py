@@ -18,6 +18,7 @@ from inpaint_batch.execution import row_memory
 from inpaint_batch.pipeline.check import check_manifest
 from inpaint_batch.report import pulse
 from inpaint_batch.report.findings import FindingsPrinter
+from inpaint_batch.storage import early_copy
 
 
 def check(
@@ -46,6 +47,17 @@ def test_a_good_manifest(every_format, tmp_path):
     (totals,) = events(text)
     assert (totals["rows"], totals["bad"], totals["tiles"]) == (11, 0, {"64": 11})
     assert totals["estimated_bytes"] > 1 << 20
+
+
+def test_a_large_tiff_is_not_copied(gallery, monkeypatch, tmp_path):
+    monkeypatch.setattr(early_copy, "WORTHWHILE_BYTES", 1)
+    begun = []
+    monkeypatch.setattr(early_copy.EarlyCopy, "begin", lambda *paths: begun.append(paths))
+    gallery.add("a.tif")
+    code, _ = check(gallery.manifest())
+    assert (code, begun) == (0, [])
+    run(gallery.manifest(), tmp_path / "out")
+    assert len(begun) == 1
 
 
 def test_a_long_check_of_good_rows_is_not_silent(gallery, monkeypatch, capsys):
