@@ -125,9 +125,16 @@ class CocoIndex:
         advice = "say which one is meant by its id, such as masks.json#17 in the column mask"
         if not found:
             raise bad(self.shown, f"names {wanted}", advice)
-        if len(found) > 1:
-            raise bad(self.shown, f"names the image {found[0][1]} {len(found)} times", advice)
+        if (num_ids := len({row[0] for row in found})) > 1:
+            raise bad(self.shown, f"names the image {found[0][1]} {num_ids} times, each with another id", advice)
         key, _, height_px, width_px = found[0]
+        alike = self._rows("SELECT DISTINCT name, height, width FROM images WHERE id = ?", key)
+        if len(alike) > 1:  # the same twice leaves no doubt
+            raise bad(
+                self.shown,
+                f"gives the id {key} to {len(alike)} images, or to one with {len(alike)} sizes",
+                "whose annotations are whose cannot be told: give each image an id of its own",
+            )
         return key, (height_px, width_px) if height_px and width_px else None
 
     def _rows(self, query: str, *values: str) -> list[Any]:

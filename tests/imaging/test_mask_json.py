@@ -165,6 +165,12 @@ ANNOTATED = {
         {"id": 8, "file_name": "boxes.tif", "width": 8, "height": 6},
         {"id": 9, "file_name": "turned.tif", "width": 6, "height": 8},
         {"id": 10, "file_name": "e\u0301.tif", "width": 8, "height": 6},
+        {"id": 11, "file_name": "listed-twice.tif", "width": 8, "height": 6},
+        {"id": 11, "file_name": "listed-twice.tif", "width": 8, "height": 6},
+        {"id": 12, "file_name": "one.tif", "width": 8, "height": 6},
+        {"id": 12, "file_name": "another.tif", "width": 8, "height": 6},
+        {"id": 13, "file_name": "sizes.tif", "width": 8, "height": 6},
+        {"id": 13, "file_name": "sizes.tif", "width": 6, "height": 8},
     ],
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]], "iscrowd": 0},
@@ -177,6 +183,8 @@ ANNOTATED = {
         {"id": 8, "image_id": 8, "bbox": [1, 1, 3, 3], "segmentation": []},
         {"id": 9, "image_id": 9, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]]},
         {"id": 10, "image_id": 10, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]]},
+        {"id": 11, "image_id": 11, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]]},
+        {"id": 12, "image_id": 12, "segmentation": [[2, 1, 5, 1, 5, 4, 2, 4]]},
     ],
 }
 
@@ -189,6 +197,8 @@ def test_coco_by_name_and_by_id(tmp_path: Path, order: int) -> None:
     np.testing.assert_array_equal(read(path, location="s3://scans/box9/a.tif").grey, first)
     np.testing.assert_array_equal(read(path, location="/scans/box2/b.tif").grey, third)
     np.testing.assert_array_equal(read(path, location="/scans/\u00e9.tif").grey, first)  # one character, two above
+    np.testing.assert_array_equal(read(path, location="/scans/listed-twice.tif").grey, first)
+    np.testing.assert_array_equal(read(path, entry="11").grey, first)
     np.testing.assert_array_equal(read(path, entry="1").grey, first)
     np.testing.assert_array_equal(read(path, entry="x-3").grey, third)
     np.testing.assert_array_equal(read(path, entry="box2/b.tif").grey, third)
@@ -220,6 +230,9 @@ def test_results_of_a_model_have_no_images(tmp_path: Path) -> None:
         ({"location": "/scans/nota.tif"}, "whose file name is the end of", FailureCode.MASK),
         ({"entry": "99"}, "id or file name '99'", FailureCode.MASK),
         ({"location": "/scans/twice.tif"}, "2 times", FailureCode.MASK),
+        ({"location": "/scans/one.tif"}, "gives the id 12 to 2 images", FailureCode.MASK),
+        ({"entry": "another.tif"}, "give each image an id of its own", FailureCode.MASK),
+        ({"entry": "13"}, "or to one with 2 sizes", FailureCode.MASK),
         ({"entry": "4"}, "no annotation", FailureCode.MASK),
         ({"entry": "7"}, "8 × 6 px", FailureCode.SIZE),
         ({"entry": "8"}, "without a segmentation", FailureCode.MASK),
