@@ -78,6 +78,6 @@ def check(
         manifest,
         masks=masks,
         with_output="output" in given.values,
-        report=FindingsPrinter(settings.log_format),
+        report=FindingsPrinter(settings.log_format, has_lines=masks is None),
         depth=cast("Depth", depth),
     )

@@ -74,11 +74,11 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
         target = html if html is not None else root / STATE_FOLDER / PAGE
         shards = folder_status(root, shown=str(output))
         _check_place(target)
-        done, failed, num_failed = _chosen(root / STATE_FOLDER, num_rows)
+        done, num_done, failed, num_failed = _chosen(root / STATE_FOLDER, num_rows)
         if (stand := _that_stand(root / STATE_FOLDER, shards)) is not None:
             failed, num_failed = stand, sum(shard.num_failed for shard in shards)
         made = f"{time.strftime('%Y-%m-%d at %H:%M', time.gmtime())} UTC by inpaint-batch {__version__}"
-        head = Head(str(output), _sentence(shards), made, _choice(len(done), num_rows))
+        head = Head(str(output), _sentence(shards), made, _choice(len(done), num_done))
         pulse = Pulse()
 
         def compared() -> Iterator[Shown]:
@@ -110,28 +110,31 @@ def _check_place(target: Path) -> None:
     raise StorageError(f"the page cannot be written to {target}: {problem}; name another place with --html FILE")
 
 
-def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], list[Failed], int]:
-    """Results to show, failures to list, and how many there are of these."""
+def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], int, list[Failed], int]:
+    """Results to show, how many there are, failures to list, and how many there are of these."""
     widest, by_chance = _First(num_rows or 1 << 60, _by_width), _First(num_rows or 1 << 60, _by_chance)
     outcomes = PackedMap()  # by id, of millions
-    num_failed = 0
+    num_done = num_failed = 0
     for line in read_lines(state):
         if line.status not in _OUTCOMES:
             continue
-        num_failed -= outcomes.get(line.id) == _OUTCOMES["failed"]
+        before = outcomes.get(line.id)
+        num_done -= before == _OUTCOMES["done"]
+        num_failed -= before == _OUTCOMES["failed"]
         outcomes.put(line.id, _OUTCOMES[line.status])
         if line.status == "failed":
             num_failed += 1
             for kept in (widest.kept, by_chance.kept):
                 kept.pop(line.id, None)
         else:
+            num_done += 1
             widest.add(line)
             by_chance.add(line)
     first = widest.ranked()[: round(num_rows * WIDEST_SHARE) or None] if num_rows else widest.ranked()
     already = {each.id for each in first}
     others = [each for each in by_chance.ranked() if each.id not in already]
     chosen = [*first, *(others[: num_rows - len(first)] if num_rows else others)]
-    return chosen, _listed(state, outcomes) if num_failed else [], num_failed
+    return chosen, num_done, _listed(state, outcomes) if num_failed else [], num_failed
 
 
 def _listed(state: Path, outcomes: PackedMap) -> list[Failed]:
@@ -198,10 +201,10 @@ def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counter.items()))
 
 
-def _choice(num_shown: int, num_rows: int) -> str:
+def _choice(num_shown: int, num_done: int) -> str:
     if not num_shown:
         return ""
-    if num_shown < num_rows or not num_rows:
+    if num_shown == num_done:
         return "All rows that are done are shown, those with a warning first, then by the size of their holes."
     return (
         f"{num_shown} of the rows that are done are shown: first those with a warning, those with the largest holes, "

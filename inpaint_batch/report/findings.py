@@ -49,7 +49,9 @@ class CheckTotals:
 class FindingsPrinter:
     """Prints findings as lines `where: level: code: message`, or as JSON lines."""
 
-    def __init__(self, log_format: LogFormat, stream: IO[str] | None = None) -> None:
+    def __init__(self, log_format: LogFormat, stream: IO[str] | None = None, *, has_lines: bool = True) -> None:
+        """`has_lines` says whether rows are lines of a file, and not images of a folder, whose names are enough."""
+        self._has_lines = has_lines
         self._is_json = log_format == "json"
         self._stream = stream or sys.stdout
 
@@ -65,8 +67,11 @@ class FindingsPrinter:
                 message=finding.message,
             )
             return
+        where = f"{manifest}:{finding.line}: {finding.level}: {finding.id}"
+        if not self._has_lines:
+            where = f"{finding.id}: {finding.level}"
         code = f"{finding.code}: " if finding.code else ""
-        self._say(f"{manifest}:{finding.line}: {finding.level}: {finding.id}: {code}{finding.message}")
+        self._say(f"{where}: {code}{finding.message}")
 
     def totals(self, totals: CheckTotals) -> None:
         """The end of the check."""

@@ -72,6 +72,20 @@ def test_a_long_check_of_good_rows_is_not_silent(gallery, monkeypatch, capsys):
     assert "inpaint-batch: 2 rows looked at, 0 would fail\n" in capsys.readouterr().err
 
 
+def test_images_of_a_folder_have_no_lines(gallery, tmp_path):
+    gallery.add("b.png")
+    (tmp_path / "photos" / "box").mkdir(parents=True)
+    (gallery.folder / "b.png").rename(tmp_path / "photos" / "box" / "b.png")
+    (tmp_path / "masks").mkdir()
+    stream = io.StringIO()
+    printer = FindingsPrinter("text", stream, has_lines=False)
+    with pytest.raises(RowsFailedError):
+        check_manifest(
+            RunConfig(output=tmp_path), tmp_path / "photos", masks=tmp_path / "masks", with_output=False, report=printer
+        )
+    assert stream.getvalue().startswith("box/b.png: error: mask: no mask b.png.png or b.png")
+
+
 def test_the_estimate_is_what_a_run_then_does(gallery, tmp_path):
     gallery.add("a.png", side=500, hole=(100, 100, 300, 250))
     manifest = gallery.manifest()

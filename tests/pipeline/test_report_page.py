@@ -115,9 +115,13 @@ def test_the_widest_holes_come_first_and_the_rest_by_chance(gallery: Gallery, tm
     assert len(set(first)) == 9
     assert first[3:] != sorted(first[3:], reverse=True)
     assert names(written(output, num_rows=9)) == first
+    assert "9 of the rows that are done are shown: first" in written(output, num_rows=9)
+    for enough in (24, 25, 0):
+        assert "All rows that are done are shown" in written(output, num_rows=enough)
     assert len(names(written(output, num_rows=0))) == 24
     run(gallery.manifest(), output, fresh=True)
     assert len(names(written(output, num_rows=0))) == 24
+    assert "All rows that are done are shown" in written(output, num_rows=24)
 
 
 def test_the_page_of_a_tiff_is_the_one_that_was_restored(gallery: Gallery, tmp_path: Path) -> None:
