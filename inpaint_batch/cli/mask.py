@@ -38,6 +38,9 @@ class _Printer:
     def known(self) -> None:
         self._num_heard += 1
 
+    def kept(self, image: str) -> None:
+        typer.echo(f"{self._place()} {image}: its mask was edited or added by hand, and stays")
+
     def found(self, image: str, coverage: float, shares: Mapping[str, float]) -> None:
         kinds = ", ".join(f"{kind} {share:.2%}" for kind, share in shares.items() if share)
         typer.echo(f"{self._place()} {image}: {coverage:.2%} ({kinds})")
@@ -48,6 +51,13 @@ class _Printer:
 
     def failed(self, image: str, error: RowError) -> None:
         print(f"{self._place()} {image}: {error}", file=sys.stderr, flush=True)
+
+    def edited(self, name: str) -> None:
+        told = (
+            f"manifest.csv had been edited by hand: that one is {self._output / name} now, and manifest.csv is new; "
+            "columns of your own stay where IMAGES is a manifest that has them"
+        )
+        print(f"inpaint-batch: {told}", file=sys.stderr, flush=True)
 
     def strays(self, masks: Sequence[str]) -> None:
         named = ", ".join(map(writable, masks[:_MAX_STRAYS])) + (", ..." if len(masks) > _MAX_STRAYS else "")
@@ -161,7 +171,7 @@ def mask(
         bool,
         typer.Option(
             "--fresh",
-            help="Replace the masks of an earlier call, those that were edited, too. Default: off.",
+            help="Find the masks of an earlier call anew, but none that was edited or added by hand. Default: off.",
             show_default=False,
         ),
     ] = False,
@@ -179,7 +189,7 @@ def mask(
     from inpaint_batch.pipeline.stop import stop_on_signals
 
     if relist and fresh:
-        raise UsageError("--relist keeps the masks in DIR and --fresh replaces them; give one of the two")
+        raise UsageError("--relist finds nothing and --fresh finds all anew; give one of the two")
     given = {
         "threshold": threshold,
         "max_size_px": max_size,
@@ -195,7 +205,8 @@ def mask(
     flags = {"workers": workers, "max_image_megabytes": max_image_megabytes}
     settings = run_config(gather(flags, None, {}), output=output)
     with stop_on_signals() as stop:  # before the heavy imports, so that a signal during them is heard too
-        from inpaint_batch.pipeline.detect import MANIFEST, find_damage
+        from inpaint_batch.pipeline.detect import find_damage
+        from inpaint_batch.pipeline.detect_lists import MANIFEST
         from inpaint_batch.pipeline.executors import num_workers
 
         totals = find_damage(
@@ -211,7 +222,12 @@ def mask(
             stop=stop,
         )
     mean = f", {totals.mean_coverage:.2%} of these on average" if totals.mean_coverage else ""
-    before = f" ({totals.num_before} of all looked at before)" if totals.num_before and not relist else ""
+    before = ""
+    if fresh and totals.num_before:
+        masks = f"{counted(totals.num_before, 'mask')} edited or added by hand"
+        before = f" ({masks} left as before; delete one, and it is found anew)"
+    elif totals.num_before and not relist:
+        before = f" ({totals.num_before} of all looked at before)"
     if totals.num_found:
         look = f"look at {output / 'review.html'}" if review else "look at the masks"
         then = f"{look}, then: inpaint-batch run {shlex.quote(str(output / MANIFEST))} --output RESTORED"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +26,18 @@ from inpaint_batch.imaging.png import encode
 from inpaint_batch.imaging.png_chunks import make_chunk, write_chunks
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
-from inpaint_batch.manifest.schema import COLUMNS
 from inpaint_batch.pipeline.detect_items import Item, items_of, strays, told_apart
-from inpaint_batch.pipeline.detect_state import UNSEEN, Seen, StateFile, is_of_person, read_state, version_of
+from inpaint_batch.pipeline.detect_lists import MANIFEST, write_lists
+from inpaint_batch.pipeline.detect_state import (
+    UNSEEN,
+    Seen,
+    StateFile,
+    as_written,
+    digest_of,
+    is_of_person,
+    read_state,
+    version_of,
+)
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
 from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
@@ -37,9 +45,6 @@ from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.threads import in_turn
 from inpaint_batch.types import BoolArray, Box, FloatArray
-
-MANIFEST = "manifest.csv"
-CLEAN = "clean.txt"
 
 _WHITE = np.uint8(255)
 
@@ -53,6 +58,9 @@ class Report(Protocol):
     def known(self) -> None:
         """An earlier call looked at the image."""
 
+    def kept(self, image: str) -> None:
+        """Where all was to be found anew: the mask is a person's, and stays."""
+
     def found(self, image: str, coverage: float, shares: Mapping[str, float]) -> None:
         """Damage was found: the share of the image that the mask covers, and of each kind before growing, 0..1."""
 
@@ -61,6 +69,9 @@ class Report(Protocol):
 
     def failed(self, image: str, error: RowError) -> None:
         """The image could not be looked at."""
+
+    def edited(self, name: str) -> None:
+        """The manifest was edited by a person; it is called so from now, and there is a new one in its place."""
 
     def strays(self, masks: Sequence[str]) -> None:
         """Pictures among the masks, which none of the images has as its own."""
@@ -74,7 +85,8 @@ class Totals:
     num_clean: int
     num_failed: int
     num_before: int
-    """Of those found or clean, how many an earlier call had looked at."""
+    """Of those found or clean, how many an earlier call had looked at; where all was to be found anew, how many masks
+    are a person's and stay."""
     mean_coverage: float
     """Of the images in which something was found, 0..1; 0 where that is not known."""
 
@@ -98,7 +110,8 @@ def find_damage(
     store. The mask of `a/b.jpg` is `a/b.jpg.png`: white is hole, in the stored layout and with the orientation tag of
     the image. Images without damage stand in `clean.txt`. A call with the settings of the one before looks only at
     images that are new or changed, and leaves masks that a person edited, added or deleted. With `fresh` everything is
-    looked for anew; with `relist` nothing is, and the two lists are written anew from the masks that are there.
+    looked for anew, but no mask that a person edited or added is replaced then either; with `relist` nothing is, and
+    the two lists are written anew from the masks that are there.
     `review` adds pages for looking at the result.
 
     Raises ManifestError where `images` cannot be read; StorageError where `output` cannot be used, or holds masks that
@@ -108,17 +121,19 @@ def find_damage(
     check_output_root(output, [images])
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(output)
-    known = {} if fresh else read_state(output, None if relist else config, has_lists=(output / MANIFEST).exists())
+    has_lists = (output / MANIFEST).exists()
+    known = read_state(output, None if relist or fresh else config, has_lists=has_lists)
+    if fresh:
+        known = as_written(known)
     kept: list[tuple[Item, Seen]] = []
     clean: list[Item] = []
     num_failed = num_before = 0
     report.begins(len(items))
     with ExitStack() as stack:
-        state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
+        anew = known if fresh or not known else None
+        state = None if relist else stack.enter_context(closing(StateFile(output, config, anew)))
         items = told_apart(items, output)
-        if fresh and state is not None:
-            _give_up_masks(items, output, state)
-        look = _Look(output, config, review, max_image_bytes, known, fresh, relist, state, stop)
+        look = _Look(output, config, review, max_image_bytes, known, relist, state, stop)
         for item, seen, is_new in _in_order(items, look, num_workers):
             if stop():
                 break
@@ -128,7 +143,10 @@ def find_damage(
                 continue
             if not is_new:
                 num_before += 1
-                report.known()
+                if fresh:
+                    report.kept(item.image)
+                else:
+                    report.known()
             if seen.mask:
                 kept.append((item, seen))
                 if is_new:
@@ -139,7 +157,8 @@ def find_damage(
                     report.clean(item.image, seen.coverage)
     if stop():
         raise stop.error("what was done is kept")
-    _write_lists(output, [item for item, _ in kept], clean)
+    if edited := write_lists(output, [item for item, _ in kept], clean):
+        report.edited(edited)
     if review:
         again = shlex.join(["inpaint-batch", "mask", str(images), "--output", str(output), "--relist", "--review"])
         previews = [Preview(item.image, item.output, seen.coverage, seen.shares) for item, seen in kept]
@@ -165,7 +184,6 @@ class _Look:
     review: bool
     max_image_bytes: int
     known: Mapping[str, Seen]
-    fresh: bool
     relist: bool
     state: StateFile | None
     stop: Stop
@@ -193,22 +211,24 @@ class _Look:
         if self.relist:
             return self._listed(item, old), False
         version = version_of(item.image)
-        mask = version_of(str(safe_join(self.output, item.mask)))
-        is_theirs = bool(mask) and (mask != old.mask or is_of_person(old)) and not self.fresh
-        if is_theirs or (old is not UNSEEN and old.version == version):
-            return self._listed(item, replace(old, version=version), is_other_image=old.version != version), False
-        with ExitStack() as stack:
-            return self._masked(item, self._opened(item, stack), version), True
+        mask = digest_of(safe_join(self.output, item.mask))
+        is_theirs = bool(mask) and (mask != old.mask or is_of_person(old))
+        if not is_theirs and (old is UNSEEN or old.version != version):
+            with ExitStack() as stack:
+                seen = self._masked(item, self._opened(item, stack), version, mask)
+            if seen is not None:
+                return seen, True
+        return self._listed(item, replace(old, version=version), is_other_image=old.version != version), False
 
     def _listed(self, item: Item, seen: Seen, *, is_other_image: bool = False) -> Seen:
         """`seen`, and what a person made of the mask since; `is_other_image` where the image has changed, too."""
         mask = safe_join(self.output, item.mask)
-        version = version_of(str(mask))
-        if not version:
+        digest = digest_of(mask)
+        if not digest:
             return replace(seen, mask="")
-        is_edited = version != seen.mask
+        is_edited = digest != seen.mask
         if is_edited:
-            seen = replace(seen, mask=version if _marks_anything(mask, self.max_image_bytes) else "", coverage=0.0)
+            seen = replace(seen, mask=digest if _marks_anything(mask, self.max_image_bytes) else "", coverage=0.0)
         if is_edited or is_other_image:
             self._forget_preview(item)
         if self.review and seen.mask and not preview_files(self.output, item.output)[1].exists():
@@ -234,7 +254,10 @@ class _Look:
         stack.callback(source.close)
         return source
 
-    def _masked(self, item: Item, source: ImageSource, version: str) -> Seen:
+    def _masked(self, item: Item, source: ImageSource, version: str, before: str) -> Seen | None:
+        """What is found, its mask written; `before` is the digest of the mask that was there. None where a person has
+        changed that meanwhile, since a large image takes minutes.
+        """
         mask, header = safe_join(self.output, item.mask), source.header
 
         def read(box: Box) -> FloatArray:
@@ -246,6 +269,8 @@ class _Look:
             found = detect_in(read, header.height_px, header.width_px, self.config)
         if self._is_given_up():  # no mask without a line in STATE: it would count as a person's
             raise RowError(FailureCode.READ, f"the search for damage in {item.image} was interrupted", retryable=True)
+        if digest_of(mask) != before:
+            return None
         self._forget_preview(item)
         if not found.hole.any():
             mask.unlink(missing_ok=True)
@@ -254,16 +279,7 @@ class _Look:
         if self.review:
             write_preview(source, found.hole, self.output, item.output)
         shares = {kind: count / found.hole.size for kind, count in found.num_px.items() if count}
-        return Seen(version, found.coverage, shares, version_of(str(mask)))
-
-
-def _give_up_masks(items: Sequence[Item], output: Path, state: StateFile) -> None:
-    """Note the masks that are there as ours, of images not looked at: a later call than one with `--fresh` that was
-    stopped would take those of other settings for a person's.
-    """
-    for item in items:
-        if item.error is None and (mask := version_of(str(output / item.mask))):
-            state.add(item.output, replace(UNSEEN, mask=mask))
+        return Seen(version, found.coverage, shares, digest_of(mask))
 
 
 def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, Seen | RowError, bool]]:
@@ -295,14 +311,3 @@ def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
         chunks.insert(1, make_chunk(b"eXIf", exif))
     with atomic_write(path) as temporary:
         write_chunks(temporary, chunks)
-
-
-def _write_lists(output: Path, kept: Sequence[Item], clean: Sequence[Item]) -> None:
-    columns = ["image", "mask", "output", *(c for c in COLUMNS if any(c in item.carried for item in kept))]
-    with atomic_write(output / MANIFEST) as path, path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, columns, restval="")
-        rows.writeheader()
-        for item in kept:
-            rows.writerow({"image": item.image, "mask": item.mask, "output": item.output, **item.carried})
-    with atomic_write(output / CLEAN) as path:
-        path.write_text("".join(f"{item.image}\n" for item in clean), encoding="utf-8")

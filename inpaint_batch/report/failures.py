@@ -9,8 +9,7 @@ import csv
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import TextIO
@@ -22,8 +21,7 @@ from inpaint_batch.manifest.schema import COLUMNS, LOCATION_COLUMNS
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.report.tally import FailedRow
 from inpaint_batch.storage.atomic import atomic_write
-from inpaint_batch.storage.paths import location
-from inpaint_batch.storage.uris import is_uri
+from inpaint_batch.storage.paths import relative_to
 from inpaint_batch.words import writable
 
 MEMORY_BYTES = 1 << 20
@@ -77,7 +75,7 @@ class Failures:
         raises.
         """
         columns = [name for name in COLUMNS if name in self._columns]
-        relative = _relative_to(self.path.parent)
+        relative = relative_to(self.path.parent)
         with (
             atomic_write(self.path) as temporary,
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -99,21 +97,3 @@ class Failures:
             cells, code, message = json.loads(self._rows.readline())
             yield cells, code, message
         self._rows.seek(0, os.SEEK_END)
-
-
-def _relative_to(folder: Path) -> Callable[[str], str]:
-    root = folder.resolve()
-
-    @lru_cache(maxsize=4096)
-    def seen_from_there(parent: str) -> str:
-        way = os.path.relpath(parent, root)  # from the root without links: `..` out of one leads elsewhere than it says
-        # A run that goes this way follows all links. Where there are any, files would have other names in its ledger.
-        return way if os.path.realpath(f"{root}/{way}") == parent else parent
-
-    def relative(path: str) -> str:
-        if is_uri(path):
-            return path
-        parent, name = os.path.split(location(path))
-        return os.path.normpath(f"{seen_from_there(parent)}/{name}")
-
-    return relative

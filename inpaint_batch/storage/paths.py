@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from inpaint_batch.errors import FailureCode, RowError, StorageError
@@ -37,6 +38,32 @@ def location(path: str) -> str:
         folder, name = os.path.split(path)
         return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
     return path
+
+
+def relative_to(folder: Path, *, within_home: bool = True) -> Callable[[str], str]:
+    """What turns paths into such that count from `folder`; absolute where links lead to a file.
+
+    Without `within_home` also where no folder holds both but the root, the home folder or one above it: such two do
+    not travel together.
+    """
+    root = folder.resolve()
+    home = os.path.expanduser("~")  # noqa: PTH111  (which raises nothing where there is none)
+
+    @lru_cache(maxsize=4096)
+    def seen_from_there(parent: str) -> str:
+        if not within_home and Path(os.path.realpath(home)).is_relative_to(os.path.commonpath([root, parent])):
+            return parent
+        way = os.path.relpath(parent, root)  # from the root without links: `..` out of one leads elsewhere than it says
+        # A run that goes this way follows all links. Where there are any, files would have other names in its ledger.
+        return way if os.path.realpath(f"{root}/{way}") == parent else parent
+
+    def relative(path: str) -> str:
+        if is_uri(path):
+            return path
+        parent, name = os.path.split(location(path))
+        return os.path.normpath(f"{seen_from_there(parent)}/{name}")
+
+    return relative
 
 
 def output_problem(relative: str) -> str | None:

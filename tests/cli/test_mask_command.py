@@ -6,6 +6,7 @@ import html
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_edited_masks_are_kept_and_listed_again(monkeypatch, photos, tmp_path, c
         assert (samples(masks / "box" / "a.jpg.png") == edited).all()
     run = ("run", masks / "manifest.csv", "--output", tmp_path / "restored", "--engine", "identity")
     assert call(monkeypatch, *run) == 0
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
+    assert len(rows(masks / "manifest.csv")) == 2
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh", "--max-area", "0.01") == 0
+    told = capsys.readouterr().out
+    assert f"[3/3] {photos / 'box' / 'a.jpg'}: its mask was edited or added by hand, and stays" in told
+    assert "1 image with a mask, 2 without (1 mask edited or added by hand left as before; delete one," in told
+    assert [row["output"] for row in rows(masks / "manifest.csv")] == ["box/a.jpg"]
+    assert (samples(masks / "box" / "a.jpg.png") == edited).all()
+    (masks / "box" / "a.jpg.png").unlink()
     assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
     assert len(rows(masks / "manifest.csv")) == 2
     assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh", "--max-area", "0.01") == 0
@@ -280,10 +290,79 @@ def test_no_mask_of_a_person_is_written_over(monkeypatch, photos, tmp_path):
     assert call(monkeypatch, "mask", photos, "--output", masks) == 0
     for name in ("b.png", "clean.tif", "box/a.jpg"):
         assert (samples(masks / f"{name}.png") == np.asarray(drawn)).all()
+    (masks / "found.jsonl").unlink()  # nor when nothing is known of it
     assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
-    assert not any(
-        np.array_equal(samples(masks / f"{name}.png"), drawn) for name in ("b.png", "clean.tif", "box/a.jpg")
+    for name in ("b.png", "clean.tif", "box/a.jpg"):
+        assert (samples(masks / f"{name}.png") == np.asarray(drawn)).all()
+
+
+def test_a_mask_that_is_edited_while_its_image_is_looked_at_stays(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    drawn = np.pad(np.full((9, 9), 255, np.uint8), ((0, SIDE_PX - 9), (0, SIDE_PX - 9)))
+    read = pipeline.grey_of
+
+    def edited(source, box):
+        if source.path.name == "b.png":
+            Image.fromarray(drawn).save(masks / "b.png.png")
+        return read(source, box)
+
+    monkeypatch.setattr(pipeline, "grey_of", edited)
+    assert call(monkeypatch, "mask", photos, "--output", masks, "--fresh") == 0
+    assert (samples(masks / "b.png.png") == drawn).all()
+
+
+def test_a_manifest_that_was_edited_by_hand_is_kept(monkeypatch, photos, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    for _ in range(2):
+        assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    assert not list(masks.glob("manifest-*.csv"))
+    for number, name in enumerate(["manifest-edited.csv", "manifest-edited-1.csv"]):
+        text = (masks / "manifest.csv").read_text().replace("output", "output,dilate")
+        (masks / "manifest.csv").write_text(text)
+        assert call(monkeypatch, "mask", photos, "--output", masks, *[["--relist"], ["--fresh"]][number]) == 0
+        assert f"that one is {masks / name} now" in capsys.readouterr().err
+        assert (masks / name).read_text() == text
+        assert "dilate" not in (masks / "manifest.csv").read_text()
+    (masks / "b.png.png").unlink()
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    assert capsys.readouterr().err == ""  # of the program's own there is nothing to keep
+
+
+@pytest.mark.parametrize("home", ["", "elsewhere", "project/photos/box"])
+def test_paths_count_from_the_manifest_where_both_lie_in_one_project(monkeypatch, photos, tmp_path, home):
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    project = tmp_path / "project"
+    project.mkdir()
+    photos = photos.rename(project / "photos")
+    listed = photos / "list.csv"
+    listed.write_text("image,truth,id\nbox/a.jpg,b.png,..\n")
+    assert call(monkeypatch, "mask", listed, "--output", project / "masks") == 0
+    (row,) = rows(project / "masks" / "manifest.csv")
+    assert (row["image"], row["truth"], row["id"]) == (
+        (str(photos / "box" / "a.jpg"), str(photos / "b.png"), "..")
+        if home == "project/photos/box"  # what holds the home folder is nobody's project
+        else ("../photos/box/a.jpg", "../photos/b.png", "..")
     )
+    monkeypatch.setenv("HOME", str(project))
+    assert call(monkeypatch, "mask", listed, "--output", project / "masks", "--relist") == 0
+    assert rows(project / "masks" / "manifest.csv")[0]["image"] == str(photos / "box" / "a.jpg")
+    monkeypatch.setenv("HOME", "/")
+    (tmp_path / "link").symlink_to(project)
+    for around, image in (
+        (tmp_path / "link", tmp_path / "link" / "photos" / "box" / "a.jpg"),
+        (project, "../photos/box/a.jpg"),
+    ):
+        assert call(monkeypatch, "mask", around / "photos", "--output", around / "masks", "--relist") == 0
+        assert rows(project / "masks" / "manifest.csv")[0]["image"] == str(image)
+
+
+def test_copied_masks_are_still_those_that_were_found(monkeypatch, photos, tmp_path):
+    masks, copy = tmp_path / "masks", tmp_path / "copy"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    shutil.copytree(masks, copy, copy_function=shutil.copyfile)  # with times of its own
+    assert call(monkeypatch, "mask", photos, "--output", copy, "--fresh", "--max-area", "0.01") == 0
+    assert not list(copy.rglob("*.png"))
 
 
 def test_every_kind_of_file_gets_the_same_mask(monkeypatch, tmp_path):
