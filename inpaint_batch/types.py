@@ -227,6 +227,28 @@ class Header:
         return self.num_pixels * self.num_bands * np.dtype(self.dtype).itemsize
 
 
+class HasHole(Protocol):
+    """A box of an image, and where in it the hole is."""
+
+    @property
+    def box(self) -> Box:
+        """In pixels of the image."""
+        ...
+
+    @property
+    def hole(self) -> BoolArray:
+        """(box.height, box.width)."""
+        ...
+
+
+class HolePart(NamedTuple):
+    """What of a hole lies in a box."""
+
+    box: Box
+    hole: BoolArray
+    """(box.height, box.width)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patch:
     """New samples for one box of an image; only those under `hole` may be written."""

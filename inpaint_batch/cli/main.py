@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "inpaint_batch.cli.run",
     "check": "inpaint_batch.cli.check",
     "mask": "inpaint_batch.cli.mask",
+    "verify": "inpaint_batch.cli.verify",
     "status": "inpaint_batch.cli.status",
     "report": "inpaint_batch.cli.report",
     "merge": "inpaint_batch.cli.merge",

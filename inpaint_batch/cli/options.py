@@ -181,6 +181,14 @@ Sidecar = Annotated[
         show_default=False,
     ),
 ]
+NeedSidecar = Annotated[
+    bool | None,
+    typer.Option(
+        "--sidecar/--no-sidecar",
+        help="A result without its sidecar is not sound. Default: off, and the sidecars that are there are compared.",
+        show_default=False,
+    ),
+]
 Premis = Annotated[
     bool | None,
     typer.Option(

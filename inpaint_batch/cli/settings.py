@@ -136,7 +136,7 @@ def run_config(given: Given, *, output: Path | None = None) -> RunConfig:
 
 def wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Whether the `log_format` of a command line is json, also of one that is wrong: it is asked for an error."""
-    if not {"run", "check"} & set(arguments[:1]):
+    if not {"run", "check", "verify"} & set(arguments[:1]):
         return False
     if (told := _flag(arguments, "--log-format")) or (told := environment.get(ENVIRONMENT_PREFIX + "LOG_FORMAT", "")):
         return told == "json"

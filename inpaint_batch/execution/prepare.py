@@ -78,7 +78,7 @@ def look_at_header(task: RowTask, *, max_image_bytes: int, limit_bytes: int) -> 
     try:
         with files.by_name():
             files.bring_image()
-            source = _opened(files, max_image_bytes, limit_bytes)
+            source = open_source(files, max_image_bytes, limit_bytes)
             source.close()
             if task.config.mask_from == "file":
                 files.find_mask()
@@ -87,7 +87,7 @@ def look_at_header(task: RowTask, *, max_image_bytes: int, limit_bytes: int) -> 
         files.close()
 
 
-def _opened(files: RowFiles, max_image_bytes: int, limit_bytes: int) -> ImageSource:
+def open_source(files: RowFiles, max_image_bytes: int, limit_bytes: int) -> ImageSource:
     """The image of a row, with nothing in its header that speaks against doing it."""
     task = files.task
     source = open_image(files.image, max_bytes=max_image_bytes, page=task.config.page or None)
@@ -109,7 +109,7 @@ def _prepared(
     task = files.task
     files.bring_image()
     watch.lap("read")
-    source = _opened(files, max_image_bytes, limit_bytes)
+    source = open_source(files, max_image_bytes, limit_bytes)
     copy: EarlyCopy | None = None
     try:
         needed = needed_bytes(source, limit_bytes)
@@ -151,7 +151,7 @@ def _prepared(
     boxes = [hole.box for hole in found]
     checksums: dict[str, dict[str, Any]] = {}
     if mask.checksum is not None:  # of a file that serves many rows, and need not be here any more
-        checksums["mask"] = dict(zip(("bytes", "sha256"), mask.checksum, strict=True))
+        checksums["mask"] = mask.checksum
     patches = PatchStore(patches_bytes(limit_bytes))
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
 

@@ -138,6 +138,20 @@ def checksum(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def told_checksums(sidecar: Path) -> dict[str, dict[str, Any]]:
+    """What the JSON beside a result says of the files: by source, mask and result the number of bytes and the SHA-256.
+
+    Raises ValueError where it is no such JSON, and OSError.
+    """
+    try:
+        told = json.loads(sidecar.read_bytes())
+        if not str(told["format"]).startswith("inpaint-batch sidecar "):
+            raise ValueError("it is another kind of JSON")
+        return {role: {key: told[role][key] for key in ("bytes", "sha256")} for role in ("source", "mask", "result")}
+    except (KeyError, TypeError) as error:
+        raise ValueError("it lacks what such a file has") from error
+
+
 def _without_secrets(value: Any) -> Any:
     """The same data, with nothing in its texts that a URI may hide: users, passwords, signatures."""
     if isinstance(value, dict):

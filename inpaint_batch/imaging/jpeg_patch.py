@@ -8,7 +8,7 @@ is never re-sampled where nothing was filled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +30,7 @@ from inpaint_batch.imaging.jpeg_coefficients import (
 from inpaint_batch.imaging.jpeg_pictures import relocate
 from inpaint_batch.imaging.jpeg_segments import SOI
 from inpaint_batch.imaging.jpeg_stream import JpegStream
-from inpaint_batch.types import BoolArray, FloatArray, Patch
+from inpaint_batch.types import BoolArray, FloatArray, HasHole, Patch
 
 _CHUNK_PIXELS = 1 << 19
 
@@ -111,14 +111,14 @@ def _is_encodable(plane: Coefficients) -> bool:
     return True
 
 
-def touched_blocks(stream: JpegStream, index: int, patches: Sequence[Patch]) -> BoolArray:
+def touched_blocks(stream: JpegStream, index: int, holes: Iterable[HasHole]) -> BoolArray:
     """(block rows, block columns) of component `index`: true where a block stands for at least one hole pixel."""
     down_px, across_px = (8 * step for step in stream.subsampling(index))
     touched = np.zeros(stream.blocks(index), np.bool_)
-    for patch in patches:
-        for first_row in range(0, patch.box.height, down_px):  # in strips: indices of a large hole would fill memory
-            rows, columns = np.nonzero(patch.hole[first_row : first_row + down_px])
-            touched[(rows + first_row + patch.box.top) // down_px, (columns + patch.box.left) // across_px] = True
+    for each in holes:
+        for first_row in range(0, each.box.height, down_px):  # in strips: indices of a large hole would fill memory
+            rows, columns = np.nonzero(each.hole[first_row : first_row + down_px])
+            touched[(rows + first_row + each.box.top) // down_px, (columns + each.box.left) // across_px] = True
     return touched
 
 
@@ -233,15 +233,23 @@ def check_planes(
     """
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         touched = touched_blocks(stream, index, patches)
-        for row, is_touched in enumerate(touched):  # nothing as large as a plane: the planes are large enough
-            changed = old[row].view(np.int64) != new[row].view(np.int64)
-            if changed.any() and (changed.any(axis=(1, 2)) & ~is_touched).any():
-                raise spoiled(destination, "coefficients of known samples changed on the way")
+        if (changed_blocks(old, new) & ~touched).any():
+            raise spoiled(destination, "coefficients of known samples changed on the way")
         for patch in patches:
             patch_plane(old, stream, index, patch)
         # One step of grace: the last bit of a floating-point sum is nothing to fail a row over.
         if any((np.abs(old[row] - new[row]) > 1).any() for row in np.flatnonzero(touched.any(axis=1))):
             raise spoiled(destination, "the fill is not the one that was meant")
+
+
+def changed_blocks(before: Coefficients, after: Coefficients) -> BoolArray:
+    """(block rows, block columns) of one component: true where any coefficient differs."""
+    changed = np.zeros(before.shape[:2], np.bool_)
+    for row, differs in enumerate(changed):  # nothing as large as a plane: the planes are large enough
+        unequal = before[row].view(np.int64) != after[row].view(np.int64)
+        if unequal.any():
+            differs[:] = unequal.any(axis=(1, 2))
+    return changed
 
 
 def structural_difference(before: JpegStream, after: JpegStream) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from inpaint_batch.imaging import coco
 from inpaint_batch.imaging.file_errors import check_file_size, reading
@@ -32,8 +32,8 @@ class Mask(NamedTuple):
     """(h, w), 0 black to 255 white, in the orientation of the mask's file; an array, or to be read piece by piece."""
     orientation: int
     """Its tag, 1..8; 1 for areas in text, which are taken as drawn on the upright view."""
-    checksum: tuple[int, str] | None = None
-    """Size in bytes and SHA-256 of a file that is kept for many rows, as it was when it was read; else None."""
+    checksum: dict[str, Any] | None = None
+    """Size (`bytes`) and `sha256` of a file that is kept for many rows, as it was when it was read; else None."""
     num_polygons: int = 0
     num_without_px: int = 0
     """Polygons in text that hold the centre of no pixel, so that they mark nothing."""
@@ -71,7 +71,7 @@ def read_mask(bring: Callable[[], Path], image: ForImage, *, shown: str, version
 
 def _painted(canvas: Canvas, index: coco.CocoIndex | None = None) -> Mask:
     """What text has painted; `index` where it serves many images."""
-    checksum = None if index is None else (index.num_bytes, index.sha256)
+    checksum = None if index is None else {"bytes": index.num_bytes, "sha256": index.sha256}
     return Mask(canvas.mask, 1, checksum, canvas.num_polygons, canvas.num_without_px)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inpaint_batch.imaging.file_errors import damaged, reading, spoiled
-from inpaint_batch.types import BoolMap, Box, Header, Patch, SampleArray
+from inpaint_batch.types import BoolArray, BoolMap, Box, Header, Patch, SampleArray
 from inpaint_batch.words import counted
 
 BAND_OF_ROWS_PIXELS = 1 << 20
@@ -127,13 +128,20 @@ def bands_of_rows(header: Header) -> Iterator[Box]:
 
 def same_samples(one: SampleArray, other: SampleArray) -> bool:
     """Whether two arrays are equal bit by bit: NaN equals itself, and zero is not minus zero."""
-    if one.dtype != other.dtype:
-        return False
-    unsigned = f"u{one.dtype.itemsize}"
-    return np.array_equal(np.ascontiguousarray(one).view(unsigned), np.ascontiguousarray(other).view(unsigned))
+    return one.dtype == other.dtype and np.array_equal(_bits(one), _bits(other))
 
 
-def _outline(header: Header) -> str:
+def differing(one: SampleArray, other: SampleArray) -> BoolArray:
+    """(h, w): which pixels of two arrays (h, w, bands) of one dtype are not equal bit by bit in all bands."""
+    different: BoolArray = (_bits(one) != _bits(other)).any(axis=2)
+    return different
+
+
+def _bits(samples: SampleArray) -> NDArray[np.unsignedinteger]:
+    return np.ascontiguousarray(samples).view(f"u{samples.dtype.itemsize}")
+
+
+def outline(header: Header) -> str:
     """What a result has in common with its source, in words."""
     alpha = " with alpha" if header.has_alpha else ""
     bands = f"{counted(header.num_bands, 'band')}{alpha} of {header.dtype}"
@@ -145,12 +153,12 @@ def verify_samples(source: ImageSource, patches: Sequence[Patch], written: Image
     else.
     """
     want = source.header
-    meant, has = _outline(want), _outline(written.header)
+    meant, has = outline(want), outline(written.header)
     if meant != has:
         raise spoiled(written.path, f"it has {has}, not {meant}")
     for box in bands_of_rows(want):
         expected = filled_samples(source, box, patches)
         found = written.read(box)
         if not same_samples(expected, found):
-            num_wrong = int(np.count_nonzero((expected != found).any(axis=2)))
+            num_wrong = int(np.count_nonzero(differing(expected, found)))
             raise spoiled(written.path, f"{num_wrong} pixels in rows {box.top} to {box.bottom} are wrong")

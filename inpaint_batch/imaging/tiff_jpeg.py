@@ -4,12 +4,13 @@ The tables of all segments may stand in one tag (JPEGTables, TIFF Technical Note
 on using them: the note would allow it tables of its own, but libtiff would then read the next segment with those. What
 the components mean the TIFF says, not the markers of the stream.
 
-As `jpeg_coefficients` says, only segments that `unpack` took may be handed to `patch` and `difference`.
+As `jpeg_coefficients` says, only segments that `unpack` took may be handed to the functions below it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import imagecodecs
 
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.imaging import jpeg_segments, jpeg_stream
-from inpaint_batch.imaging.jpeg_coefficients import opened_coefficients
+from inpaint_batch.imaging.jpeg_coefficients import Coefficients, opened_coefficients
 from inpaint_batch.imaging.jpeg_patch import check_planes, patched, structural_difference
 from inpaint_batch.imaging.jpeg_segments import DHT, DQT, SOI
 from inpaint_batch.imaging.jpeg_stream import JpegStream
@@ -82,15 +83,24 @@ def difference(
 
     Raises RowError (write) where a coefficient of a known block changed or the fill is another; `path` is for it.
     """
-    old, stream = _whole(before, tables, is_ycbcr=is_ycbcr)
-    new, written = _whole(after, tables, is_ycbcr=is_ycbcr)
     if jpeg_stream.parse(before).metadata != jpeg_stream.parse(after).metadata:
         return "its metadata"
-    if problem := structural_difference(stream, written):
-        return problem
-    with opened_coefficients(old, stream) as planes, opened_coefficients(new, written) as others:
-        check_planes(planes, others, stream, patches, path)
-    return ""
+    with (
+        opened_segment(before, tables, is_ycbcr=is_ycbcr) as (stream, planes),
+        opened_segment(after, tables, is_ycbcr=is_ycbcr) as (written, others),
+    ):
+        problem = structural_difference(stream, written)
+        if not problem:
+            check_planes(planes, others, stream, patches, path)
+    return problem
+
+
+@contextmanager
+def opened_segment(packed: bytes, tables: bytes, *, is_ycbcr: bool) -> Iterator[tuple[JpegStream, list[Coefficients]]]:
+    """A segment's structure and, until the context ends, its coefficients."""
+    data, stream = _whole(packed, tables, is_ycbcr=is_ycbcr)
+    with opened_coefficients(data, stream) as planes:
+        yield stream, planes
 
 
 def _whole(packed: bytes, tables: bytes, *, is_ycbcr: bool) -> tuple[bytes, JpegStream]:

@@ -208,7 +208,7 @@ class RowPlanner:
             self._settling.spoil()
         else:
             self._settling.begin(row, identity)
-        if known is not None and names_same_output(known.key, key) and _is_variant(known.output, name):
+        if known is not None and names_same_output(known.key, key) and is_variant(known.output, name):
             same = known.key == key
             if same and known.status == "done" and self._is_complete(known.output) and self._names.keep(known.output):
                 return Skip(known.output)
@@ -260,7 +260,7 @@ def _deadly(num_deaths: int) -> RowError:
     )
 
 
-def _is_variant(output: str, name: str) -> bool:
+def is_variant(output: str, name: str) -> bool:
     """Whether `output` is `name`, or what a conflict makes of it (`name-1`)."""
     if not output or output == name:
         return bool(output)

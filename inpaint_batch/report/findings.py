@@ -1,4 +1,4 @@
-"""What a check has found: one line for each finding, and what the manifest would cost, on stdout."""
+"""What a look at all rows has found, before a run or after it: a line for each finding, and totals, on stdout."""
 
 from __future__ import annotations
 
@@ -44,6 +44,20 @@ class CheckTotals:
     """Rough estimate of the time of the engine on a small CPU."""
     peak_bytes: int = 0
     """Rough estimate of the memory."""
+
+
+@dataclass(slots=True)
+class VerifyTotals:
+    """What became of a look at the results of all rows."""
+
+    num_rows: int = 0
+    num_bad: int = 0
+    """Rows whose result is missing, or not what it should be, or cannot be compared."""
+    num_warnings: int = 0
+    num_by_checksum: int = 0
+    """Sound ones of which the checksums that stand beside them were compared, too."""
+    num_pixels: int = 0
+    """Of the sound ones."""
 
 
 class FindingsPrinter:
@@ -106,6 +120,29 @@ class FindingsPrinter:
             f"estimate: {counted(totals.num_tiles.total(), 'tile')} ({tiles or 'none'}) in "
             f"{totals.num_pixels / 1e6:.4g} megapixels of images; "
             f"about {roughly(max(1.0, totals.seconds))} on a 2-core CPU, {totals.peak_bytes / 2**20:.0f} MiB of memory"
+        )
+
+    def verified(self, totals: VerifyTotals) -> None:
+        """The end of a look at results."""
+        num_sound = totals.num_rows - totals.num_bad
+        if self._is_json:
+            self._emit(
+                "totals",
+                rows=totals.num_rows,
+                sound=num_sound,
+                bad=totals.num_bad,
+                warnings=totals.num_warnings,
+                by_checksum=totals.num_by_checksum,
+                megapixels=totals.num_pixels / 1e6,
+            )
+            return
+        self._say(
+            f"{counted(totals.num_rows, 'row')}: {num_sound} sound, {totals.num_bad} not, "
+            f"{counted(totals.num_warnings, 'warning')}"
+        )
+        self._say(
+            f"{totals.num_pixels / 1e6:.4g} megapixels compared with their sources; of {totals.num_by_checksum} "
+            "results the checksums in their sidecars, too"
         )
 
     def _emit(self, event: str, **values: Any) -> None:

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from inpaint_batch.cli.run import app
+from inpaint_batch.cli.verify import app as verify_app
+from inpaint_batch.errors import RowsFailedError
 from inpaint_batch.imaging.xmp import MADE_WITH_A_MODEL
 from inpaint_batch.imaging.xmp_files import MAX_JPEG_PACKET_BYTES
 
@@ -46,6 +48,20 @@ def test_the_checksums_can_be_verified_as_the_page_says(restored: Path) -> None:
     spoiled.write_bytes(whole + b".")
     assert not verified(line)
     spoiled.write_bytes(whole)
+
+
+def test_results_are_looked_at_once_more_as_the_page_says(restored: Path) -> None:
+    (line,) = re.findall(r"^inpaint-batch verify (.*)$", PAGE, re.MULTILINE)
+    words = line.replace("restored", str(restored)).replace("manifests/", f"{ROOT}/manifests/").split()
+    sound = CliRunner().invoke(verify_app, words)
+    assert (sound.exit_code, sound.output.splitlines()[0]) == (0, "4 rows: 4 sound, 0 not, 0 warnings")
+    (spoiled,) = restored.rglob("astronaut.jpg")
+    whole = spoiled.read_bytes()
+    spoiled.write_bytes(whole + b".")
+    found = CliRunner().invoke(verify_app, words)
+    spoiled.write_bytes(whole)
+    assert isinstance(found.exception, RowsFailedError)
+    assert found.output.splitlines()[-2] == "4 rows: 3 sound, 1 not, 0 warnings"
 
 
 def test_the_sidecar_has_the_keys_that_the_page_lists(restored: Path) -> None:

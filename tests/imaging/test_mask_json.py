@@ -206,7 +206,7 @@ def test_coco_by_name_and_by_id(tmp_path: Path, order: int) -> None:
     turned = read(path, entry="9", header=header(6, 8, orientation=6))  # drawn on the samples as they are stored
     assert turned.grey.shape == (8, 6)
     assert turned.checksum is not None
-    assert turned.checksum[0] == path.stat().st_size
+    assert turned.checksum["bytes"] == path.stat().st_size
 
 
 def test_coco_runs_and_polygons_of_one_image_are_joined(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +16,10 @@ from gallery import Gallery, ledger_lines, run
 from numpy.typing import NDArray
 from PIL import Image
 
+from inpaint_batch.config import RunConfig
+from inpaint_batch.errors import RowsFailedError
+from inpaint_batch.pipeline.verify import verify_manifest
+from inpaint_batch.report.findings import FindingsPrinter
 from inpaint_batch.types import FORMAT_SUFFIXES, ImageFormat
 
 OPTIONS: dict[str, dict[str, str]] = {
@@ -134,6 +140,30 @@ def test_known_samples_metadata_and_size_stay(restored: Path, kind: str, option:
     assert about(source) == about(result)
     allowed_bytes = 1.05 * (source.stat().st_size + touched_bytes(source, hole)) + SPARE_BYTES
     assert result.stat().st_size <= allowed_bytes
+
+
+def test_verify_finds_all_of_them_sound(restored: Path) -> None:
+    verify_manifest(
+        RunConfig(output=restored / "out"), restored / "in" / "manifest.csv", masks=None, report=FindingsPrinter("text")
+    )
+
+
+def test_verify_finds_each_that_was_filled_beyond_its_hole(restored: Path, tmp_path: Path) -> None:
+    gallery = Gallery(restored / "in")
+    for kind in KINDS:
+        gallery.add_row(kind, "white.png")
+        gallery.rows[-1]["output"] = f"dilated/{kind}"
+    told = io.StringIO()
+    with pytest.raises(RowsFailedError):
+        verify_manifest(
+            RunConfig(output=restored / "out"),
+            gallery.manifest("smaller.csv"),
+            masks=None,
+            report=FindingsPrinter("json", told),
+        )
+    *findings, totals = map(json.loads, told.getvalue().splitlines())
+    unlike = {finding["id"] for finding in findings if "outside the hole" in finding["message"]}
+    assert (set(KINDS) - unlike, totals["bad"]) == (set(), len(KINDS))
 
 
 def touched_bytes(path: Path, hole: NDArray[np.bool_]) -> int:

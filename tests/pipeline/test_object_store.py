@@ -81,6 +81,8 @@ def test_from_s3_to_s3_and_nothing_twice(server, prefix, gallery, tmp_path):
     assert again.returncode == 0, again.stderr
     assert summary(server, prefix)["rows"]["skipped"] == 8
     assert server.ledger(BUCKET, f"{prefix}out/") == lines
+    sound = call(command("verify", source, "--output", output))
+    assert (sound.returncode, sound.stdout.splitlines()[0]) == (0, "8 rows: 8 sound, 0 not, 0 warnings"), sound.stderr
     told = call(command("status", output, "--json"))
     assert json.loads(told.stdout)["done"] == 8
 
