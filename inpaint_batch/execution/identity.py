@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -95,6 +96,20 @@ def what_changed(before: str, now: str) -> Change | None:
     return next(change for change, part in _PARTS if before[part] != now[part])
 
 
+def as_called_now(before: str, identity: Identity, were: Callable[[str], Iterable[str]]) -> str:
+    """The key `before`, with the files of `identity` as they are called now where they look as they did and it knew
+    them as something that `were` says: those of a folder that was moved. Others stay as they are.
+    """
+    if not before.startswith(_BY_TIME.hex()):
+        return before
+    for (_, part), (name, seen) in zip(_PARTS, (identity.image, identity.mask), strict=False):
+        if seen is None or before[part] == identity.key[part]:
+            continue
+        if any(_by_time(called, seen).hex() == before[part] for called in were(name)):
+            before = before[: part.start] + identity.key[part] + before[part.stop :]
+    return before
+
+
 def names_same_output(before: str, now: str) -> bool:
     """Whether the rows of two keys ask for the same output; of keys from other versions that is taken for granted."""
     return len(before) != len(now) or before[_OUTPUT] == now[_OUTPUT]
@@ -130,7 +145,11 @@ def _fingerprint(path: str, role: str, by_content: bool) -> tuple[bytes, tuple[s
         return _digest(f"{name}\0\0"), (name, None)
     if by_content:
         return content_digest(name, seen), (name, seen)
-    return _digest(f"{name}\0{seen[0]}\0{seen[1]}"), (name, seen)
+    return _by_time(name, seen), (name, seen)
+
+
+def _by_time(name: str, seen: Look) -> bytes:
+    return _digest(f"{name}\0{seen[0]}\0{seen[1]}")
 
 
 @lru_cache(maxsize=VERSIONS_KEPT)

@@ -25,6 +25,7 @@ import msgspec
 from inpaint_batch.config import Shard
 from inpaint_batch.execution.ledger_index import Known, LedgerIndex
 from inpaint_batch.execution.ledger_lines import ARCHIVE_FOLDER, LEDGER_FOLDER, LedgerEntry, part_name, parts_of
+from inpaint_batch.execution.places import Places
 from inpaint_batch.manifest.seen import Seen
 from inpaint_batch.storage.atomic import sync_folder
 
@@ -41,12 +42,19 @@ class Ledger:
     """The memory of an output folder. One process at a time may do the same rows (see `lock.hold_folder`)."""
 
     def __init__(
-        self, state: Path, *, fresh: bool = False, read_only: bool = False, shard: Shard | None = None
+        self,
+        state: Path,
+        *,
+        fresh: bool = False,
+        read_only: bool = False,
+        shard: Shard | None = None,
+        is_copy: bool = False,
     ) -> None:
         """Read what is known. `state` is `DIR/.inpaint-batch`; with `fresh` all parts are archived first.
 
         With `read_only` nothing is made or written, and the folder need not exist. With `shard` only its rows are
-        remembered, and `fresh` forgets only those. Raises `OSError` where the folder cannot be read or made.
+        remembered, and `fresh` forgets only those. `is_copy`: what it is a ledger of lies elsewhere, in a store. Raises
+        `OSError` where the folder cannot be read or made.
         """
         self._folder = state / LEDGER_FOLDER
         self._archive = state / ARCHIVE_FOLDER
@@ -54,6 +62,7 @@ class Ledger:
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._shard = shard
+        self.places = Places(state, read_only=read_only or is_copy)
         if fresh and shard is None:
             self._archive_parts()
         self._rows = LedgerIndex()
@@ -118,7 +127,14 @@ class Ledger:
         """Whether the file `output` is ours, made of `image`, by this ledger or an archived one.
 
         An output that was made of another image is not: a second manifest must not replace the results of the first.
+        An image that was moved along with the output folder is the same; where it was copied, nobody knows.
         """
+        if self._claimed(output, image):
+            return True
+        before = self.places.were(image)
+        return any(self._claimed(output, name) and not os.path.lexists(name) for name in before)
+
+    def _claimed(self, output: str, image: str) -> bool:
         claim = (output, image)
         if claim not in self._claims and not self._read_archive:
             self._read_archive = True

@@ -18,6 +18,7 @@ from inpaint_batch.config import Shard
 from inpaint_batch.errors import RowError, RowsFailedError, StorageError, UsageError
 from inpaint_batch.execution.ledger_lines import LedgerEntry, read_lines
 from inpaint_batch.execution.packed_map import PackedMap
+from inpaint_batch.execution.places import Places
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.pipeline.status import ShardStatus, folder_status
 from inpaint_batch.pipeline.store_copy import state_copy
@@ -80,11 +81,12 @@ def write_report(output: Path | str, html: Path | None, *, num_rows: int, max_im
         made = f"{time.strftime('%Y-%m-%d at %H:%M', time.gmtime())} UTC by inpaint-batch {__version__}"
         head = Head(str(output), _sentence(shards), made, _choice(len(done), num_done))
         pulse = Pulse()
+        places = Places(root / STATE_FOLDER, read_only=True)
 
         def compared() -> Iterator[Shown]:
             for number, each in enumerate(done):
                 pulse.beat(f"{number} of {counted(len(done), 'result')} compared")
-                yield _shown(each, output, target, max_image_bytes)
+                yield _shown(each, places.now(each.image), output, target, max_image_bytes)
 
         with atomic_write(target) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
             for piece in page(head, compared(), failed, num_failed):
@@ -212,22 +214,23 @@ def _choice(num_shown: int, num_done: int) -> str:
     )
 
 
-def _shown(result: LedgerEntry, output: Path | str, target: Path, max_image_bytes: int) -> Shown:
+def _shown(result: LedgerEntry, image: str, output: Path | str, target: Path, max_image_bytes: int) -> Shown:
+    """`image` is where the source lies now."""
     if isinstance(output, str):
         place, link = joined(output, result.output), ""
     else:
         path = (output / result.output).absolute()
         place, link = str(path), quote(os.fsencode(Path(os.path.relpath(path, target.absolute().parent)).as_posix()))
     try:
-        pictures: Comparison | str = _compared(result, place, max_image_bytes)
+        pictures: Comparison | str = _compared(result, image, place, max_image_bytes)
     except RowError as error:
         pictures = f"cannot be shown: {error.message}"
-    return Shown(result.id, result.image, result.output, link, result.coverage, result.warnings, pictures)
+    return Shown(result.id, image, result.output, link, result.coverage, result.warnings, pictures)
 
 
-def _compared(result: LedgerEntry, place: str, max_image_bytes: int) -> Comparison:
+def _compared(result: LedgerEntry, image: str, place: str, max_image_bytes: int) -> Comparison:
     page_number = result.page or None
-    with on_this_machine(result.image, "image") as source, on_this_machine(place, "output") as written:
+    with on_this_machine(image, "image") as source, on_this_machine(place, "output") as written:
         before = open_image(source, max_bytes=max_image_bytes, page=page_number)
         try:
             after = open_image(written, max_bytes=max_image_bytes, page=page_number)

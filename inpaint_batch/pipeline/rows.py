@@ -9,7 +9,14 @@ from pathlib import Path
 
 from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.identity import identify, is_by_content, names_same_output, row_key, what_changed
+from inpaint_batch.execution.identity import (
+    as_called_now,
+    identify,
+    is_by_content,
+    names_same_output,
+    row_key,
+    what_changed,
+)
 from inpaint_batch.execution.ledger import Ledger
 from inpaint_batch.execution.ledger_index import Known
 from inpaint_batch.execution.sidecar import SUFFIXES, RunFacts, companions
@@ -200,6 +207,8 @@ class RowPlanner:
             is_done = known is not None and known.status == "done"
             return replace(self._refused(row, untold, None if is_done else known), leaves_result=is_done)
         key = identity.key
+        if known is not None and known.key != key:
+            known = known._replace(key=as_called_now(known.key, identity, self._ledger.places.were))
         name = output_name(row, config)
         why: str = ""
         if known is not None and known.status in ("done", "failed"):

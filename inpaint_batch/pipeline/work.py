@@ -139,7 +139,7 @@ class Work:
         # What a store holds is not seen from here, and a cache beside a copy of its state would not last.
         digest = rows.digest if self._remote is None else ""
         settling = self._settling = Settling(self._state, config, engine.identity, digest)
-        ledger = Ledger(self._state, fresh=config.fresh, shard=config.part)
+        ledger = Ledger(self._state, fresh=config.fresh, shard=config.part, is_copy=self._remote is not None)
         try:
             if ledger.num_damaged:
                 self._note(
