@@ -61,7 +61,7 @@ def best_plan(source: Path, model_hash: str, precision: str, *, only_judged: boo
     if plans:
         command = f"{rebuild_command(source, plans[0].key.precision, calibrate=True)}"
         raise EngineError(f"the TensorRT plan of this model was not judged on this GPU; judge it: {command}")
-    raise EngineError(refusal(folder, key, rebuild_command(source, asked[0])))
+    raise EngineError(refusal(folder, key, rebuild_command(source, asked[0], calibrate=only_judged)))
 
 
 def refusal(folder: Path, key: PlanKey, command: str) -> str:

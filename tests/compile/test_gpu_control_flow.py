@@ -289,7 +289,8 @@ def test_auto_says_why_it_fell_back(machine: FakeGpu, fp32: Path) -> None:
     assert (engine.name, engine.precision) == ("onnxruntime", "fp32")
     missing, cuda, fallback = engine.notes
     assert missing.startswith(f"tensorrt is not used on the {GPU}: there is no fp16 TensorRT plan of this model in ")
-    assert missing.endswith(f"build it: inpaint-batch compile {fp32} --target tensorrt --precision fp16")
+    command = f"inpaint-batch compile {fp32} --target tensorrt --precision fp16 --calibrate MANIFEST"
+    assert missing.endswith(f"build it: {command}")  # auto takes only what was judged
     assert cuda == (
         f"onnxruntime-cuda is not used on the {GPU}: this ONNX Runtime has no CUDA provider: pip uninstall "
         "onnxruntime, then pip install onnxruntime-gpu; or use --engine onnxruntime"
