@@ -215,7 +215,7 @@ class RunConfig:
     of a Ray cluster. `auto`: Ray where RAY_ADDRESS is set or several GPUs are there; else processes where `actors` or
     `row_timeout_s` is given; else local."""
     actors: int = 0
-    """Worker processes, or Ray actors. 0 means one process; with Ray one actor per GPU where there are any, else one
+    """Worker processes, or Ray actors. 0 means one per GPU where there are any, else one process, or with Ray one actor
     per node."""
     row_timeout_s: int = 0
     """A row that takes longer fails (`timeout`); 0 means never. Not with `local`."""

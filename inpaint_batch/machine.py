@@ -1,16 +1,22 @@
-"""What this machine, or the container on it, gives to a process: cores and memory."""
+"""What this machine, or the container on it, gives to a process: cores, memory, GPUs."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_CARD = re.compile(r"GPU (\d+): (.+) \(UUID: (\S+)\)")
+_SLICE = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (\S+)\)")
+"""Lines of `nvidia-smi -L`; a card that is cut in slices (MIG) has one for each."""
 
 
 @cache
@@ -37,6 +43,65 @@ def memory_bytes() -> int:
             file = folder / ("memory.max" if generation == 2 else "memory.limit_in_bytes")
             limits.append(int(file.read_text()))
     return min(limit for limit in limits if limit > 0)
+
+
+class Gpu(NamedTuple):
+    """An NVIDIA GPU, or a slice of one (MIG)."""
+
+    name: str
+    """As CUDA_VISIBLE_DEVICES takes it."""
+    kind: str
+    """`NVIDIA H100 80GB HBM3`, of a slice with ` MIG 1g.10gb`; empty where nvidia-smi does not know it."""
+    card: str
+    """Number of the card, as nvidia-smi has it; empty likewise."""
+
+
+def visible_gpus() -> list[Gpu]:
+    """NVIDIA GPUs that this process may use, as CUDA would number them in it."""
+    there = _all_gpus(os.environ.get("PATH", ""))
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return list(there)
+    found = []
+    for name in (each.strip() for each in asked.split(",")):
+        if not name.isdigit() and not name.startswith(("GPU-", "MIG-")):
+            break  # CUDA takes none from here on: "", "-1", "NoDevFiles"
+        known = (gpu for gpu in there if gpu.card == name or gpu.name.startswith(name))
+        found.append(next(known, Gpu(name, "", ""))._replace(name=name))
+    return found
+
+
+def gpus_alike() -> list[str]:
+    """Names of the GPUs that this process may use and that are of the same kind as the first: work that is shared
+    among several must come out the same on each."""
+    visible = visible_gpus()
+    return [gpu.name for gpu in visible if gpu.kind == visible[0].kind]
+
+
+@cache
+def _all_gpus(_path: str) -> tuple[Gpu, ...]:
+    """All of this machine; none without an nvidia-smi on that PATH."""
+    try:
+        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
+    found: list[Gpu] = []
+    card = Gpu("", "", "")
+    for line in told.splitlines():
+        if match := _CARD.match(line):
+            card = Gpu(name=match[3], kind=match[2], card=match[1])
+            found.append(card)
+        elif match := _SLICE.match(line):
+            if found[-1:] == [card]:
+                found.pop()
+            found.append(Gpu(name=match[2], kind=f"{card.kind} MIG {match[1]}", card=card.card))
+    return tuple(found)
+
+
+def number_gpus_as_nvidia_smi() -> None:
+    """From here on, and before anything of CUDA is used: by itself it would put the fastest first, and plans for one
+    GPU would be kept as those of another. What the environment says stays."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
 def _own_groups(controller: str) -> Iterator[tuple[int, Path]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inpaint_batch import machine
-from inpaint_batch.machine import memory_bytes, num_cores
+from inpaint_batch.machine import gpus_alike, memory_bytes, num_cores, visible_gpus
 
 
 @pytest.fixture
@@ -75,3 +75,47 @@ def test_cores_are_those_that_the_process_may_use() -> None:
     code += "from inpaint_batch.machine import num_cores; print(num_cores())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
     assert 1 <= num_cores() <= len(os.sched_getaffinity(0))
+
+
+LISTED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa)
+GPU 1: NVIDIA T400 4GB (UUID: GPU-bbbb)
+GPU 2: NVIDIA H100 80GB HBM3 (UUID: GPU-cccc)
+GPU 3: NVIDIA H100 80GB HBM3 (UUID: GPU-dddd)
+  MIG 3g.40gb     Device  0: (UUID: MIG-1111)
+  MIG 1g.10gb     Device  1: (UUID: MIG-2222)
+  MIG 1g.10gb     Device  2: (UUID: MIG-3333)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "visible", "alike"),
+    [
+        (None, "GPU-aaaa GPU-bbbb GPU-cccc MIG-1111 MIG-2222 MIG-3333", "GPU-aaaa GPU-cccc"),
+        ("", "", ""),
+        ("-1", "", ""),
+        ("NoDevFiles", "", ""),
+        ("2,0", "2 0", "2 0"),  # as Slurm says it
+        ("1,0", "1 0", "1"),
+        ("0,2,-1,1", "0 2", "0 2"),
+        ("GPU-c, GPU-aaaa", "GPU-c GPU-aaaa", "GPU-c GPU-aaaa"),
+        ("MIG-3333,MIG-2222,MIG-1111", "MIG-3333 MIG-2222 MIG-1111", "MIG-3333 MIG-2222"),
+        ("7,8", "7 8", "7 8"),  # nothing is known of them
+    ],
+)
+def test_gpus_of_one_kind_share_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, visible: str, alike: str
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked or "")
+    if asked is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [gpu.name for gpu in visible_gpus()] == visible.split()
+    assert gpus_alike() == alike.split()
+
+
+def test_without_nvidia_smi_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == gpus_alike() == []

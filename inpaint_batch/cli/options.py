@@ -249,7 +249,7 @@ Actors = Annotated[
     typer.Option(
         "--actors",
         metavar="N",
-        help="Worker processes or Ray actors; 0: one process, or one actor per GPU, or per node without. Default: 0.",
+        help="Worker processes or Ray actors; 0: one per GPU; without GPUs one process, or actor per node. Default: 0.",
     ),
 ]
 RowTimeout = Annotated[

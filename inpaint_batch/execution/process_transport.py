@@ -44,8 +44,9 @@ class _Call:
 class _Child:
     """A worker process, or none where it died."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, gpu: str = "") -> None:
         self._settings = settings
+        self._gpu = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
         self._process: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
         self._calls: dict[int, _Call] = {}
@@ -72,7 +73,7 @@ class _Child:
         with theirs:
             command = [sys.executable, "-P", "-m", "inpaint_batch.execution.process_worker", str(theirs.fileno())]
             # Modules come from where ours do, and not from the working folder, where a queue.py of somebody may lie.
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | self._gpu
             self._num_oom_kills = _num_oom_kills()
             # Not our stdout: what a library prints must not stand between the lines of JSON.
             self._process = subprocess.Popen(
@@ -131,9 +132,13 @@ class _Child:
 class ProcessTransport:
     """See `transport.Transport`; a handle is a child, which may die and come again."""
 
-    def __init__(self, settings: WorkerSettings, *, num_processes: int = 0, num_cores: int) -> None:
-        """`num_processes`: 0 for one. They share `num_cores`."""
-        self._number = num_processes or 1
+    def __init__(
+        self, settings: WorkerSettings, *, num_processes: int = 0, num_cores: int, gpus: Sequence[str] = ()
+    ) -> None:
+        """`num_processes`: 0 for one, or one for each of `gpus`, names as CUDA_VISIBLE_DEVICES takes them. They share
+        `num_cores`, and each sees one of the GPUs, in turn; all that there are where none is named."""
+        self._gpus = gpus
+        self._number = num_processes or len(gpus) or 1
         self._settings = settings.on(max(1, num_cores // self._number), self._number)
         self.rows_at_once = self._settings.workers
         self._children: list[_Child] = []
@@ -144,7 +149,8 @@ class ProcessTransport:
 
     def hire(self) -> Any:
         """See `transport.Transport`."""
-        self._children.append(_Child(self._settings))
+        gpu = self._gpus[len(self._children) % len(self._gpus)] if self._gpus else ""
+        self._children.append(_Child(self._settings, gpu))
         return self._children[-1]
 
     def call(self, handle: Any, method: str, *arguments: Any) -> Any:

@@ -16,6 +16,7 @@ from inpaint_batch.execution.ray_cluster import ray_cluster
 from inpaint_batch.execution.tasks import never
 from inpaint_batch.execution.transport import CHUNKS_IN_FLIGHT, WorkerGoneError
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
+from inpaint_batch.runtime.select import runs_on_cpus
 from inpaint_batch.words import one_line
 
 _GROUPS = {"do": "rows", "pulse": "control", "leave": "control"}
@@ -56,7 +57,7 @@ class RayTransport:
         """
         self._num_actors = num_actors
         self._open_settings = settings
-        self._for_cpus = _is_for_cpus(settings.engine)
+        self._for_cpus = runs_on_cpus(settings.engine)
         self._actors: list[Any] = []
         self.rows_at_once = 1
         self._life = ExitStack()
@@ -167,7 +168,3 @@ def _why_not_made(error: Exception) -> str:
     if found:
         return f"{found[-1]}; install the same inpaint-batch on all nodes"
     return one_line(error)
-
-
-def _is_for_cpus(engine: str) -> bool:
-    return engine in ("onnxruntime", "identity") or engine.startswith("faulty:")

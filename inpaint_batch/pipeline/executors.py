@@ -15,9 +15,9 @@ from inpaint_batch.execution.engine_runner import EngineRunner
 from inpaint_batch.execution.local import LocalExecutor
 from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.worker import OutputMark, WorkerSettings, automatic_workers
-from inpaint_batch.machine import num_cores
+from inpaint_batch.machine import gpus_alike, num_cores
 from inpaint_batch.pipeline.status import run_file
-from inpaint_batch.runtime.select import check_choice, select_engine
+from inpaint_batch.runtime.select import check_choice, runs_on_cpus, select_engine
 from inpaint_batch.runtime.store import without_tilde
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
 from inpaint_batch.storage.paths import STATE_FOLDER
@@ -25,7 +25,6 @@ from inpaint_batch.storage.paths import STATE_FOLDER
 if TYPE_CHECKING:
     from inpaint_batch.execution.transport import Transport
 
-NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")
 CORES_PER_PROCESS = 4
 """Small images keep about so many cores busy: all but the pixels is done under one lock of the interpreter."""
 MANY_ROWS = 1000
@@ -40,7 +39,7 @@ def choose_executor(config: RunConfig) -> Literal["local", "process", "ray"]:
     """
     chosen = config.executor
     if chosen == "auto":
-        several = num_visible_gpus() > 1 and config.engine == "auto" and find_spec("ray") is not None
+        several = config.engine == "auto" and find_spec("ray") is not None and len(gpus_alike()) > 1
         if os.environ.get("RAY_ADDRESS") or several:
             return "ray"
         return "process" if config.row_timeout_s or config.actors else "local"
@@ -59,14 +58,6 @@ def check_executor(config: RunConfig) -> None:
         check_choice(config.engine, config.model, config.precision)
 
 
-def num_visible_gpus() -> int:
-    """NVIDIA GPUs that this process may use, without a driver library."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        return len([name for name in allowed.split(",") if name.strip() not in ("", "-1", "NoDevFiles")])
-    return sum(1 for _ in NVIDIA_DEVICES.iterdir()) if NVIDIA_DEVICES.is_dir() else 0
-
-
 def num_processes(config: RunConfig) -> int:
     """How many processes of a run share this machine, and its memory (see `row_memory.row_limit_bytes`).
 
@@ -76,16 +67,23 @@ def num_processes(config: RunConfig) -> int:
     chosen = choose_executor(config)
     if chosen == "local" or (chosen == "ray" and os.environ.get("RAY_ADDRESS")):
         return 1
-    num_gpus = num_visible_gpus() if chosen == "ray" and config.engine == "auto" else 0
-    return config.actors or num_gpus or 1
+    return config.actors or len(_gpus_for(config)) or 1
+
+
+def _gpus_for(config: RunConfig) -> list[str]:
+    """Names of the GPUs that workers on this machine share."""
+    return [] if runs_on_cpus(config.engine) else gpus_alike()
 
 
 def advice(config: RunConfig, num_rows: int) -> str | None:
     """What may suit this machine better than the executor that `auto` comes to; None where there is no such thing."""
     number = num_cores() // CORES_PER_PROCESS
     by_itself = config.executor == "auto" and not config.workers and choose_executor(config) == "local"
-    on_cpus = config.engine in ("auto", "onnxruntime") and not num_visible_gpus()
-    if number < 2 or num_rows < MANY_ROWS or not (by_itself and on_cpus):
+    if num_rows < MANY_ROWS or not by_itself:
+        return None
+    if num_gpus := len(_gpus_for(config)):
+        return f"{num_gpus} GPUs, of which one is used: --executor process uses all" if num_gpus > 1 else None
+    if number < 2 or config.engine not in ("auto", "onnxruntime"):
         return None
     return f"{num_cores()} cores: small images are done faster with --executor process --actors {number}"
 
@@ -129,7 +127,7 @@ def open_executor(
     executor: PoolExecutor | None = None
     try:
         executor = PoolExecutor(
-            _transport(chosen, settings, config.actors, stopping), row_timeout_s=config.row_timeout_s, stopping=stopping
+            _transport(chosen, settings, config, stopping), row_timeout_s=config.row_timeout_s, stopping=stopping
         )
         with closing(executor):
             yield executor.engine, executor
@@ -162,12 +160,13 @@ def _local(config: RunConfig) -> Iterator[tuple[EngineFacts, Executor]]:
 
 
 def _transport(
-    chosen: Literal["process", "ray"], settings: WorkerSettings, number: int, stopping: Callable[[], bool]
+    chosen: Literal["process", "ray"], settings: WorkerSettings, config: RunConfig, stopping: Callable[[], bool]
 ) -> Transport:
     if chosen == "process":
         from inpaint_batch.execution.process_transport import ProcessTransport
 
-        return ProcessTransport(settings, num_processes=number, num_cores=num_cores())
+        gpus = _gpus_for(config)
+        return ProcessTransport(settings, num_processes=config.actors, num_cores=num_cores(), gpus=gpus)
     from inpaint_batch.execution.ray_transport import RayTransport
 
-    return RayTransport(settings, num_actors=number, stopping=stopping)
+    return RayTransport(settings, num_actors=config.actors, stopping=stopping)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from inpaint_batch.errors import EngineError, MissingDependencyError
+from inpaint_batch.machine import number_gpus_as_nvidia_smi
 from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 from inpaint_batch.runtime.engine import TileBatch, filled_up
 from inpaint_batch.runtime.lost_gpu import raise_failure
@@ -43,6 +44,7 @@ class OnnxCudaEngine(OnnxEngine):
                 "this ONNX Runtime has no CUDA provider: pip uninstall onnxruntime, then pip install onnxruntime-gpu; "
                 "or use --engine onnxruntime"
             )
+        number_gpus_as_nvidia_smi()
         # CUDA and cuDNN may have come as wheels, where no loader looks for them. What is missing it prints, and
         # why a session does not start.
         with contextlib.redirect_stdout(sys.stderr):

@@ -19,6 +19,11 @@ ENGINES = ("auto", "onnxruntime", "onnxruntime-cuda", "tensorrt", "torch", "torc
 """What `--engine` takes, besides `faulty:SCHEDULE`."""
 
 
+def runs_on_cpus(engine: str) -> bool:
+    """Whether an engine of that name has no use for a GPU."""
+    return engine in ("onnxruntime", "identity") or engine.startswith("faulty:")
+
+
 def select_engine(
     engine: str = "auto", *, model: str = "default", precision: str = "auto", passes: int = 1, threads: int = 0
 ) -> Engine:

@@ -8,6 +8,7 @@ import subprocess
 from types import ModuleType
 
 from inpaint_batch.errors import MissingDependencyError
+from inpaint_batch.machine import number_gpus_as_nvidia_smi, visible_gpus
 from inpaint_batch.runtime.plans import PORTABLE, PlanKey
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
@@ -22,10 +23,9 @@ _loggers: dict[ModuleType, object] = {}
 def import_tensorrt() -> ModuleType:
     """`tensorrt`, or `tensorrt_rtx` where only that is installed. Raises MissingDependencyError.
 
-    From here on CUDA numbers GPUs as nvidia-smi does, unless the environment says otherwise: by itself it would put the
-    fastest first, and plans for one GPU would be kept as those of another.
+    From here on CUDA numbers GPUs as nvidia-smi does, unless the environment says otherwise.
     """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    number_gpus_as_nvidia_smi()
     for name in PACKAGES:
         try:
             module = importlib.import_module(name)
@@ -53,18 +53,19 @@ def version(trt: ModuleType) -> str:
 
 def query_gpu() -> tuple[str, str]:
     """Name with capability, and driver, of the GPU that this process would use; PORTABLE twice where there is none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and not visible.strip():
+    first = next(iter(visible_gpus()), None)
+    if first is None and "CUDA_VISIBLE_DEVICES" in os.environ:
         return PORTABLE, PORTABLE
     command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
-    if visible and not visible.startswith("MIG-"):  # of parts of a GPU it takes no names
-        command.append(f"--id={visible.split(',')[0].strip()}")
+    if first is not None and (first.card or not first.name.startswith("MIG-")):  # of slices it takes no names
+        command.append(f"--id={first.card or first.name}")
     try:
         done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=30)
         name, capability, driver = (part.strip() for part in done.stdout.splitlines()[0].split(","))
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return PORTABLE, PORTABLE
-    return f"{name} {capability}", driver
+    _, is_slice, size = first.kind.partition(" MIG ") if first is not None else ("", "", "")
+    return f"{name}{is_slice}{size} {capability}", driver  # a slice has fewer processors, and less memory
 
 
 def key_here(trt: ModuleType, model_hash: str, precision: str) -> PlanKey:

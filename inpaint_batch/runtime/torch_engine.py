@@ -21,7 +21,7 @@ import numpy as np
 
 from inpaint_batch.config import BUCKETS_PX
 from inpaint_batch.errors import EngineError, FailureCode, MissingDependencyError, RowError
-from inpaint_batch.machine import num_cores
+from inpaint_batch.machine import num_cores, number_gpus_as_nvidia_smi
 from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch, filled_up
 from inpaint_batch.runtime.lost_gpu import raise_failure
@@ -64,6 +64,7 @@ class TorchEngine:
             raise MissingDependencyError(
                 f"--engine torch needs {error.name}: install it with pip install 'inpaint-batch[train]'"
             ) from error
+        number_gpus_as_nvidia_smi()
         self.name = "torch-compile" if compiled else "torch"
         self.model, self.precision = model, precision
         self.model_hash = hash_file(weights)

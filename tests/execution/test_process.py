@@ -165,6 +165,26 @@ def test_a_child_that_died_says_of_what_and_comes_again(monkeypatch):
     assert not psutil.Process().children()
 
 
+def test_gpus_are_dealt_out_among_the_children():
+    """Before anything of CUDA is there; a child that comes again gets the same one."""
+    transport = ProcessTransport(worker_settings(), num_processes=3, num_cores=1, gpus=["GPU-a", "MIG-b"])
+    children = [transport.hire() for _ in range(3)]
+
+    def named() -> list[str]:
+        for child in children:
+            answer(transport, transport.call(child, "start"))
+        processes = sorted(psutil.Process().children(), key=lambda each: each.create_time())
+        return [each.environ()["CUDA_VISIBLE_DEVICES"] for each in processes]
+
+    try:
+        assert named() == ["GPU-a", "MIG-b", "GPU-a"]
+        transport.take_away(children[1])
+        assert named() == ["GPU-a", "GPU-a", "MIG-b"]
+        assert ProcessTransport(worker_settings(), num_cores=4, gpus=["0", "1"]).num_wanted() == 2
+    finally:
+        transport.close()
+
+
 def at_its_start(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> None:
     """Have every worker process do something before all else."""
     script = f"import os, sys, time\nif 'process_worker' in ' '.join(sys.orig_argv):\n    {does}\n"

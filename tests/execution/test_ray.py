@@ -38,7 +38,7 @@ from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.pipeline import executors
-from inpaint_batch.pipeline.executors import choose_executor, num_processes, num_visible_gpus
+from inpaint_batch.pipeline.executors import choose_executor, num_processes
 from inpaint_batch.types import Row
 
 needs_ray = pytest.mark.skipif(
@@ -207,10 +207,8 @@ def test_nothing_of_ray_is_imported_by_a_local_run(gallery, tmp_path):
 def test_who_does_the_rows(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert num_visible_gpus() == 0
     assert choose_executor(RunConfig(output=tmp_path)) == "local"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert num_visible_gpus() == 2
     monkeypatch.setattr(executors, "find_spec", lambda name: object())
     assert choose_executor(RunConfig(output=tmp_path)) == "ray"
     assert num_processes(RunConfig(output=tmp_path)) == 2
@@ -226,6 +224,8 @@ def test_who_does_the_rows(tmp_path, monkeypatch):
     assert choose_executor(RunConfig(output=tmp_path, row_timeout_s=3)) == "process"
     assert choose_executor(RunConfig(output=tmp_path, actors=2)) == "process"
     assert num_processes(RunConfig(output=tmp_path, actors=2)) == 2
+    assert num_processes(RunConfig(output=tmp_path, executor="process")) == 2  # one for each GPU
+    assert num_processes(RunConfig(output=tmp_path, executor="process", engine="onnxruntime")) == 1
     with pytest.raises(UsageError, match="--executor process, or --executor ray"):
         choose_executor(RunConfig(output=tmp_path, executor="local", row_timeout_s=3))
 

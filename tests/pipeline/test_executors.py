@@ -46,3 +46,8 @@ def test_not_on_few_cores_nor_with_a_gpu(config: RunConfig, monkeypatch: pytest.
     assert advice(config, MANY_ROWS) is not None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert advice(config, MANY_ROWS) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(executors, "find_spec", lambda name: None)  # else auto is Ray
+    tip = advice(config, MANY_ROWS)
+    assert tip is not None
+    assert tip.startswith("2 GPUs")

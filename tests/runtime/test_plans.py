@@ -199,6 +199,14 @@ def test_the_gpu_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tool.write_text('#!/bin/sh\ncase "$*" in *--id=*) exit 6;; esac\necho "NVIDIA H100, 9.0, 580.1"\n')
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c2b1f80-0d7e-5f0a-8c1d-4ab0c1f3a0de")
     assert query_gpu() == ("NVIDIA H100 9.0", "580.1")
+    (tmp_path / "other").mkdir()
+    tool = tool.rename(tmp_path / "other" / "nvidia-smi")
+    listed = "GPU 1: NVIDIA H100 (UUID: GPU-a)\\n  MIG 1g.10gb     Device  0: (UUID: MIG-5c2b1f80)"
+    asked = f'case "$*" in *--id=1*) echo "NVIDIA H100, 9.0, 580.1";; -L) printf "{listed}";; esac'
+    tool.write_text(f"#!/bin/sh\n{asked}\n")
+    monkeypatch.setenv("PATH", f"{tool.parent}:/bin:/usr/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c2b1f80")  # a plan for the whole card is not one for a slice
+    assert query_gpu() == ("NVIDIA H100 MIG 1g.10gb 9.0", "580.1")
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert query_gpu() == ("", "")
 
