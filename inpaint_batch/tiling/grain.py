@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,10 @@ _TEXTURE = 1.5
 """Variance beyond over that of far: noise of any spread that is told has levelled off there."""
 _BLOCK_PX = 8
 _FLAT_PART = 0.25
-_QUIET_PART, _QUIET_SHARE = 0.05, 0.65
-"""Of blocks of pure noise so many have less than about this share of its mean square (0.77 in colour, 0.62 in grey)."""
+_QUIET_PART, _QUIET_NORMAL = 0.05, -1.6449
+"""So many blocks are quiet; of a normal distribution so many lie below."""
+_UNEVEN = 0.85
+"""Quiet blocks of noise may have less than they should by this factor: few are seen, and film is not quite even."""
 _CLIP = 3.0
 _CLIPPED_VARIANCE = 0.9733
 """Of a unit normal distribution cut at +-3."""
@@ -132,12 +135,11 @@ class _Differences:
         near, far, beyond = (_robust_covariance(values) if len(values) >= MIN_SAMPLES else None for values in found)
         assert near is not None
         blocks = np.concatenate(self._blocks)
-        quiet = float(np.quantile(blocks, _QUIET_PART)) / _QUIET_SHARE if blocks.size else 0.0
-        evenness = min(1.0, quiet / max(float(np.trace(near)), 1e-30))
+        quiet = float(np.quantile(blocks, _QUIET_PART)) if blocks.size else 0.0
         if far is None or not np.trace(far) or (beyond is not None and np.trace(beyond) > _TEXTURE * np.trace(far)):
-            return evenness * near / _gain(0.0, _NEAR_PX), 0.0
+            return _evenness(quiet, near, 0.0) * near / _gain(0.0, _NEAR_PX), 0.0
         spread_px = _spread(np.trace(near) / np.trace(far))
-        return evenness * far / _gain(spread_px, _FAR_PX), spread_px
+        return _evenness(quiet, near, spread_px) * far / _gain(spread_px, _FAR_PX), spread_px
 
 
 def _flattest(rgb: FloatArray, usable: BoolArray) -> BoolArray:
@@ -185,6 +187,34 @@ def _robust_covariance(values: NDArray[np.float64]) -> NDArray[np.float64]:
     else:
         return covariance
     return np.zeros((3, 3))
+
+
+def _evenness(quiet: float, covariance: NDArray[np.float64], spread_px: float) -> float:
+    """0..1: how much of what is seen a quiet block has, whose mean square is `quiet`, of what it would have of noise of
+    this covariance and spread. Noise in one channel, or coarse, differs more from block to block.
+    """
+    mean = float(np.trace(covariance))
+    if mean <= 0:
+        return 0.0
+    num_channels = mean**2 / float(np.square(covariance).sum())  # that go their own ways, 1..3
+    freedom = num_channels * _freedom(spread_px)
+    step = 2 / (9 * freedom)  # chi-square by Wilson and Hilferty
+    share = max(0.0, 1 - step + _QUIET_NORMAL * math.sqrt(step)) ** 3
+    return min(1.0, quiet / mean / (_UNEVEN * share))
+
+
+@cache
+def _freedom(spread_px: float) -> float:
+    """How many independent squares the mean over a block of near differences is worth, in one channel."""
+    kernel = _kernel(spread_px)
+    across = np.correlate(kernel, kernel, "full")
+    along = np.convolve(across, np.correlate(_DIFFERENCE, _DIFFERENCE, "full"))
+    pairs = 1.0
+    for correlation in (across, along):
+        lags = np.abs(np.arange(len(correlation)) - len(correlation) // 2)
+        squares = np.square(correlation / correlation.max())
+        pairs *= float((squares * np.maximum(0, _BLOCK_PX - lags)).sum())
+    return _BLOCK_PX**4 / pairs
 
 
 def _kernel(spread_px: float) -> NDArray[np.float64]:

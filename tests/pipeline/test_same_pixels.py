@@ -52,7 +52,7 @@ def by_place(self: IdentityEngine, batch: TileBatch) -> FloatArray:
 
 
 SUMS = {  # by version, and by what the options make of the hole: of 19 bands of 40 rows, from top to bottom
-    6: {
+    7: {
         "plain": "9231420 9350126 9480095 9604131 9424664 8945047 8708595 8738974 9023801 9545445 "
         "10122823 10590388 10710083 10839026 10967127 11085788 11206571 11337998 11456433",
         "grown": "9192273 9284708 9480095 9604131 9283594 8850942 8599390 8649014 8970899 9470727 "
