@@ -49,9 +49,10 @@ class ObjectError(Exception):
             case "refused":
                 return self.for_run("read")
             case trouble:
-                return RowError(
-                    FailureCode.READ, f"cannot read the {role} {uri}: {self.message}", retryable=trouble == "busy"
-                )
+                why = self.message.removeprefix(uri).lstrip(":, ")
+                if trouble == "denied":
+                    why += "; a store says so, too, of what is not there in a bucket that may not be listed"
+                return RowError(FailureCode.READ, f"cannot read the {role} {uri}: {why}", retryable=trouble == "busy")
 
     def for_run(self, verb: str) -> StorageError:
         """What it means where the run as a whole depends on it; `verb` is what was to be done: read, write, list."""
@@ -64,9 +65,13 @@ def trouble_of(error: Exception) -> Trouble:
         return error.trouble
     if isinstance(error, OSError) and error.errno in _LOCAL:
         raise error
+    if _code(error) == "NoSuchUpload":  # it was given up, or all of it is there and the answer was lost
+        return "busy"
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or _code(error) == "404":
         return "missing"
     name = type(error).__name__
+    if name == "ParamValidationError":  # such as no name of a bucket
+        return "denied"
     if _code(error) in _BAD_CREDENTIALS or "Credential" in name or "ProfileNotFound" in name:
         return "refused"
     if isinstance(error, PermissionError) or _is_forbidden(error):
@@ -83,6 +88,11 @@ def reason_of(error: Exception) -> str:
     if type(error).__name__ == "NoCredentialsError":
         return "there are no credentials; set those of the store's client in the environment or a profile"
     return f"{text} ({code})" if code and code not in text else text
+
+
+def is_wordless(error: Exception) -> bool:
+    """Whether S3 refused a request and told but the number of its answer, which may have many reasons."""
+    return _code(error) in ("400", "403")
 
 
 def _is_forbidden(error: Exception) -> bool:

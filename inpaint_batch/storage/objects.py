@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from inpaint_batch.errors import MissingDependencyError
-from inpaint_batch.storage.object_errors import ObjectError, reason_of, trouble_of
+from inpaint_batch.storage.object_errors import ObjectError, is_wordless, reason_of, trouble_of
 from inpaint_batch.storage.uris import SCHEMES, redacted, split_uri, uri_problem
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,19 @@ def describe(uri: str) -> str:
 
     Raises ObjectError where the store does not tell.
     """
+
+    def look(client: Any, key: str) -> dict[str, Any]:
+        try:
+            about: dict[str, Any] = client.info(key)
+        except Exception as error:
+            # S3 answers this request without a word why. That for a byte names credentials that have expired.
+            if uri.startswith("s3://") and is_wordless(error):
+                client.cat_file(key, start=0, end=1)
+            raise
+        return about
+
     try:
-        about = _ask(uri, f"look at {uri}", lambda client, key: client.info(key))
+        about = _ask(uri, f"look at {uri}", look)
     except ObjectError as error:
         if error.trouble == "missing":
             return ""
@@ -64,11 +75,13 @@ def describe(uri: str) -> str:
 
 def fetch(uri: str, path: Path) -> None:
     """Bring an object into the file `path`. Raises ObjectError, and OSError where the disk does not take it."""
+    _check_key(uri)
     _ask(uri, f"read {uri}", lambda client, key: client.get_file(key, str(path)))
 
 
 def read_bytes(uri: str) -> bytes:
     """The content of an object. Raises ObjectError."""
+    _check_key(uri)
     content: bytes = _ask(uri, f"read {uri}", lambda client, key: client.cat_file(key))
     return content
 
@@ -156,6 +169,12 @@ def remove(uri: str) -> None:
             raise
 
 
+def _check_key(uri: str) -> None:
+    """Raise ObjectError where `uri` names a bucket alone: clients take that for a fault in the request."""
+    if not split_uri(uri).key.strip("/"):
+        raise ObjectError("missing", f"{uri} is a bucket")
+
+
 def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT:
     """The answer to a request, tried again after PAUSES_S while the store is only busy."""
     if (problem := uri_problem(uri)) is not None:
@@ -211,4 +230,7 @@ def _settings(scheme: str) -> dict[str, Any]:
     if scheme == "s3":
         retries = {"total_max_attempts": 1, "mode": "standard"}
         settings |= {"config_kwargs": {"retries": retries, "connect_timeout": 10, "read_timeout": 60}}
+        # Objects come in one answer. Several at a time would hold half a gigabyte of a large one, and may be of two
+        # versions where it is written just then; small ones would be asked for their size first.
+        settings["max_concurrency"] = 1
     return settings

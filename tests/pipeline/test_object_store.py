@@ -312,6 +312,19 @@ def test_a_large_result_goes_in_parts(server, prefix, tmp_path, monkeypatch):
     assert objects.describe(uri) == version  # nothing of the new one is visible
 
 
+def test_an_object_comes_in_one_answer(server, prefix, tmp_path, monkeypatch):
+    """So it is of one version, and of a large one no more than a piece is in memory."""
+    monkeypatch.setattr(objects, "PAUSES_S", ())
+    uri, content = f"s3://{BUCKET}/{prefix}large.tif", np.random.default_rng(1).bytes(3 << 20)
+    objects.write_bytes(uri, content)
+    monkeypatch.setattr(objects._client("s3"), "default_block_size", 1 << 20)  # what more than it would come in parts
+    server.fault(every=2, times=1, path=prefix)  # a second request would fail
+    assert objects.read_bytes(uri) == content
+    server.fault(every=2, times=1, path=prefix)
+    objects.fetch(uri, tmp_path / "back.tif")
+    assert (tmp_path / "back.tif").read_bytes() == content
+
+
 @pytest.mark.slow
 def test_workers_of_ray_fetch_and_send_by_themselves(server, prefix, gallery, tmp_path):
     pytest.importorskip("ray")

@@ -143,6 +143,7 @@ def test_patience_ends_and_says_so(moody):
         (_answer(status=404), "missing"),  # as its older releases pass it on
         (_answer(status=403), "denied"),
         (OSError("Forbidden: https://host/b/o\nno permission"), "denied"),
+        (type("ParamValidationError", (Exception,), {})("Invalid bucket name"), "denied"),  # as S3's client has it
     ],
 )
 def test_what_will_not_change_is_not_tried_again(moody, error, trouble):
@@ -151,6 +152,46 @@ def test_what_will_not_change_is_not_tried_again(moody, error, trouble):
         objects.read_bytes("s3://bucket/key")
     assert (caught.value.trouble, client.num_requests) == (trouble, 1)
     assert isinstance(caught.value.for_row("s3://bucket/key", "image"), StorageError) == (trouble == "refused")
+
+
+def _of_s3(error: Exception, code: str) -> Exception:
+    error.__cause__ = _answer(response={"Error": {"Code": code}})
+    return error
+
+
+def test_an_upload_that_is_gone_is_sent_anew(moody):
+    client = moody(_of_s3(FileNotFoundError("The specified upload does not exist."), "NoSuchUpload"))
+    assert objects.read_bytes("s3://bucket/key") == b"bucket/key"
+    assert client.num_requests == 2
+
+
+@pytest.mark.parametrize(("number", "code", "trouble"), [
+    ("400", "ExpiredToken", "refused"), ("403", "InvalidAccessKeyId", "refused"), ("403", "AccessDenied", "denied"),
+])  # fmt: skip
+def test_s3_is_asked_for_a_word_where_it_tells_but_a_number(number, code, trouble, monkeypatch):
+    class Wordless(Moody):
+        def info(self, key: str) -> dict[str, object]:
+            raise _of_s3(OSError("Bad Request"), number)
+
+        def cat_file(self, key: str, start: int, end: int) -> bytes:
+            raise _of_s3(PermissionError("a sentence"), code)
+
+    monkeypatch.setattr(objects, "_client", lambda scheme: Wordless())
+    with pytest.raises(ObjectError, match=f"a sentence \\({code}\\)") as caught:
+        objects.describe("s3://bucket/key")
+    assert caught.value.trouble == trouble
+    told = str(caught.value.for_row("s3://bucket/key", "image"))
+    assert told.count("s3://bucket/key") == 1
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/"])
+def test_a_bucket_is_no_object(uri, moody, tmp_path):
+    client = moody()
+    for read in (objects.read_bytes, lambda uri: objects.fetch(uri, tmp_path / "copy")):
+        with pytest.raises(ObjectError) as caught:
+            read(uri)
+        assert caught.value.trouble == "missing"
+    assert client.num_requests == 0
 
 
 def test_only_an_object_that_is_not_there_has_no_version(moody):
