@@ -8,6 +8,7 @@ the same second.
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -49,14 +50,16 @@ class StoreLock:
                 self._wait_for(name)
         self._beat()
 
-    def keep(self) -> None:
-        """Renew it where that is due. Raises ObjectError, and StorageError where another run has it by now."""
+    def keep(self, *, at_once: bool = False) -> None:
+        """Renew it where that is due, or `at_once`. Raises ObjectError, and StorageError where another run has it."""
+        if at_once:
+            self._beat_at_s = -math.inf  # and where it is another's by now, ask again the next time
         if time.monotonic() - self._beat_at_s >= BEAT_S:
             about = _read_json(self._uri(self._name))
             if about is not None and about["process"] != self._process:
                 raise StorageError(
                     f"another run ({about['process']}) has taken over {self._store}, since this one did not show "
-                    "in time that it lives; wait for that one to end, then run again"
+                    "in time that it lives, or both began at once; wait for that one to end, then run again"
                 )
             self._beat()
 

@@ -3,7 +3,8 @@
 A run works on a copy in a folder of its own machine, `DIR/.inpaint-batch` as everywhere, which may be lost at any time.
 Objects cannot be appended to, so new lines of the ledger go to the store as parts::
 
-    prefix/.inpaint-batch/ledger/000003-whole-000017.jsonl      third run, all rows, 17th part; read in order of names
+    prefix/.inpaint-batch/ledger/000003-whole-9f3c-000017.jsonl      third run, all rows, 17th part; read in order of
+                                                                     names. 9f3c: of no other run that began with it
 
 What the ledger promises holds for the parts: the line that says `started` is in the store before the row is worked on,
 so that a result without a `done` line is known to be ours. `done` and `failed` follow within PUSH_S seconds; what a
@@ -19,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkdtemp
 
 from inpaint_batch.config import RunConfig, Shard
@@ -37,7 +39,7 @@ from inpaint_batch.pipeline.store_copy import (
 from inpaint_batch.pipeline.store_lock import StoreLock
 from inpaint_batch.report.summary import state_ending
 from inpaint_batch.storage.object_errors import ObjectError
-from inpaint_batch.storage.objects import names_below, remove, write_bytes
+from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.scratch import scratch_folder
 from inpaint_batch.storage.uris import joined
@@ -86,6 +88,7 @@ class StoreState:
         self._num_parts = 0
         self._done_bytes = self._group_bytes = 0  # of this run's lines: in the store; and in parts that stay
         self._sent: dict[str, bytes] = {}
+        self._outdated: list[str] = []  # files of the run before
         self._pushing = threading.Lock()
         self._ended = threading.Event()
         self._threads = [
@@ -118,14 +121,24 @@ class StoreState:
                 archived.append(ARCHIVE + name[len(LEDGER) :])
             remove_all(self._uri, parts)
             parts = []
-        self._prefix = f"{max(numbers, default=0) + 1:06d}-{self._part.name if self._part else 'whole'}"
+        of = self._part.name if self._part else "whole"
+        self._prefix = f"{max(numbers, default=0) + 1:06d}-{of}-{token_hex(2)}"
         bring_ledger(self._uri, parts, archived, self._folder)
+        ending = state_ending(self._part)
+        self._outdated = [name for name in (f"summary{ending}.json", f"run{ending}.log") if name in names]
+        if (left := f"left{ending}.csv") in names:  # it shall be emptied where no row is left any more
+            self._sent[left] = read_bytes(joined(self._uri, left))
+            (self._folder / left).write_bytes(self._sent[left])
         self._own_part = self._folder / LEDGER / part_name(2 if parts else 1)  # that `Ledger` will begin
 
     def begin(self) -> None:
-        """Show that the run has begun: its small files are there, and the summary of the one before is not."""
+        """Show that the run has begun: its small files are there, and summary and log of the one before are not.
+
+        Raises StorageError also where another run began with this one, and has the lock.
+        """
         with as_storage_error():
-            remove(joined(self._uri, f"summary{state_ending(self._part)}.json"))
+            self._lock.keep(at_once=True)
+            remove_all(self._uri, self._outdated)
             self._push_files()
 
     def announced(self, tasks: Iterable[RowTask]) -> Iterator[RowTask]:

@@ -26,7 +26,7 @@ from inpaint_batch.pipeline.store_state import open_place
 from inpaint_batch.processes import process_name
 from inpaint_batch.report.progress import make_progress
 from inpaint_batch.storage.object_errors import ObjectError
-from inpaint_batch.storage.objects import names_below, read_bytes, write_bytes
+from inpaint_batch.storage.objects import names_below, read_bytes, remove, write_bytes
 from inpaint_batch.types import Row
 
 pytest.importorskip("fsspec")
@@ -193,6 +193,46 @@ def test_a_run_that_was_taken_for_dead_ends_and_leaves_the_lock_of_the_other(sto
     with pytest.raises(StorageError, match=told):
         place.__exit__(None, None, None)
     assert read_bytes(lock) == other
+
+
+def test_of_two_runs_that_begin_at_once_one_ends_and_no_part_is_lost(store, monkeypatch):
+    first, second = open_place(config(store)), open_place(config(store))
+    settings, state = first.__enter__()
+    monkeypatch.setattr(
+        processes, "_TOKEN", "00000000"
+    )  # as another process, which had looked before the lock was there
+    monkeypatch.setattr(store_lock.StoreLock, "_wait_for", lambda *_: None)
+    others_settings, others = second.__enter__()
+    assert state is not None
+    assert others is not None
+    names = {}
+    for name, (place, held) in {"a": (settings, state), "b": (others_settings, others)}.items():
+        ledger = Ledger(place.output / ".inpaint-batch")
+        ledger.append(LedgerEntry(id=name, key="", status="started"))
+        held._push_lines()
+        ledger.close()
+        names[name] = set(names_below(f"{store}/.inpaint-batch/ledger"))
+    assert len(names["b"]) == 2
+    others.begin()
+    with pytest.raises(StorageError, match="both began at once"):
+        state.begin()
+    with pytest.raises(StorageError, match="both began at once"):
+        first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert not any("lock" in name for name in names_below(store))
+
+
+def test_lists_and_logs_of_a_run_do_not_outlive_it(store, gallery):
+    gallery.add("a.png")
+    state = f"{store}/.inpaint-batch"
+    write_bytes(f"{store}/a.png", b"somebody's")
+    assert restore(gallery, store, on_conflict="skip")["left"] == 1
+    assert b"a.png" in read_bytes(f"{state}/left.csv")
+    write_bytes(f"{state}/run.log", b"a traceback")
+    remove(f"{store}/a.png")
+    assert restore(gallery, store, on_conflict="skip")["done"] == 1
+    assert read_bytes(f"{state}/left.csv").decode().splitlines() == ["id,image,mask,output,code,message"]
+    assert "run.log" not in names_below(state)
 
 
 def test_the_lock_is_given_back_where_the_ledger_cannot_be_brought(store, monkeypatch):
