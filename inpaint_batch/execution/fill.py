@@ -8,9 +8,18 @@ import numpy as np
 
 from inpaint_batch.config import TilingConfig
 from inpaint_batch.execution.prepared import PreparedRow
-from inpaint_batch.imaging.colour import has_simple_inks, known_rgb, mend_rim, rgb_step, rgb_to_samples, samples_to_rgb
+from inpaint_batch.imaging.colour import (
+    has_simple_inks,
+    is_bilevel,
+    known_rgb,
+    mend_rim,
+    rgb_step,
+    rgb_to_samples,
+    samples_to_rgb,
+)
 from inpaint_batch.imaging.ink import AS_MUCH_AS_POSSIBLE, Black, surrounding_black
 from inpaint_batch.tiling.boxes import Window
+from inpaint_batch.tiling.dither import diffused, is_dithered
 from inpaint_batch.tiling.fill import FillPiece, FillSteps, TileRequest, WindowFill, fill_window
 from inpaint_batch.tiling.grain import Grain, add_grain, surrounding_grain
 from inpaint_batch.types import Box, FloatArray, Patch
@@ -32,12 +41,13 @@ def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConf
     pieces = yield from _counted(fill_window(read_rgb, holes.hole, window, tiling), prepared)
     step = rgb_step(source.header) if prepared.task.config.grain else None
     grain = surrounding_grain(read_rgb, holes.hole, pieces, step) if step is not None else None
+    is_dots = is_bilevel(source.header) and is_dithered(read_rgb, holes.hole, pieces)
     black = AS_MUCH_AS_POSSIBLE
     if has_simple_inks(source.header):
         black = surrounding_black(source, holes.hole, [piece.box for piece in pieces])
     for piece in pieces:
         if piece.hole.any():
-            prepared.patches.add(number, _patch(piece, prepared, grain, black))
+            prepared.patches.add(number, _patch(piece, prepared, grain, black, is_dots))
 
 
 def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
@@ -53,7 +63,7 @@ def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
         return pieces
 
 
-def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None, black: Black) -> Patch:
+def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None, black: Black, is_dots: bool) -> Patch:
     source, holes, task = prepared.source, prepared.holes, prepared.task
     opaque = task.config.mask_from == "alpha"  # what was transparent because it was a hole is no longer
     original = source.read(piece.box)
@@ -63,6 +73,8 @@ def _patch(piece: FillPiece, prepared: PreparedRow, grain: Grain | None, black: 
         rgb = share * rgb + (np.float32(1) - share) * samples_to_rgb(original, source.header)
     if grain is not None:
         rgb = add_grain(rgb, piece.box, grain, task.row.id, weight)
+    if is_dots:
+        rgb = diffused(rgb, piece.hole)
     if opaque:
         original = original.copy()
         original[..., -1] = source.header.opaque

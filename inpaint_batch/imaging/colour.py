@@ -170,6 +170,11 @@ def robust_levels(samples: SampleArray) -> tuple[float, float]:
     return (low - step, low) if low > 0 else (low, low + step)
 
 
+def is_bilevel(header: Header) -> bool:
+    """Whether samples are black or white and nothing between."""
+    return header.model == "light" and _has_few_bits(header) and header.levels == (0, 1)
+
+
 def _has_few_bits(header: Header) -> bool:
     """Whether samples have 1, 2 or 4 bits."""
     return header.levels is not None and header.dtype == "uint8"
