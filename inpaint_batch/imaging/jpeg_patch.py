@@ -88,7 +88,8 @@ def patched(
     `advice`.
     """
     if not stream.is_patchable:
-        raise RowError(FailureCode.WRITE, f"{path} has unusual sampling or tables and cannot be patched; {advice}")
+        message = f"{path} has unusual sampling or tables, or lacks scans, and cannot be patched; {advice}"
+        raise RowError(FailureCode.WRITE, message)
 
     def edit(planes: list[Coefficients]) -> None:
         if not all(_is_encodable(plane) for plane in planes):

@@ -37,6 +37,9 @@ _JFIF_BYTES, _ADOBE_BYTES = 9, 7
 """Behind the name; libjpeg passes over shorter ones."""
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _MAX_MCU_BLOCKS = 10
+_NUM_SMOOTHED = 10
+"""Of the coefficients of a block, in the order of the file: where decoders have no full knowledge of these, they guess
+them from the blocks around."""
 _MAX_SIDE_PX = 65500
 """Of libjpeg; the format itself goes 35 farther."""
 _LATE_HEIGHT = "its height is only told behind the pixels, where decoders do not look"
@@ -79,6 +82,8 @@ class JpegStream:
     """MCUs between two restart markers in the first scan; 0 where there are none."""
     has_restarts_by_row: bool = False
     """Whether later scans have other intervals, as they do where restarts are counted in rows of MCUs."""
+    is_unfinished: bool = False
+    """Whether it is progressive and lacks scans, so that decoders smooth what they show."""
 
     @property
     def is_progressive(self) -> bool:
@@ -92,12 +97,13 @@ class JpegStream:
 
     @property
     def is_patchable(self) -> bool:
-        """Whether libjpeg can write such a stream: one set of (sensible) tables, at most ten blocks in an MCU, no side
-        over its limit.
+        """Whether libjpeg can write such a stream, and it then looks as before where its coefficients are: all of its
+        scans, one set of (sensible) tables, at most ten blocks in an MCU, no side over its limit.
         """
         mcu_blocks = sum(component.horizontal * component.vertical for component in self.components)
         return (
             not self.has_changing_tables
+            and not self.is_unfinished
             and all(component.quant_table in self.quant_tables for component in self.components)
             and not any(step == b"\x00\x00" for table in self.quant_tables.values() for step in _pairs(table))
             and all(all(self.subsampling(index)) for index in range(len(self.components)))
@@ -213,6 +219,7 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
     metadata: list[bytes] = []
     tables: dict[int, bytes] = {}
     end, seen_scan, is_changing, restart_interval, by_row = 0, False, False, 0, False
+    sent: set[tuple[int, int]] = set()
     for marker, span, body in segments(data):
         if marker in _FRAMES:
             if frame is not None:
@@ -234,11 +241,27 @@ def parse(data: bytes, *, header_only: bool = False) -> JpegStream:
             seen_scan = True
             if header_only:
                 break
+            sent.update(_sent_by(body))
         elif marker == EOI:
             end = span.stop
     if frame is None or not seen_scan:
         raise ValueError("it holds no picture")
-    return JpegStream(*frame, tuple(metadata), tables, is_changing, end, restart_interval, by_row)
+    wanted = {(component.id, place) for component in frame[-1] for place in range(_NUM_SMOOTHED)}
+    is_unfinished = frame[0] == _SOF_PROGRESSIVE and not header_only and not wanted <= sent
+    return JpegStream(*frame, tuple(metadata), tables, is_changing, end, restart_interval, by_row, is_unfinished)
+
+
+def _sent_by(scan: bytes) -> Iterator[tuple[int, int]]:
+    """The ids of components and the places of coefficients, of those that are smoothed, that are known in full with a
+    scan of a progressive file. `scan` is the body of its header.
+    """
+    num_components = scan[0] if scan else 0
+    if len(scan) < 4 + 2 * num_components:
+        raise ValueError("the header of a scan is too short")
+    first, last, bits = scan[1 + 2 * num_components :][:3]
+    if not bits & 15:
+        for index in range(num_components):
+            yield from ((scan[1 + 2 * index], place) for place in range(first, min(last + 1, _NUM_SMOOTHED)))
 
 
 def _parse_frame(body: bytes) -> tuple[int, int, int, tuple[Component, ...]]:

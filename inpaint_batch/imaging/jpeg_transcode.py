@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 _STRUCT_BYTES = 4096  # generous: the structures of all builds are below 1 KiB
 _TRUE = 1
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Listener = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
 _AccessRows = ctypes.CFUNCTYPE(
     ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_int
 )
@@ -55,11 +56,16 @@ class _Errors(ctypes.Structure):
 
     _fields_ = (
         ("error_exit", ctypes.c_void_p),
-        ("other_handlers", ctypes.c_void_p * 4),
+        ("emit_message", ctypes.c_void_p),
+        ("other_handlers", ctypes.c_void_p * 3),
         ("message", ctypes.c_int),
         ("parameters", ctypes.c_int * 8),
         ("rest", ctypes.c_byte * 1024),
     )
+
+
+_pass_over = _Listener(lambda _codec, _level: None)
+"""In the place of libjpeg's own, which prints warnings to stderr, among lines of JSON, and names no file."""
 
 
 class _Codec(ctypes.Structure):
@@ -158,6 +164,7 @@ def _reader(library: ctypes.CDLL, data: bytes) -> Iterator[tuple[_Codec, ctypes.
     """A codec that has decoded `data`, and its virtual array of each component."""
     errors = _Errors()
     library.jpeg_std_error(ctypes.byref(errors))
+    errors.emit_message = ctypes.cast(_pass_over, ctypes.c_void_p)
     reader = _Codec(errors=ctypes.pointer(errors))
     source = ctypes.byref(reader)
     read_coefficients = library.jpeg_read_coefficients

@@ -435,6 +435,29 @@ def test_tables_that_change_between_scans_are_refused_for_patching(tmp_path: Pat
     assert caught.value.code == FailureCode.WRITE
 
 
+def test_a_progressive_file_that_lacks_scans_is_refused_for_patching(tmp_path: Path) -> None:
+    """Decoders smooth what such a file shows; written in all of its scans, it would look otherwise all over."""
+    path, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    save_jpeg(path, cases.picture("rgb"), progressive=True)
+    data = path.read_bytes()
+    last_scan = data.rindex(b"\xff\xda")  # of the standard script: the last bit of all but the mean of luma
+    path.write_bytes(data[: data.rindex(b"\xff\xc4", 0, last_scan)] + b"\xff\xd9")
+    source = open_image(path, max_bytes=cases.NO_LIMIT)
+    with pytest.raises(RowError, match=r"lacks scans.*lossless") as caught:
+        write_filled(source, cases.patches_for(source), out, jpeg="patch")
+    assert caught.value.code == FailureCode.WRITE
+    cases.restore(path, tmp_path / "b.png", jpeg="lossless")
+
+
+def test_libjpeg_says_nothing_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jpg"
+    save_jpeg(path, cases.picture("rgb"))
+    path.write_bytes(path.read_bytes()[:-2] + b"stray" * 9 + b"\xff\xd9")
+    cases.restore(path, tmp_path / "b.jpg")
+    if sys.platform == "linux":
+        assert capfd.readouterr().err == ""
+
+
 FUZZ = """
 import sys
 from pathlib import Path
