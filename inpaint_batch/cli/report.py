@@ -41,9 +41,9 @@ def report(
 ) -> None:
     """Write one HTML file that shows results of the runs in DIR beside their sources, and what failed.
 
-    A third of the results have the largest holes or a warning, the others are chosen by chance. Each is compared with
-    its source anew: what has changed is marked, and the largest changes are shown pixel by pixel. Runs need not have
-    ended.
+    A third of the results are those that are most in doubt or have a warning, the others are chosen by chance. Each is
+    compared with its source anew: what has changed is marked, and the largest changes are shown pixel by pixel. Runs
+    need not have ended.
     """
     from inpaint_batch.pipeline.report import write_report
 

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.engine import Engine, stack_tiles
+from inpaint_batch.runtime.mirrors import fill_each, mean, spread
 from inpaint_batch.tiling.fill import TileInput, TileRequest
 from inpaint_batch.types import FloatArray
 
@@ -38,10 +39,16 @@ class EngineRunner:
                 self._loading[tile] = self._loaders.submit(tile.load)
 
     def fill(self, tiles: Sequence[TileRequest]) -> Sequence[FloatArray]:
-        """One (3, side, side) float32 array for each tile, all of one side.
+        """One (3, side, side) float32 array for each tile, all of one side. Tiles are told their `spread`.
 
         Raises what reading the pixels raises (RowError), and what the engine raises.
         """
         self.anticipate(tiles)
         loading = [self._loading.pop(tile) for tile in tiles]
-        return list(self._engine.fill(stack_tiles([each.result() for each in loading])))
+        batch = stack_tiles([each.result() for each in loading])
+        fills = fill_each(self._engine, batch)
+        if len(fills) > 1:
+            for index, tile in enumerate(tiles):
+                own = tile.own_slices
+                tile.spread = spread([fill[index][:, *own] for fill in fills], batch.hole[index, 0][own] > 0)
+        return list(mean(fills))

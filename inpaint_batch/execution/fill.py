@@ -57,6 +57,8 @@ def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
         while True:
             filled = yield requests
             prepared.num_filled += len(filled)
+            for request in requests:
+                prepared.add_spread(request.spread, request.scale_log2)
             requests = steps.send(filled)
     except StopIteration as end:
         pieces: WindowFill = end.value

@@ -48,6 +48,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Time by stage."""
     coverage: float | None = None
     """Part of the image that is hole, 0..1."""
+    doubt: float | None = None
+    """How far the fills of its passes are apart, in steps of 255 (`PreparedRow.doubt`); absent with one pass."""
     num_pixels: int = 0
     warnings: tuple[str, ...] = ()
     why: str = ""

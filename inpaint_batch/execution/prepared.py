@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Literal
 
 from inpaint_batch.execution.sidecar import checksum
@@ -44,6 +45,8 @@ class PreparedRow:
     """Of its image, where the result will be made of one."""
     num_filled: int = 0
     """Tiles that the engine has filled."""
+    spread: float | None = None
+    """Of its tiles, in pixels of the image; None where each is filled once."""
     num_previews: int = 0
     """Previews within the metadata that were filled along with the image."""
 
@@ -51,6 +54,20 @@ class PreparedRow:
         """How far it is; may be asked from any thread."""
         num_tiles = sum(len(level.tiles) for window in self.windows for level in window.levels)
         return RowTiles(Subject(self.task.row.id, self.task.attempt, worker_id()), self.num_filled, num_tiles)
+
+    def add_spread(self, spread: float | None, scale_log2: int) -> None:
+        """Note what a tile says of its passes (`TileRequest.spread`)."""
+        if spread is not None:
+            self.spread = (self.spread or 0.0) + 4.0**scale_log2 * spread
+
+    @property
+    def doubt(self) -> float | None:
+        """How far the passes over its holes are apart: their standard deviation, root mean square over the holes and
+        the bands, variances of all levels added up, in steps of 255. None where each tile is filled once.
+        """
+        if self.spread is None:
+            return None
+        return 255 * sqrt(self.spread / self.holes.num_hole_px)
 
     def checksum(self, role: Literal["source", "mask"]) -> dict[str, Any]:
         """Size and SHA-256 of a file that the result is made of; read once. Raises RowError(READ)."""

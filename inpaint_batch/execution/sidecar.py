@@ -124,6 +124,7 @@ def describe(prepared: PreparedRow, facts: RunFacts, num_tiles: Mapping[int, int
             "num_holes": len(boxes),
             "boxes": [{"top": b.top, "left": b.left, "height": b.height, "width": b.width} for b in boxes[:MAX_BOXES]],
         },
+        "doubt": None if prepared.doubt is None else round(prepared.doubt, 2),
         "tiles_by_side_px": {str(side): count for side, count in sorted(num_tiles.items())},
         "verified": f"{samples}, and the metadata{changed}, equal the source's",
         "seconds": {stage: round(seconds, 4) for stage, seconds in prepared.watch.seconds.items()},

@@ -254,6 +254,7 @@ class Stages:
             is_filled=filled.error is None,
             seconds=prepared.watch.seconds,
             coverage=prepared.holes.coverage,
+            doubt=prepared.doubt,
             num_pixels=prepared.source.header.num_pixels,
             warnings=tuple(prepared.warnings),
             worker=worker_id(),

@@ -78,6 +78,8 @@ class RowOutcome(msgspec.Struct, frozen=True):
     """Time spent on this row by stage (`types.STAGES`). A batch's time is shared out by its tiles."""
     coverage: float | None = None
     """Part of the image that is hole, 0..1; None where it never became known."""
+    doubt: float | None = None
+    """See `PreparedRow.doubt`."""
     num_pixels: int = 0
     """Pixels of the image, 0 where it never became known."""
     warnings: tuple[str, ...] = ()

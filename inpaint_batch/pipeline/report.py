@@ -34,8 +34,10 @@ from inpaint_batch.words import counted, writable
 
 PAGE = "report.html"
 """Name of the page in the state folder, where no other is wanted."""
-WIDEST_SHARE = 1 / 3
-"""Part of the rows on the page that are there for the size of their holes or a warning; the others are by chance."""
+DOUBTFUL_SHARE = 1 / 3
+"""Part of the rows on the page that are there for their doubt or a warning; the others are by chance."""
+USUAL_DOUBT = 4.0
+"""What stands for that of rows that were filled once."""
 MAX_FAILED = 500
 """Failures that are listed."""
 _OUTCOMES = {"done": b"d", "failed": b"f"}
@@ -114,7 +116,7 @@ def _check_place(target: Path) -> None:
 
 def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], int, list[Failed], int]:
     """Results to show, how many there are, failures to list, and how many there are of these."""
-    widest, by_chance = _First(num_rows or 1 << 60, _by_width), _First(num_rows or 1 << 60, _by_chance)
+    doubtful, by_chance = _First(num_rows or 1 << 60, _by_doubt), _First(num_rows or 1 << 60, _by_chance)
     outcomes = PackedMap()  # by id, of millions
     num_done = num_failed = 0
     for line in read_lines(state):
@@ -126,13 +128,13 @@ def _chosen(state: Path, num_rows: int) -> tuple[list[LedgerEntry], int, list[Fa
         outcomes.put(line.id, _OUTCOMES[line.status])
         if line.status == "failed":
             num_failed += 1
-            for kept in (widest.kept, by_chance.kept):
+            for kept in (doubtful.kept, by_chance.kept):
                 kept.pop(line.id, None)
         else:
             num_done += 1
-            widest.add(line)
+            doubtful.add(line)
             by_chance.add(line)
-    first = widest.ranked()[: round(num_rows * WIDEST_SHARE) or None] if num_rows else widest.ranked()
+    first = doubtful.ranked()[: round(num_rows * DOUBTFUL_SHARE) or None] if num_rows else doubtful.ranked()
     already = {each.id for each in first}
     others = [each for each in by_chance.ranked() if each.id not in already]
     chosen = [*first, *(others[: num_rows - len(first)] if num_rows else others)]
@@ -175,8 +177,10 @@ def _that_stand(state: Path, shards: list[ShardStatus]) -> list[Failed] | None:
     return listed if num_rows == sum(shard.num_failed for shard in shards) else None
 
 
-def _by_width(result: LedgerEntry) -> tuple[bool, float, str]:
-    return not result.warnings, -(result.coverage or 0.0), result.id
+def _by_doubt(result: LedgerEntry) -> tuple[bool, float, str]:
+    """Those first whose error, seen over the whole image, is likely to be the largest."""
+    doubt = USUAL_DOUBT if result.doubt is None else result.doubt
+    return not result.warnings, -doubt * (result.coverage or 0.0) ** 0.5, result.id
 
 
 def _by_chance(result: LedgerEntry) -> bytes:
@@ -207,9 +211,9 @@ def _choice(num_shown: int, num_done: int) -> str:
     if not num_shown:
         return ""
     if num_shown == num_done:
-        return "All rows that are done are shown, those with a warning first, then by the size of their holes."
+        return "All rows that are done are shown, those with a warning first, then those that are most in doubt."
     return (
-        f"{num_shown} of the rows that are done are shown: first those with a warning, those with the largest holes, "
+        f"{num_shown} of the rows that are done are shown: first those with a warning, those that are most in doubt, "
         "then others by chance, the same at every call."
     )
 
@@ -225,7 +229,7 @@ def _shown(result: LedgerEntry, image: str, output: Path | str, target: Path, ma
         pictures: Comparison | str = _compared(result, image, place, max_image_bytes)
     except RowError as error:
         pictures = f"cannot be shown: {error.message}"
-    return Shown(result.id, image, result.output, link, result.coverage, result.warnings, pictures)
+    return Shown(result.id, image, result.output, link, result.coverage, result.doubt, result.warnings, pictures)
 
 
 def _compared(result: LedgerEntry, image: str, place: str, max_image_bytes: int) -> Comparison:

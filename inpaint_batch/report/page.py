@@ -38,6 +38,8 @@ class Shown:
     """Address of the result, relative to the page; empty where there is none to give."""
     coverage: float | None
     """Part of the image that was hole, 0..1, as the run found it."""
+    doubt: float | None
+    """How far its passes were apart (`LedgerEntry.doubt`)."""
     warnings: tuple[str, ...]
     pictures: Comparison | str
     """A sentence where the files can no longer be compared."""
@@ -93,7 +95,8 @@ def page(head: Head, shown: Iterable[Shown], failed: Sequence[Failed], num_faile
     yield f"""<h2>Results</h2>
 <p>{escape(head.choice)} Source and result were compared sample by sample when this page was made. On the picture of the
 whole result what has changed is marked; marks vanish under the pointer. The smaller pictures show the largest changes
-pixel by pixel: the result, and under the pointer the source. In a JPEG the blocks around a hole change a little.</p>
+pixel by pixel: the result, and under the pointer the source. In a JPEG the blocks around a hole change a little. Every
+hole is filled twice, mirrored; doubt is how far these fills are apart, in steps of 255.</p>
 """
     for each in shown:
         yield _figure(each)
@@ -114,6 +117,8 @@ def _failures(failed: Sequence[Failed], num_failed: int) -> Iterator[str]:
 def _figure(row: Shown) -> str:
     name = f'<a href="{escape(row.link)}">{escape(row.output)}</a>' if row.link else escape(row.output)
     hole = f"hole {_part(row.coverage)}" if row.coverage is not None else ""
+    if row.doubt is not None:
+        hole += f", doubt {row.doubt:.1f}"
     warnings = "".join(f'<br><span class="note">{escape(text)}</span>' for text in row.warnings)
     source = f'<span class="muted">of {escape(row.image)}</span>'
     if isinstance(row.pictures, str):

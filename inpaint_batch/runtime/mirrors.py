@@ -5,18 +5,19 @@ the other. The engine inside sees 0 and 1 only.
 
 A network does not fill a mirrored tile quite as the mirror of its fill. The mean of both is nearer to the truth, as the
 mean of any two estimates with errors of their own is (Timofte et al., "Seven Ways to Improve Example-Based Single Image
-Super Resolution", CVPR 2016, section 3.7).
+Super Resolution", CVPR 2016, section 3.7). How far they are from each other tells how far from the truth they may be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from inpaint_batch.errors import UsageError
 from inpaint_batch.runtime.engine import Engine, TileBatch
-from inpaint_batch.types import FloatArray
+from inpaint_batch.types import BoolArray, FloatArray
 
 MIRRORS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -49,13 +50,13 @@ class MirroredEngine:
 
     def fill(self, batch: TileBatch) -> FloatArray:
         """See `Engine.fill`. Known pixels pass through exactly: the mean of equal values is that value."""
-        fills = [
+        return mean(self.fill_each(batch))
+
+    def fill_each(self, batch: TileBatch) -> list[FloatArray]:
+        """The fills of all passes, each as `Engine.fill` returns it."""
+        return [
             self._fill_mirrored(self._started(batch, index), axes) for index, axes in enumerate(MIRRORS[self._passes])
         ]
-        while len(fills) > 1:  # in pairs, so that equal values never need more digits than they have
-            fills = [fills[i] + fills[i + 1] for i in range(0, len(fills), 2)]
-        mean: FloatArray = fills[0] / np.float32(self._passes)
-        return mean
 
     def close(self) -> None:
         """Close the inner engine."""
@@ -74,3 +75,25 @@ class MirroredEngine:
 
         mirrored = TileBatch(turn(batch.image), turn(batch.hole), turn(batch.prior), batch.prior_weight)
         return turn(self._engine.fill(mirrored))
+
+
+def fill_each(engine: Engine, batch: TileBatch) -> list[FloatArray]:
+    """The fills of all passes of any engine: 1, 2 or 4."""
+    return engine.fill_each(batch) if isinstance(engine, MirroredEngine) else [engine.fill(batch)]
+
+
+def mean(fills: Sequence[FloatArray]) -> FloatArray:
+    """Of 1, 2 or 4 arrays, in pairs, so that equal values never need more digits than they have."""
+    num_fills = len(fills)
+    while len(fills) > 1:
+        fills = [fills[i] + fills[i + 1] for i in range(0, len(fills), 2)]
+    average: FloatArray = fills[0] / np.float32(num_fills)
+    return average
+
+
+def spread(fills: Sequence[FloatArray], where: BoolArray) -> float:
+    """The variance of the fills (3, h, w) of one tile from pass to pass, mean of the bands, summed over the pixels of
+    `where` (h, w).
+    """
+    values = np.stack([fill[:, where] for fill in fills])
+    return float(values.var(axis=0, dtype=np.float64).mean(axis=0).sum())

@@ -62,6 +62,19 @@ class TileRequest:
     def __init__(self, source: _LevelSource, tile: Tile) -> None:
         self._source = source
         self.tile = tile
+        self.spread: float | None = None
+        """Set by who fills it: variance from pass to pass, mean of the bands, summed over the holes that it answers
+        for; None where there was one pass. The fill takes no notice of it."""
+
+    @property
+    def scale_log2(self) -> int:
+        """The image is reduced by 2**scale_log2 here."""
+        return self._source.scale_log2
+
+    @property
+    def own_slices(self) -> tuple[slice, slice]:
+        """The pixels that it answers for, within the square."""
+        return self.tile.core.shift(-self.tile.box.top, -self.tile.box.left).slices
 
     @property
     def side_px(self) -> int:
@@ -139,7 +152,7 @@ class _LevelSource:
     ) -> None:
         self._read_rgb = read_rgb
         self._hole = hole
-        self._scale_log2 = level.scale_log2
+        self.scale_log2 = level.scale_log2
         self._prior_weight = level.prior_weight
         self._image_box = image_box
         self._coarser = coarser
@@ -156,7 +169,7 @@ class _LevelSource:
         hole = np.ones((side, side), dtype=np.float32)
         inside = tile.box.intersect(self._image_box)
         target = inside.shift(-tile.box.top, -tile.box.left).slices
-        image[target], hole[target] = reduce_image(self._read_rgb, self._hole, inside, self._scale_log2)
+        image[target], hole[target] = reduce_image(self._read_rgb, self._hole, inside, self.scale_log2)
         if self._coarser is None:
             prior = np.zeros((3, side, side), dtype=np.float32)
         else:
@@ -176,6 +189,6 @@ class _LevelSource:
         """
         assert self._fill is not None, "a level serves as a prior only once it is filled"
         below = coarse_box(box, 1).expand(1).intersect(self._image_box)
-        image, hole = reduce_image(self._read_rgb, self._hole, below, self._scale_log2)
+        image, hole = reduce_image(self._read_rgb, self._hole, below, self.scale_log2)
         filled = self._fill.paste_into(image, below)
         return enlarge(fill_smoothly(image, hole & ~filled), (below.top, below.left), box)

@@ -12,6 +12,7 @@ import pytest
 from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.engine_runner import EngineRunner
 from inpaint_batch.runtime.engine import TileBatch
+from inpaint_batch.runtime.mirrors import MirroredEngine
 from inpaint_batch.runtime.testing import IdentityEngine
 from inpaint_batch.tiling.fill import TileInput
 from inpaint_batch.types import FloatArray
@@ -95,3 +96,35 @@ def test_tiles_that_nobody_wants_any_more_are_forgotten() -> None:
     tiles.clear()
     gc.collect()
     assert not runner._loading
+
+
+class Leftmost(IdentityEngine):
+    """Fills the left half with 1, whichever way the tile is turned."""
+
+    def fill(self, batch: TileBatch) -> FloatArray:
+        filled = super().fill(batch)
+        half = np.zeros_like(batch.hole)
+        half[..., : SIDE_PX // 2] = 1
+        return np.where(batch.hole * half > 0, np.float32(1), filled)
+
+
+class Half(Request):
+    """Its upper half is hole, of which it answers for 10 rows of 8 columns."""
+
+    own_slices = (slice(20, 40), slice(4, 12))
+    spread: float | None = None
+
+    def load(self) -> TileInput:
+        tile = super().load()
+        tile.hole[:, :30] = 1
+        return tile
+
+
+def test_tiles_are_told_how_far_passes_over_their_own_holes_are_apart() -> None:
+    """One pass fills with 1 where the other leaves 0: a variance of 1/4 for each of 80 pixels."""
+    tile = Half(0.5)
+    EngineRunner(MirroredEngine(Leftmost(), 2)).fill([tile])
+    assert tile.spread == pytest.approx(80 / 4)
+    once = Half(0.5)
+    EngineRunner(Leftmost()).fill([once])
+    assert once.spread is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from gallery import Gallery, run
+from gallery import Gallery, ledger_lines, noise, run
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -122,6 +122,23 @@ def test_the_widest_holes_come_first_and_the_rest_by_chance(gallery: Gallery, tm
     run(gallery.manifest(), output, fresh=True)
     assert len(names(written(output, num_rows=0))) == 24
     assert "All rows that are done are shown" in written(output, num_rows=24)
+
+
+def test_what_is_most_in_doubt_comes_first(gallery: Gallery, tmp_path: Path) -> None:
+    """Of holes of one size those in noise, of those in noise the largest."""
+    flat = np.full((72, 72, 3), 120, np.uint8)
+    for name, samples, side in (("a", flat, 16), ("b", noise(1, 72, "RGB"), 8), ("c", noise(1, 72, "RGB"), 30)):
+        Image.fromarray(samples).save(gallery.folder / f"{name}.png")
+        drawn = np.zeros((72, 72), np.uint8)
+        drawn[20 : 20 + side, 20 : 20 + side] = 255
+        gallery.add_row(f"{name}.png", gallery.mask(f"{name}.mask.png", drawn))
+    output = tmp_path / "out"
+    run(gallery.manifest(), output, engine="auto", passes=2)
+    page = written(output)
+    assert names(page) == ["c.png", "b.png", "a.png"]
+    told = {line["id"]: line["doubt"] for line in ledger_lines(output) if line["status"] == "done"}
+    assert told["a.png"] < 2 < told["b.png"]
+    assert f"hole 1.23%, doubt {told['b.png']:.1f}, changed " in page
 
 
 def test_the_page_of_a_tiff_is_the_one_that_was_restored(gallery: Gallery, tmp_path: Path) -> None:

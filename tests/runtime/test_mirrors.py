@@ -7,7 +7,7 @@ import pytest
 
 from inpaint_batch.errors import UsageError
 from inpaint_batch.runtime.engine import Engine, TileBatch
-from inpaint_batch.runtime.mirrors import MirroredEngine
+from inpaint_batch.runtime.mirrors import MirroredEngine, fill_each, mean, spread
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.testing import IdentityEngine
 from inpaint_batch.types import FloatArray
@@ -97,3 +97,26 @@ def test_passes_are_part_of_the_identity() -> None:
 
 def test_a_rehearsal_is_not_mirrored() -> None:
     assert select_engine("identity", passes=4).identity == IdentityEngine().identity
+
+
+def test_how_far_passes_are_apart_is_their_variance_under_the_hole() -> None:
+    """Fills of 1 and 5 in one band: mean 3, variance 4; none in the others. Two pixels count: 2 * 4 / 3."""
+    first, second = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
+    first[1], second[1] = 1, 5
+    where = np.array([[True, False], [False, True]])
+    assert spread([first, second], where) == pytest.approx(8 / 3)
+    assert spread([first, second, second, second], where) == pytest.approx(2 * 3 / 3)  # 1, 5, 5, 5: variance 3
+    assert spread([first, second], np.zeros((2, 2), bool)) == 0
+    assert spread([second, second], where) == 0
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+def test_each_pass_can_be_asked_for(passes: int) -> None:
+    batch = batch_of(np.zeros((2, 3, 64, 64), np.float32), np.ones((2, 1, 64, 64), np.float32))
+    engine = MirroredEngine(Ramp(), passes)
+    fills = fill_each(engine, batch)
+    assert len(fills) == passes
+    np.testing.assert_array_equal(fills[0][0], ramp(64))
+    np.testing.assert_array_equal(fills[1][1], ramp(64)[..., ::-1])
+    np.testing.assert_array_equal(mean(fills), engine.fill(batch))
+    assert len(fill_each(Ramp(), batch)) == 1
