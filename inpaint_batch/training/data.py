@@ -26,6 +26,7 @@ from inpaint_batch.types import FloatArray
 REFERENCE_SIDE_PX = 128
 """`batch_size` counts crops of this side; other sides hold as many pixels."""
 PREFETCH_STEPS = 4
+"""Batches that are ready or under way while one is learned from; as many as there are threads, where these are more."""
 MAX_REPLACEMENTS = 256
 """Unusable photographs in a row before a batch gives up: chance alone must not end a run, however few can be used."""
 MAX_ELONGATION = 8
@@ -110,7 +111,7 @@ class Crops:
     def prefetch(self, first_step: int, last_step: int, num_threads: int = 2) -> Iterator[Batch]:
         """Batches of steps [first, last), prepared ahead in threads, in order."""
         with ThreadPoolExecutor(num_threads, thread_name_prefix="crops") as pool:
-            yield from in_turn(pool, self.batch, range(first_step, last_step), PREFETCH_STEPS + 1)
+            yield from in_turn(pool, self.batch, range(first_step, last_step), max(PREFETCH_STEPS, num_threads) + 1)
 
 
 def undamaged_crop(rng: np.random.Generator, pixels: FloatArray, side: int, config: TrainConfig) -> FloatArray | None:

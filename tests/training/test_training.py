@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_a_batch_depends_on_its_step_alone(photographs: Path) -> None:
         assert batch.image.min() >= 0
         assert batch.image.max() <= 1
         assert 0 < batch.hole.mean() < 1
+
+
+def test_as_many_batches_are_prepared_at_once_as_there_are_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_at_once = threading.Barrier(12)
+
+    def batch(_: Crops, step: int) -> int:
+        all_at_once.wait(timeout=20)  # nobody goes on before twelve are here
+        return step
+
+    monkeypatch.setattr(Crops, "batch", batch)
+    crops = Crops([Photograph(Path("none.png"))], CONFIG, None)
+    assert list(crops.prefetch(0, 24, num_threads=12)) == list(range(24))
 
 
 def test_broken_photographs_are_replaced(photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
