@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.report.durations import clock
+from inpaint_batch.sampling import evenly
 from inpaint_batch.training.plot import draw_plot
 from inpaint_batch.training.validation import ValidationSet, fill
 
@@ -48,7 +49,10 @@ class Monitor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.board is not None:
-            self.board.close()
+            try:
+                self.board.close()
+            except OSError as failure:
+                _tell_of_board(failure)
 
     def pace(self, step: int) -> dict[str, float]:
         """Images a second and seconds left, by the steps since this process began."""
@@ -71,15 +75,20 @@ class Monitor:
         try:
             with (self.run / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in rounded.items()}) + "\n")
-            if self.board is not None:
-                for name, value in values.items():
-                    self.board.add_scalar(name, value, step)
         except OSError as error:
             log.warning("the log could not be written: %s", error)
+        if self.board is not None:
+            try:
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
+            except OSError as error:  # its thread has ended, and it takes nothing more
+                self.board = None
+                _tell_of_board(error)
 
     def samples(self, step: int, generator: DcfGenerator, validation: ValidationSet) -> None:
-        """`samples/step-NNNNNN.png`: rows input, output, truth; one column for each of the first photographs."""
-        image, hole = validation.images[:NUM_SAMPLES], validation.holes[:NUM_SAMPLES]
+        """`samples/step-NNNNNN.png`: rows input, output, truth; a column for each of a few crops, evenly chosen."""
+        shown = evenly(range(len(validation.images)), NUM_SAMPLES)
+        image, hole = validation.images[shown], validation.holes[shown]
         rows = [image * (1 - hole) + HOLE_GREY * hole, fill(generator, image, hole), image]
         _write_png(self.run / SAMPLES / f"step-{step:06}.png", np.concatenate([_strip(row) for row in rows]))
 
@@ -122,4 +131,12 @@ def _tensorboard(run: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"))
+    try:
+        return SummaryWriter(str(run / "tensorboard"))
+    except OSError as error:
+        _tell_of_board(error)
+        return None
+
+
+def _tell_of_board(error: OSError) -> None:
+    log.warning("nothing more goes to TensorBoard in this run, whose files could not be written: %s", error)

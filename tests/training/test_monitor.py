@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,44 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pyte
     assert "no plot" in caplog.text
 
 
+def test_a_full_disk_costs_tensorboard_its_curves_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TensorBoard's writer fails when it is made, at any scalar from then on, or when it is closed."""
+
+    class Full(Board):
+        def __init__(self, where: str) -> None:
+            super().__init__()
+            self.where = where
+            self.refuse("made")
+
+        def refuse(self, where: str) -> None:
+            if where == self.where:
+                raise OSError(28, "No space left on device")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.refuse("told")
+            super().add_scalar(name, value, step)
+
+        def close(self) -> None:
+            self.refuse("closed")
+            super().close()
+
+    for where in ("made", "told", "closed"):
+        package = types.ModuleType("torch.utils.tensorboard")
+        package.SummaryWriter = lambda _folder, where=where: Full(where)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING), Monitor(tmp_path, 0, 10) as monitor:
+            monitor.line(1, loss=1.0)
+            monitor.line(2, loss=1.0)
+        assert [record.message for record in caplog.records] == [
+            "nothing more goes to TensorBoard in this run, whose files could not be written: [Errno 28] No space left "
+            "on device"
+        ]
+    assert len((tmp_path / LOG).read_text().splitlines()) == 6
+
+
 def test_a_silent_one_writes_nothing(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path, 0, 10, silent=True)
     monitor.line(5, loss=1.0)
@@ -99,6 +139,19 @@ def test_sample_grids_show_input_output_and_truth(photographs: Path, tmp_path: P
     assert np.array_equal(filled[~hole], truth[~hole])
     assert not np.array_equal(filled[hole], truth[hole])
     assert np.array_equal(truth, (validation.images[0] * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def test_sample_grids_show_many_photographs_where_each_has_many_crops(photographs: Path, tmp_path: Path) -> None:
+    found = list_photographs(photographs)[:3]
+    validation = ValidationSet(found, replace(CONFIG, validation_crops=8), None)
+    assert len(validation.images) == 24
+    Monitor(tmp_path, 0, 10).samples(1, DcfGenerator(CONFIG.model).eval(), validation)
+    truths = cv2.imread(str(tmp_path / "samples" / "step-000001.png"))[2 * SIDE_PX :, :, ::-1]
+    assert truths.shape[1] == 8 * SIDE_PX
+    crops = (validation.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    shown = [truths[:, column * SIDE_PX : (column + 1) * SIDE_PX] for column in range(8)]
+    places = [next(i for i, crop in enumerate(crops) if np.array_equal(crop, one)) for one in shown]
+    assert {place // 8 for place in places} == {0, 1, 2}
 
 
 def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
