@@ -10,6 +10,7 @@ again. A hole is never empty and never the whole image.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,8 @@ MAX_DRAWS = 200
 """Elements drawn before a hole is taken as it is; reached only with odd area ranges."""
 ALPHA_THRESHOLD = 127
 """A damage element covers a pixel where its alpha (0..255) is above this."""
+
+log = logging.getLogger(__name__)
 
 
 def stroke_hole(
@@ -94,7 +97,10 @@ class DamageLibrary:
     def hole(
         self, rng: np.random.Generator, height: int, width: int, area: tuple[float, float] = (0.01, 0.08)
     ) -> BoolArray:
-        """Elements turned, flipped, scaled (0.4 to 1.5) and strewn until the target share is reached."""
+        """Elements turned, flipped, scaled (0.4 to 1.5) and strewn until the target share is reached.
+
+        One that cannot be read is told, once, and another one drawn. Raises ConfigError where no element has a shape.
+        """
         target = target_pixels(rng, area, height, width)
         hole = np.zeros((height, width), bool)
         for _ in range(MAX_DRAWS):
@@ -107,6 +113,11 @@ class DamageLibrary:
             placed = _placed(element, scale, quarter_turns, flip, (height, width), (float(place_y), float(place_x)))
             if (hole | placed).sum() <= area[1] * hole.size or not hole.any():
                 hole |= placed
+        if not any(element.any() for element in list(self._elements.values())):
+            raise ConfigError(
+                f"{len(self._elements)} damage elements were drawn, such as {self.paths[0]}, and not one can be read "
+                "as PNG and is opaque or bright anywhere"
+            )
         limit = area[1] * hole.size * 1.5
         if hole.sum() > limit:  # one single element larger than the range: keep a part of it
             rows = np.flatnonzero(hole.any(axis=1))
@@ -117,10 +128,7 @@ class DamageLibrary:
 
     def _element(self, index: int) -> BoolArray:
         if index not in self._elements:
-            path = self.paths[index]
-            decoded = read_picture(path, cv2.IMREAD_UNCHANGED)
-            if decoded is None:
-                raise ConfigError(f"damage element {path} cannot be read as PNG")
+            decoded = self._read(self.paths[index])
             if decoded.dtype == np.uint16:
                 decoded = (decoded >> 8).astype(np.uint8)
             covered = _covered(decoded)
@@ -129,6 +137,18 @@ class DamageLibrary:
                 covered = covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             self._elements[index] = covered
         return self._elements[index]
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        """What is in the file. Where it cannot be read, which shall not end a training of hours: one dark pixel."""
+        try:
+            decoded = read_picture(path, cv2.IMREAD_UNCHANGED)
+            why = "it is damaged, or no PNG file"
+        except OSError as error:
+            decoded, why = None, error.strerror or str(error)
+        if decoded is None:
+            log.warning("skipping the damage element %s: %s", path, why)
+            return np.zeros((1, 1), np.uint8)
+        return decoded
 
 
 def _covered(samples: NDArray[np.uint8]) -> BoolArray:

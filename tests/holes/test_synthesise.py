@@ -114,5 +114,23 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no PNG files"):
         DamageLibrary(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(ConfigError, match=r"broken\.png"):
+    cv2.imwrite(str(tmp_path / "dark.png"), np.full((9, 9), 100, np.uint8))
+    with pytest.raises(ConfigError, match=r"2 damage elements were drawn, such as .*broken\.png, and not one"):
         DamageLibrary(tmp_path).hole(np.random.default_rng(0), 64, 64)
+
+
+def test_an_element_that_cannot_be_read_is_told_once_and_another_one_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("cut", "gone", "sound"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((9, 9), 255, np.uint8))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "sound.png").read_bytes()[:40])
+    library = DamageLibrary(tmp_path)
+    (tmp_path / "gone.png").unlink()
+    for seed in range(8):
+        assert 0.01 <= library.hole(np.random.default_rng(seed), 128, 128, (0.01, 0.08)).mean() <= 0.08
+    assert {record.message for record in caplog.records} == {
+        f"skipping the damage element {tmp_path / 'cut.png'}: it is damaged, or no PNG file",
+        f"skipping the damage element {tmp_path / 'gone.png'}: No such file or directory",
+    }
+    assert len(caplog.records) == 2
