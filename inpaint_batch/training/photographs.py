@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.storage.paths import files_below
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.training.config import TrainConfig
-from inpaint_batch.types import IMAGE_SUFFIXES, FloatArray, Row
+from inpaint_batch.types import IMAGE_SUFFIXES, UNREAD_SUFFIXES, FloatArray, Row
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,13 @@ def list_photographs(data: Path) -> list[Photograph]:
     taken, or else the image without what its mask covers; of several rows with one such file, without what any covers.
     """
     if data.is_dir():
-        paths = (path for path in files_below(data) if path.suffix.lower() in IMAGE_SUFFIXES)
-        found = {path.relative_to(data).as_posix(): Photograph(path) for path in paths}
+        paths = list(files_below(data))
+        found = {p.relative_to(data).as_posix(): Photograph(p) for p in paths if p.suffix.lower() in IMAGE_SUFFIXES}
+        if unread := sorted(path for path in paths if path.suffix.lower() in UNREAD_SUFFIXES):
+            log.warning(
+                "%d image(s) of kinds that are not read are left out, such as %s; convert them to JPEG, PNG or TIFF",
+                *(len(unread), unread[0]),
+            )
     elif data.is_file():
         found = _in_manifest(data)
     else:
@@ -86,9 +94,11 @@ def read_rgb(photograph: Photograph) -> FloatArray:
 def _whole(path: Path) -> FloatArray:
     with reading(path):
         decoded = read_picture(path, cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise RowError(FailureCode.READ, f"the image {path} is damaged, or none that training reads")
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / np.float32(255.0)
+        if decoded is None:
+            raise RowError(FailureCode.READ, f"the image {path} is damaged, or none that training reads")
+        rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32)
+        rgb /= np.float32(255.0)  # in place: of 50 megapixels each further copy takes 600 MB
+    return rgb
 
 
 def _in_manifest(path: Path) -> dict[str, Photograph]:

@@ -14,6 +14,7 @@ from small_training import CONFIG
 
 from inpaint_batch.errors import ConfigError, RowError
 from inpaint_batch.holes.synthesise import DamageLibrary
+from inpaint_batch.training import photographs as photographs_module
 from inpaint_batch.training.data import Crops, undamaged_crop
 from inpaint_batch.training.photographs import Photograph, list_photographs, read_rgb
 from inpaint_batch.training.undamaged import DAMAGE_RIM_PX
@@ -197,6 +198,26 @@ def test_hidden_files_are_neither_learned_from_nor_damage(photographs: Path, tmp
     shutil.copyfile(photographs / "01.png", tmp_path / ".trash" / "b.png")
     assert list_photographs(tmp_path) == [Photograph(tmp_path / "a.png")]
     assert DamageLibrary(tmp_path).paths == [tmp_path / "a.png"]
+
+
+def test_images_that_are_not_read_are_told(photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copyfile(photographs / "00.png", tmp_path / "a.png")
+    for name in ("b.HEIC", "c.gif", "notes.txt", "._d.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list_photographs(tmp_path) == [Photograph(tmp_path / "a.png")]
+    assert [record.message for record in caplog.records] == [
+        f"2 image(s) of kinds that are not read are left out, such as {tmp_path / 'b.HEIC'}; convert them to JPEG, PNG "
+        "or TIFF"
+    ]
+
+
+def test_no_memory_for_a_photograph_fails_it_alone(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(*_: object) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(photographs_module.cv2, "cvtColor", large)
+    with pytest.raises(RowError, match="no memory left to decode"):
+        read_rgb(list_photographs(photographs)[0])
 
 
 def test_a_name_that_is_not_utf8_is_learned_from(tmp_path: Path) -> None:
