@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inpaint_batch import __version__
@@ -34,6 +34,8 @@ ASK_S = 5.0
 """A worker that has brought nothing to its end for so long is asked how far it is, and again every so often."""
 UNFIT_S = 60.0
 """A worker that cannot do rows where it is, is asked again after so long."""
+VERDICT_S = 60.0
+"""So long it may take until it is known whether a worker was lost with its machine; then it counts as lost alone."""
 CENSUS_S = 10.0
 """How often it is looked whether there is room for more workers."""
 
@@ -47,6 +49,8 @@ class Loss:
     hung: bool = False
     """It is there, but brings no row to its end."""
     of_memory: bool = False
+    with_machine: bool = False
+    """Its machine was lost: no fault of the rows."""
 
 
 class Pool:
@@ -67,10 +71,14 @@ class Pool:
         """Why the last worker that was lost, or never came, was."""
         self._alive_at_s = time.monotonic()
         self._census_at_s = 0.0
+        self._in_doubt: list[tuple[Loss, float]] = []
+        """Losses of which it is not known yet whether machines were lost, and until when that is waited for."""
+        self._leaving = False
 
     def begin(self) -> None:
         """A run begins: count anew how long nobody has been there."""
         self._alive_at_s = time.monotonic()
+        self._leaving = False
 
     def wait_for_first(self, stopping: Callable[[], bool], wait_s: float) -> EngineFacts | None:
         """The engine's facts once a worker is there; None where it is asked to stop before."""
@@ -88,7 +96,7 @@ class Pool:
         """Whoever has room for a chunk, the idlest first, until nobody has."""
         for num_in_flight in range(CHUNKS_IN_FLIGHT):
             for member in self.members:
-                if member.has_room(num_in_flight):
+                if member.has_room(num_in_flight) and not any(loss.member is member for loss, _ in self._in_doubt):
                     yield member
 
     def send(self, member: Member, chunk: Chunk, round_number: int) -> None:
@@ -97,14 +105,15 @@ class Pool:
 
     def leave(self, round_number: int) -> None:
         """Have nobody begin a row of that round any more."""
+        self._leaving = True
         for member in self.members:
             if member.ready:
                 self.transport.call(member.handle, "leave", round_number)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is in flight."""
-        return any(member.chunks for member in self.members)
+        """Whether anything is in flight, or was lost and is not told of yet."""
+        return bool(self._in_doubt) or any(member.chunks for member in self.members)
 
     def filling(self) -> list[RowTiles]:
         """How far large rows were when their workers were last asked; may be called from any thread."""
@@ -116,7 +125,8 @@ class Pool:
         return sum(len(chunk.tasks) for member in list(self.members) for chunk in list(member.chunks.values()))
 
     def look(self, outcomes: list[RowOutcome], wait_s: float) -> list[Loss]:
-        """Wait for something to happen, for so long at most; collect outcomes; return what was lost."""
+        """Wait for something to happen, for so long at most; collect outcomes; return what was lost, once it is known
+        how."""
         if any(member.ready for member in self.members):
             # However long the driver was away, passing over a million rows maybe: it was not they who were missing.
             self._alive_at_s = time.monotonic()
@@ -143,7 +153,20 @@ class Pool:
                 f"there was no worker for {GIVE_UP_S:.0f} s (asked for {len(self.members)}{told}); look at the "
                 "machines (with Ray: `ray status`), then run again to go on"
             )
-        return [*losses, *self._silent()]
+        return self._understood([*losses, *self._silent()])
+
+    def _understood(self, losses: list[Loss]) -> list[Loss]:
+        """Of these and earlier losses those that can be told of."""
+        now_s = time.monotonic()
+        told = [loss for loss in losses if loss.hung or loss.of_memory]
+        self._in_doubt += [(loss, now_s + VERDICT_S) for loss in losses if loss not in told]
+        for doubt in list(self._in_doubt):
+            loss, until_s = doubt
+            with_machine = self.transport.was_its_machine(loss.member.handle)
+            if with_machine is not None or now_s >= until_s or self._leaving:
+                self._in_doubt.remove(doubt)
+                told.append(replace(loss, with_machine=bool(with_machine)))
+        return told
 
     def _hire(self) -> None:
         now_s = time.monotonic()
@@ -270,7 +293,7 @@ class Pool:
 
     def close(self) -> None:
         """Dismiss everybody; what is in flight counts as lost."""
-        self.num_lost += self.busy
+        self.num_lost += any(member.chunks for member in self.members)
         self.members = []
         self.transport.close()
 

@@ -118,8 +118,9 @@ class PoolExecutor:
         if loss.hung:
             log.warning("a worker was taken away from rows that took too long: %s", names)
             return again.hung(loss.chunks)
-        log.warning("a worker died%s while it had %s", " for want of memory" if loss.of_memory else "", names)
-        return again.died(loss.chunks, of_memory=loss.of_memory)
+        how = " for want of memory" if loss.of_memory else " with its machine" if loss.with_machine else ""
+        log.warning("a worker died%s while it had %s", how, names)
+        return again.died(loss.chunks, of_memory=loss.of_memory, with_machine=loss.with_machine)
 
 
 def _travelling(tasks: Iterable[RowTask]) -> Iterator[RowTask]:

@@ -172,6 +172,10 @@ class ProcessTransport:
             raise token.error
         return token.value
 
+    def was_its_machine(self, _handle: Any) -> bool | None:
+        """See `transport.Transport`: we would be gone as well."""
+        return False
+
     def take_away(self, handle: Any) -> None:
         """See `transport.Transport`."""
         handle.kill()

@@ -3,7 +3,8 @@
 A worker does not live to say which of its rows it died of, so all that it had are suspects. A suspect is tried again
 *alone*: its worker has nothing else then, and if it is lost once more there is no doubt. A row that is innocent is
 done at its first try alone; a deadly one is given up at the MAX_DEATHS-th death, a hanging one as soon as it has hung
-alone. Knows neither workers nor clocks.
+alone. Where a worker was lost with its whole machine, taken back by whoever lent it as a rule, no row is blamed, until
+it happens so often with one that it must be the row. Knows neither workers nor clocks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from inpaint_batch.execution.tasks import Failure, RowOutcome, RowTask
 
 MAX_DEATHS = 3
 """Deaths of a worker after which a row is given up: once in company, then alone."""
+MAX_MACHINES = 10
+"""Machines lost with a row after which it is given up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +40,7 @@ class Requeue:
         """`row_timeout_s` is told to people whose row hung."""
         self._row_timeout_s = row_timeout_s
         self._deaths: Counter[str] = Counter()
+        self._machines: Counter[str] = Counter()
         self._chunks: deque[Chunk] = deque()
 
     def __len__(self) -> int:
@@ -51,13 +55,20 @@ class Requeue:
         """Forget them: the next run does them."""
         self._chunks.clear()
 
-    def died(self, chunks: Iterable[Chunk], *, of_memory: bool = False) -> list[RowOutcome]:
+    def died(self, chunks: Iterable[Chunk], *, of_memory: bool = False, with_machine: bool = False) -> list[RowOutcome]:
         """A worker died with these; returns the end of rows that are given up.
 
-        `of_memory`: the system ended it because memory ran out.
+        `of_memory`: the system ended it because memory ran out. `with_machine`: its machine was lost.
         """
         given_up = []
         for task in _tasks(chunks):
+            if with_machine:
+                self._machines[task.row.id] += 1
+                if self._machines[task.row.id] < MAX_MACHINES:
+                    self._alone(task)
+                else:
+                    given_up.append(RowOutcome(task, _MACHINES_LOST))
+                continue
             self._deaths[task.row.id] += 1
             if self._deaths[task.row.id] < MAX_DEATHS:
                 self._alone(task)
@@ -88,8 +99,14 @@ def _tasks(chunks: Iterable[Chunk]) -> list[RowTask]:
 
 _CRASHED = Failure(
     FailureCode.CRASH,
-    f"the worker died {MAX_DEATHS} times with this row, at last alone; look at the image, at the memory of the "
-    "workers, and at whether their machines were taken away, then run with --retry-failed",
+    f"the worker died {MAX_DEATHS} times with this row, at last alone; look at the image and at the memory of the "
+    "workers, then run with --retry-failed",
+    retryable=True,
+)
+_MACHINES_LOST = Failure(
+    FailureCode.CRASH,
+    f"{MAX_MACHINES} machines were lost while a worker there had this row; if they were taken away each time, run with "
+    "--retry-failed on others, or with smaller rows; else look at the image",
     retryable=True,
 )
 _OUT_OF_MEMORY = Failure(

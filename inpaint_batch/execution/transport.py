@@ -49,6 +49,10 @@ class Transport(Protocol):
         """What the worker returned; raises what it raised, or WorkerGoneError."""
         ...
 
+    def was_its_machine(self, handle: Any) -> bool | None:
+        """Of a worker that was lost: whether its machine was lost with it; None while nobody knows."""
+        ...
+
     def take_away(self, handle: Any) -> None:
         """End a worker that hangs; another takes its place."""
         ...

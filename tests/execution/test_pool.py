@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,12 +53,17 @@ class Transport:
         self.workers = list(workers)
         self.wanted = len(workers) if wanted is None else wanted
         self.hired: list[Worker] = []
+        self.verdicts: Iterator[bool | None] = itertools.repeat(False)
+        """What it knows of how a worker was lost, each time it is asked."""
         self.taken_away: list[str] = []
         self.calls: list[Call] = []
         self.closed = False
 
     def num_wanted(self) -> int:
         return self.wanted
+
+    def was_its_machine(self, worker: Worker) -> bool | None:
+        return next(self.verdicts)
 
     def hire(self) -> Worker:
         self.hired.append(self.workers[len(self.hired)])
@@ -439,3 +444,47 @@ def test_what_is_in_flight_when_time_is_over_is_left():
     assert executor.abandoned
     executor.close()
     assert (executor.num_lost, transport.closed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "end"),
+    [
+        ([None, None, True] * 5, "done"),  # machines that are taken back, and noticed late
+        ([None, False] * 5, "crash"),
+        ([True] * 20, "crash"),  # a row that no machine survives
+    ],
+)
+def test_a_row_is_not_blamed_for_its_machine(verdicts, end):
+    lost = iter([True] * (5 if end == "done" else 100))
+
+    def dies(_: str, __: RowTask) -> None:
+        if next(lost, False):
+            raise WorkerGoneError("gone")
+
+    transport = Transport(Worker("a", dies))
+    transport.verdicts = iter(verdicts)
+    assert ends(PoolExecutor(transport), 1) == {"0.png": end}
+
+
+def test_a_loss_that_nobody_understands_counts_after_a_while(monkeypatch):
+    def dies(_: str, __: RowTask) -> None:
+        raise WorkerGoneError("gone")
+
+    monkeypatch.setattr(pool, "VERDICT_S", 0.0)
+    transport = Transport(Worker("a", dies))
+    transport.verdicts = itertools.repeat(None)
+    assert ends(PoolExecutor(transport), 1) == {"0.png": "crash"}
+
+
+def test_a_run_that_is_asked_to_stop_waits_for_no_verdict():
+    dead: list[str] = []
+
+    def dies(_: str, task: RowTask) -> None:
+        dead.append(task.row.id)
+        raise WorkerGoneError("gone")
+
+    transport = Transport(Worker("a", dies))
+    transport.verdicts = itertools.repeat(None)
+    executor = PoolExecutor(transport)
+    assert list(executor.run(iter(tasks(1)), lambda: bool(dead))) == []
+    assert not executor.abandoned

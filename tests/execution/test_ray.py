@@ -236,6 +236,7 @@ class Machines:
     def __init__(self) -> None:
         self.resources: list[dict[str, float]] = [{"CPU": 0.0, "memory": 1e9}]  # a head that does no rows
         self.placed: list[tuple[dict[str, Any], WorkerSettings]] = []
+        self.killed: list[int] = []
         self._options: dict[str, Any] = {}
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -247,12 +248,15 @@ class Machines:
         self.placed.append((self._options, *arguments))
         return len(self.placed)
 
+    def wait(self, tokens: Any, timeout: float) -> Any:
+        return [], tokens
+
     def options(self, **options: Any) -> Machines:
         self._options = options
         return self
 
     def kill(self, actor: Any) -> None:
-        pass
+        self.killed.append(actor)
 
 
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
@@ -308,3 +312,43 @@ def test_a_run_that_began_on_cpus_stays_there(monkeypatch):
     assert transport.num_wanted() == 2
     transport.hire()
     assert [options["num_gpus"] for options, _ in machines.placed] == [0, 0]
+
+
+@pytest.mark.parametrize(("engine", "num_gpus"), [("tensorrt", 1), ("onnxruntime-cuda", 1), ("torch", 0), ("auto", 0)])
+def test_gpus_that_come_by_demand_are_asked_for(monkeypatch, engine, num_gpus):
+    """By engines that can do nothing without, where so many actors are asked for; others may be content with CPUs."""
+    machines = Machines()
+    monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
+    transport = RayTransport(worker_settings(engine=engine, threads=0, workers=0), num_actors=2)
+    machines.resources.append({"CPU": 2.0})  # of no use to an engine for GPUs
+    transport.hire()
+    machines.resources.append({"CPU": 16.0, "GPU": 2.0})
+    transport.hire()
+    assert [options["num_gpus"] for options, _ in machines.placed] == [num_gpus] * 2
+    if num_gpus:
+        assert [(options["num_cpus"], told.workers) for options, told in machines.placed] == [(1, 4), (8, 4)]
+
+
+def test_actors_for_large_machines_are_made_anew_for_smaller_ones(monkeypatch):
+    """Those that no machine holds any more waited for good."""
+    now_s = 1000.0
+    monkeypatch.setattr(ray_transport.time, "monotonic", lambda: now_s)
+    machines = Machines()
+    monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
+    transport = RayTransport(worker_settings(engine="onnxruntime", threads=0))
+    machines.resources = [{"CPU": 48.0}]
+    transport.hire()
+    for resources, seconds, placed in (
+        ([{"CPU": 8.0}], 0, [48]),
+        ([{"CPU": 48.0}], 100, [48]),  # its like came in the meantime
+        ([{"CPU": 8.0}], 100, [48]),
+        ([], 100, [48]),
+        ([{"CPU": 8.0}], 100, [48]),
+        ([{"CPU": 8.0}], ray_transport.MISFIT_S, [48, 8]),
+        ([{"CPU": 8.0}], 1000, [48, 8]),
+    ):
+        now_s += seconds
+        machines.resources = resources
+        assert transport.num_wanted() == len(resources)
+        assert [options["num_cpus"] for options, _ in machines.placed] == placed
+    assert machines.killed == [1]
