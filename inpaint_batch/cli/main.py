@@ -35,6 +35,14 @@ _WRONG_FLAGS = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 """Click's UsageError, which Typer has from Click or from a copy of its own, by its version."""
 
 
+_ONE_AT_A_TIME = "name one folder of images, one table that lists them, or one image"
+_IF_SEVERAL = {
+    "mask": _ONE_AT_A_TIME,
+    **dict.fromkeys(("run", "check", "verify"), f"{_ONE_AT_A_TIME}; its mask stands behind --masks"),
+}
+"""For those who name images one after the other (`*.jpg`), or a mask right behind its image."""
+
+
 class _Commands(TyperGroup):
     """The group of commands; imports them by name."""
 
@@ -56,6 +64,9 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except _WRONG_FLAGS as error:
+            command = error.ctx.info_name if error.ctx is not None else None
+            if command in _IF_SEVERAL and error.message.startswith("Got unexpected extra argument"):
+                error.message += f"; {_IF_SEVERAL[command]}"
             tell_programs(UsageError(error.format_message()))
             raise
         except KeyboardInterrupt as error:

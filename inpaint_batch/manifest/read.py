@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from inpaint_batch.config import Shard
+from inpaint_batch.config import MASK_IN_IMAGE, Shard
 from inpaint_batch.errors import FailureCode, ManifestError, RowError, UsageError
 from inpaint_batch.manifest.folder import read_folder, read_image
 from inpaint_batch.manifest.records import Record, json_records, parquet_records
@@ -37,6 +37,11 @@ def read_manifest(path: Path | str, *, masks: Path | None = None) -> Generator[R
     ManifestError later, while rows are taken, where the text ceases to be UTF-8 or a quote swallows the rows after it,
     because nothing from there on can be trusted.
     """
+    if masks is not None and MASK_IN_IMAGE.fullmatch(masks.name) and not masks.exists():
+        raise UsageError(
+            f"--masks {masks} is no file; what is drawn in the images themselves is named in a manifest, in the column "
+            f"mask: image,mask and below it photo.png,{masks.name}"
+        )
     if isinstance(path, str):
         if masks is not None:
             raise UsageError("--masks goes with a folder of images on a disk; a manifest names the mask of each row")

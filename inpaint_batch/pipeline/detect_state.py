@@ -162,5 +162,5 @@ def _check_settings(told: object, config: DetectConfig | None, output: Path) -> 
     other = sorted(name for name, value in _settings(config).items() if known.get(name) != value)
     raise StorageError(
         f"{output} holds masks that were found with other settings ({', '.join(other)}) and may have been edited; "
-        "--fresh finds all but these anew, --relist makes a manifest of those that are there"
+        "--fresh finds all anew but those that were, --relist makes a manifest of those that are there"
     )

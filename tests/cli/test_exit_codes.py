@@ -51,6 +51,22 @@ def test_on_windows_one_sentence_ends_it() -> None:
     assert done.stderr == "inpaint-batch: this program does not run on Windows itself; run it in WSL\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("run a.jpg b.jpg --output out", "or one image; its mask stands behind --masks"),
+        ("mask a.jpg b.jpg --output out", "or one image"),
+        ("run photos --masks #ff0000 --output out", "in the column mask: image,mask and below it photo.png,#ff0000"),
+        ("check photos --masks alpha", "in the column mask: image,mask and below it photo.png,alpha"),
+    ],
+)
+def test_what_newcomers_type_is_answered(monkeypatch, tmp_path, capsys, command, advice) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert call(monkeypatch, *command.split()) == 2
+    assert capsys.readouterr().err.endswith(f"{advice}\n")
+
+
 def test_a_system_without_utf_8_ends_it(gallery, tmp_path) -> None:
     gallery.add("a.png")
     command = [sys.executable, "-m", "inpaint_batch", "run", gallery.manifest(), "--output", tmp_path / "out"]
