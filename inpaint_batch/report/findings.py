@@ -140,10 +140,8 @@ class FindingsPrinter:
             f"{counted(totals.num_rows, 'row')}: {num_sound} sound, {totals.num_bad} not, "
             f"{counted(totals.num_warnings, 'warning')}"
         )
-        self._say(
-            f"{totals.num_pixels / 1e6:.4g} megapixels compared with their sources; of {totals.num_by_checksum} "
-            "results the checksums in their sidecars, too"
-        )
+        also = f", {counted(totals.num_by_checksum, 'result')} also with checksums" if totals.num_by_checksum else ""
+        self._say(f"{totals.num_pixels / 1e6:.4g} megapixels compared with their sources{also}")
 
     def _emit(self, event: str, **values: Any) -> None:
         self._say(json.dumps({"event": event, **values}))

@@ -272,7 +272,7 @@ def test_the_command(one):
     words = [sys.executable, "-m", "inpaint_batch", "verify", str(manifest), "--output", str(output)]
     sound = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (sound.returncode, sound.stderr) == (0, "")
-    assert sound.stdout.splitlines()[0] == "1 row: 1 sound, 0 not, 0 warnings"
+    assert sound.stdout == "1 row: 1 sound, 0 not, 0 warnings\n0.005184 megapixels compared with their sources\n"
     result.unlink()
     missing = subprocess.run([*words, "--log-format", "json"], capture_output=True, text=True, check=False)
     assert missing.returncode == 8
