@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 LARGE_BLOCK_BYTES = 8 << 20
 """Blocks from this size on go back to the system when they are freed. Masks and rasters of photographs are larger;
@@ -63,6 +63,22 @@ class MemoryBudget:
         with self._changed:
             self._used_bytes -= num_bytes
             self._changed.notify_all()
+
+    @contextmanager
+    def drawn(self) -> Iterator[Callable[[int], bool]]:
+        """What a row asks for room with (the `reserve` of `prepare_row`), until the context ends. It never says no."""
+        reserved = 0
+
+        def reserve(num_bytes: int) -> bool:
+            nonlocal reserved
+            self.acquire(num_bytes)
+            reserved += num_bytes
+            return True
+
+        try:
+            yield reserve
+        finally:
+            self.release(reserved)
 
     def _fits(self, num_bytes: int) -> bool:
         return self._used_bytes == 0 or self._used_bytes + num_bytes <= self.total_bytes

@@ -156,14 +156,6 @@ def _of_row(row: Row | RowProblem, config: RunConfig, names: OutputNames | None)
 def _examine(
     row: Row, config: RunConfig, budget: MemoryBudget, limit_bytes: int, findings: list[Finding], depth: Depth
 ) -> _Checked:
-    reserved = 0
-
-    def reserve(num_bytes: int) -> bool:
-        nonlocal reserved
-        budget.acquire(num_bytes)
-        reserved = num_bytes
-        return True
-
     task: RowTask | None = None
     try:
         settings = row_config(row, config.row)
@@ -171,15 +163,16 @@ def _examine(
         if depth == "headers":
             header = look_at_header(task, max_image_bytes=config.max_image_bytes, limit_bytes=limit_bytes)
             return _Checked(tuple(findings), header.num_pixels)
-        prepared = prepare_row(
-            task,
-            config.planning,
-            max_image_bytes=config.max_image_bytes,
-            limit_bytes=limit_bytes,
-            reserve=reserve,
-        )
-        assert prepared is not None
-        prepared.close()
+        with budget.drawn() as reserve:
+            prepared = prepare_row(
+                task,
+                config.planning,
+                max_image_bytes=config.max_image_bytes,
+                limit_bytes=limit_bytes,
+                reserve=reserve,
+            )
+            assert prepared is not None
+            prepared.close()
         header = prepared.source.header
         warnings = [Finding(row.line, row.id, "warning", "", text) for text in prepared.warnings]
         cost = estimate(
@@ -194,8 +187,6 @@ def _examine(
         assert task is not None
         failure = as_failure(error, task, "read")
         return _Checked((*findings, Finding(row.line, row.id, "error", failure.code.value, failure.message)))
-    finally:
-        budget.release(reserved)
 
 
 def _finding(row: Row | RowProblem, error: RowError) -> Finding:

@@ -144,26 +144,17 @@ def _in_order(
 
 
 def _compared(job: _Job, config: RunConfig, budget: MemoryBudget, limit_bytes: int) -> _Found:
-    reserved = 0
-
-    def reserve(num_bytes: int) -> bool:
-        nonlocal reserved
-        budget.acquire(num_bytes)
-        reserved = num_bytes
-        return True
-
     try:
-        return verify_result(
-            job.task,
-            job.place,
-            has_sidecar=job.has_sidecar,
-            max_image_bytes=config.max_image_bytes,
-            limit_bytes=limit_bytes,
-            reserve=reserve,
-        )
+        with budget.drawn() as reserve:
+            return verify_result(
+                job.task,
+                job.place,
+                has_sidecar=job.has_sidecar,
+                max_image_bytes=config.max_image_bytes,
+                limit_bytes=limit_bytes,
+                reserve=reserve,
+            )
     except RowError as error:
         return error
     except Exception as error:
         return as_failure(error, job.task, "read").error()
-    finally:
-        budget.release(reserved)
