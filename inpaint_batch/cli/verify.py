@@ -7,6 +7,7 @@ import os
 from inpaint_batch.cli import options
 from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.pipeline.shards import shard_from_environment
 
 app = new_app()
 
@@ -26,6 +27,7 @@ def verify(
     sidecar: options.NeedSidecar = None,
     max_image_megabytes: options.MaxImageMegabytes = None,
     max_memory: options.MaxMemory = None,
+    shard: options.Shard = None,
     log_format: options.LogFormat = None,
     config: options.Config = None,
 ) -> None:
@@ -38,7 +40,10 @@ def verify(
     Ends with exit code 8 if any result is missing or not sound, else 0.
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
-    settings = run_config(gather(flags, config, os.environ))
+    given = gather(flags, config, os.environ)
+    if "shard" not in given.values and (told := shard_from_environment(os.environ)) is not None:
+        given.values["shard"], _ = told
+    settings = run_config(given)
 
     from inpaint_batch.pipeline.verify import verify_manifest
     from inpaint_batch.report.findings import FindingsPrinter

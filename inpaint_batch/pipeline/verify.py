@@ -50,14 +50,14 @@ _Found = Verified | RowError
 def verify_manifest(
     config: RunConfig, manifest: Path | str, *, masks: Path | None, report: FindingsPrinter
 ) -> VerifyTotals:
-    """Look at the result of every row; findings are reported in the order of the manifest.
+    """Look at the result of every row of the shard; findings are reported in the order of the manifest.
 
     With `config.sidecar` each result must have its sidecar; without, those that are there are compared. Raises
     RowsFailedError if any result is not sound, ManifestError and UsageError as a run does, and StorageError where there
     is nothing to look at.
     """
     return_large_blocks()
-    totals = VerifyTotals()
+    totals = VerifyTotals(shard=config.shard if config.part else "")
     pulse = Pulse()
     with ExitStack() as life:
         if config.store:
@@ -69,7 +69,9 @@ def verify_manifest(
         ledger = Ledger(root / STATE_FOLDER, read_only=True)
         life.callback(ledger.close)
         jobs = _Jobs(config, ledger, outputs_at(config.store, root, read_only=True))
-        for row, found in _in_order(config, map(jobs.of, read_manifest(manifest, masks=masks))):
+        rows = read_manifest(manifest, masks=masks)
+        own = (row for row in rows if config.part is None or config.part.has(row.id))
+        for row, found in _in_order(config, map(jobs.of, own)):
             totals.num_rows += 1
             pulse.beat(f"{counted(totals.num_rows, 'result')} compared, {totals.num_bad} not sound")
             if isinstance(found, RowError):
@@ -83,8 +85,8 @@ def verify_manifest(
                 report.finding(str(manifest), Finding(row.line, row.id, "warning", "", text))
     report.verified(totals)
     if totals.num_bad:
-        rows = counted(totals.num_rows, "row")
-        raise RowsFailedError(f"{totals.num_bad} of {rows} without a sound result; see above what to do about each")
+        in_all = counted(totals.num_rows, "row")
+        raise RowsFailedError(f"{totals.num_bad} of {in_all} without a sound result; see above what to do about each")
     return totals
 
 

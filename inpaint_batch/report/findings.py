@@ -50,6 +50,8 @@ class CheckTotals:
 class VerifyTotals:
     """What became of a look at the results of all rows."""
 
+    shard: str
+    """`i/n`, where only the rows of a shard were looked at; else empty."""
     num_rows: int = 0
     num_bad: int = 0
     """Rows whose result is missing, or not what it should be, or cannot be compared."""
@@ -133,11 +135,13 @@ class FindingsPrinter:
                 bad=totals.num_bad,
                 warnings=totals.num_warnings,
                 by_checksum=totals.num_by_checksum,
+                shard=totals.shard,
                 megapixels=totals.num_pixels / 1e6,
             )
             return
+        of_shard = f" of shard {totals.shard}" if totals.shard else ""
         self._say(
-            f"{counted(totals.num_rows, 'row')}: {num_sound} sound, {totals.num_bad} not, "
+            f"{counted(totals.num_rows, 'row')}{of_shard}: {num_sound} sound, {totals.num_bad} not, "
             f"{counted(totals.num_warnings, 'warning')}"
         )
         also = f", {counted(totals.num_by_checksum, 'result')} also with checksums" if totals.num_by_checksum else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def test_what_a_run_wrote_is_sound(every_format, tmp_path):
         "bad": 0,
         "warnings": 0,
         "by_checksum": 0,
+        "shard": "",
         "megapixels": sum((72 + number) ** 2 for number in range(11)) / 1e6,
     }
     assert tree(tmp_path) == before
@@ -261,6 +263,19 @@ def test_checksums_beside_a_result_are_compared(one):
     assert finding["message"] == f"there is no {sidecar}; run the manifest again with --sidecar"
 
 
+def test_shards_share_the_work(gallery, tmp_path):
+    for number in range(12):
+        gallery.add(f"{number}.png")
+    run(gallery.manifest(), tmp_path / "out")
+    for number in range(12):
+        (tmp_path / "out" / f"{number}.png").unlink()
+    told = [verify(gallery.manifest(), tmp_path / "out", shard=f"{part}/3") for part in (1, 2, 3)]
+    found = [finding["id"] for _, findings, _ in told for finding in findings]
+    assert sorted(found) == sorted(f"{number}.png" for number in range(12))
+    assert all(0 < totals["rows"] < 12 for _, _, totals in told)
+    assert [totals["shard"] for _, _, totals in told] == ["1/3", "2/3", "3/3"]
+
+
 def test_nothing_was_restored_there(gallery, tmp_path):
     gallery.add("a.png")
     with pytest.raises(StorageError, match="is no folder: nothing was restored there"):
@@ -278,3 +293,6 @@ def test_the_command(one):
     assert missing.returncode == 8
     events = [json.loads(line)["event"] for line in missing.stdout.splitlines()]
     assert events == ["finding", "totals", "error"]
+    array = {**os.environ, "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "2"}
+    part = subprocess.run(words, capture_output=True, text=True, check=False, env=array)
+    assert re.match(r"[01] rows? of shard 2/2: ", part.stdout.splitlines()[-2])
