@@ -25,6 +25,8 @@ from inpaint_batch.types import ImageFormat
 _JPEG_EXTENSION = b"http://ns.adobe.com/xmp/extension/\x00"
 MAX_JPEG_PACKET_BYTES = 0xFFFF - 2 - len(XMP_PREFIX)
 _PNG_KEYWORD = b"XML:com.adobe.xmp\x00"
+_RAW_PROFILE = b"Raw profile type xmp\x00"
+"""Of a text chunk, as ImageMagick wrote XMP before there was a place for it."""
 _WEBP_XMP_FLAG, _WEBP_ALPHA_FLAG = 0x04, 0x10
 _ADVICE = "run this row without --xmp, and let the sidecar say it"
 
@@ -39,7 +41,7 @@ def read_xmp(path: Path, kind: ImageFormat, page: int = 0) -> bytes:
             case "jpeg":
                 found = _jpeg_packets(path, path.read_bytes())
             case "png":
-                found = [_png_packet(path, each) for each in split_chunks(path.read_bytes()) if _is_png_xmp(each)]
+                found = _png_packets(path, split_chunks(path.read_bytes()))
             case "webp":
                 found = [body for name, body in webp.read_chunks(path) if name == b"XMP "]
             case "jp2":
@@ -138,16 +140,28 @@ def _is_png_xmp(chunk: Chunk) -> bool:
     return chunk.kind == b"iTXt" and chunk.body.startswith(_PNG_KEYWORD)
 
 
+def _png_packets(path: Path, chunks: list[Chunk]) -> list[bytes]:
+    if any(each.kind in (b"tEXt", b"zTXt", b"iTXt") and each.body.startswith(_RAW_PROFILE) for each in chunks):
+        raise refuse(path, "a PNG whose XMP stands in a raw profile, as ImageMagick wrote it", _ADVICE)
+    return [_png_packet(path, each) for each in chunks if _is_png_xmp(each)]
+
+
 def _png_packet(path: Path, chunk: Chunk) -> bytes:
     body = chunk.body.removeprefix(_PNG_KEYWORD)
-    is_packed, rest = body[0], body[2:]
-    text = rest.split(b"\x00", 2)[2]  # behind the language and the translated keyword
+    is_packed, parts = body[:1] != b"\x00", body[2:].split(b"\x00", 2)  # language, translated keyword, text
+    if len(parts) < 3:
+        raise refuse(path, "a PNG whose XMP is damaged", _ADVICE)
     if not is_packed:
-        return text
+        return parts[2]
     unpacker = zlib.decompressobj()
-    packet = unpacker.decompress(text, MAX_PACKET_BYTES)
+    try:
+        packet = unpacker.decompress(parts[2], MAX_PACKET_BYTES)
+    except zlib.error:
+        raise refuse(path, "a PNG whose XMP is damaged", _ADVICE) from None
     if not unpacker.eof:
-        raise refuse(path, f"a PNG whose XMP is over {MAX_PACKET_BYTES >> 20} MiB", _ADVICE)
+        is_large = len(packet) == MAX_PACKET_BYTES
+        kind = f"over {MAX_PACKET_BYTES >> 20} MiB" if is_large else "damaged"
+        raise refuse(path, f"a PNG whose XMP is {kind}", _ADVICE)
     return packet
 
 

@@ -186,10 +186,13 @@ def _exif() -> bytes:
 
 
 def _png_with(packet: bytes, *, packed: bool) -> bytes:
-    data = _picture("PNG")
     text = zlib.compress(packet) if packed else packet
-    chunk = make_chunk(b"iTXt", b"XML:com.adobe.xmp\x00" + bytes([packed]) + b"\x00en\x00\x00" + text).whole
-    return data[:33] + chunk + data[33:]
+    return _png_with_chunk(b"iTXt", b"XML:com.adobe.xmp\x00" + bytes([packed]) + b"\x00en\x00\x00" + text)
+
+
+def _png_with_chunk(kind: bytes, body: bytes) -> bytes:
+    data = _picture("PNG")
+    return data[:33] + make_chunk(kind, body).whole + data[33:]
 
 
 XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
@@ -335,6 +338,14 @@ def _with_segment(body: bytes, times: int = 1) -> bytes:
         ("jpeg", lambda: _with_segment(b"http://ns.adobe.com/xap/1.0/\x00<broken"), "damaged"),
         ("png", lambda: _png_with(b"<!DOCTYPE a><a/>", packed=True), "document type"),
         ("png", lambda: _png_with(b" " * (17 << 20), packed=True), "16 MiB"),
+        ("png", lambda: _png_with_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x01\x00\x00\x00no deflate"), "XMP is damaged"),
+        (
+            "png",
+            lambda: _png_with_chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x01\x00\x00\x00" + zlib.compress(FULL)[:-9]),
+            "XMP is damaged",
+        ),
+        ("png", lambda: _png_with_chunk(b"iTXt", b"XML:com.adobe.xmp\x00"), "XMP is damaged"),
+        ("png", lambda: _png_with_chunk(b"zTXt", b"Raw profile type xmp\x00\x00..."), "raw profile"),
         ("tiff", lambda: _tiff(extratags=[(700, 3, 4, (1, 2, 3, 4), True)]), "type 3"),
         ("tiff", lambda: b"II*\x00\xff\xff\xff\x7f", "truncated"),
     ],
