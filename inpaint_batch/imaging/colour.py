@@ -193,10 +193,12 @@ def _palette_colours(header: Header) -> FloatArray:
 
 
 def _nearest_entry(rgb: FloatArray, header: Header) -> NDArray[np.uint8]:
-    """(h, w, 1) indices of the entries closest to `rgb` in sRGB, first of equals; transparent ones only if all are."""
+    """(h, w, 1) indices of the entries closest to `rgb` in sRGB, first of equals; transparent ones only where there are
+    not two opaque colours, or every fill would be of one colour.
+    """
     entries = _palette_entries(header)
     (usable,) = np.nonzero(entries[:, 3] == _OPAQUE)
-    if not usable.size:
+    if not (entries[usable] != entries[usable[:1]]).any():
         usable = np.arange(len(entries))
     # Whole numbers, so that ties are ties on every machine.
     colours = entries[usable, :3].astype(np.int32)

@@ -205,8 +205,11 @@ class PngSource(WholeRasterSource):
         return decode(self.path, self.info)
 
     def admissible(self, samples: SampleArray) -> SampleArray:
-        """Keep the fill clear of a transparent key colour: one step of the last band, where it would hit it."""
-        if not self.info.transparency or self.header.has_alpha or self.header.model == "palette":
+        """Keep the fill clear of a transparent key colour: one step of the last band, where it would hit it. Not with
+        one bit, of which that would leave a single colour.
+        """
+        info, header = self.info, self.header
+        if not info.transparency or info.depth == 1 or header.has_alpha or header.model == "palette":
             return samples
         key = np.frombuffer(self.info.transparency, ">u2")
         hit = (samples == key).all(axis=-1)

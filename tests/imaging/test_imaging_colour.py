@@ -117,7 +117,7 @@ def test_the_nearest_opaque_entry_is_chosen(palette: np.ndarray, wanted: np.ndar
     header = Header("png", 4, 3, 1, "uint8", False, model="palette", palette=palette.tobytes())
     chosen = rgb_to_samples(wanted / np.float32(255), np.zeros((3, 4, 1), np.uint8), header)[..., 0]
     opaque = palette[:, 3] == 255
-    usable = opaque if opaque.any() else np.ones(len(palette), np.bool_)
+    usable = opaque if len(np.unique(palette[opaque], axis=0)) > 1 else np.ones(len(palette), np.bool_)
     assert usable[chosen].all()
     distance = ((wanted[:, :, None].astype(int) - palette[:, :3].astype(int)) ** 2).sum(axis=3)
     np.testing.assert_array_equal(

@@ -128,6 +128,19 @@ def test_a_key_colour_of_few_bits_is_avoided(tmp_path: Path) -> None:
     assert (colours(out)[~known] == (9 * 17, 9 * 17, 9 * 17, 255)).all()
 
 
+@pytest.mark.parametrize("colour_type", [GREY, PALETTE])
+def test_black_on_transparent_white_is_filled_with_both(tmp_path: Path, colour_type: int) -> None:
+    """Fills that must be opaque would all be black."""
+    path, out = tmp_path / "a.png", tmp_path / "b.png"
+    palette = [cases.png_chunk(b"PLTE", bytes((0, 0, 0, 255, 255, 255)))] if colour_type == PALETTE else []
+    key = cases.png_chunk(b"tRNS", b"\xff\x00" if colour_type == PALETTE else b"\x00\x01")
+    samples = np.random.default_rng(0).integers(0, 2, (97, 131))
+    path.write_bytes(few_bit_png(samples, 1, colour_type, *palette, key))
+    for level in (0, 255):
+        _, known = restore(path, out, (level / 255,) * 3)
+        assert (colours(out)[~known] == (level, level, level, 255 - level)).all()
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["grey", "palette"])
 def test_interlaced(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, depth: int) -> None:
