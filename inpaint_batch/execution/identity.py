@@ -40,6 +40,8 @@ _PARTS: tuple[tuple[Change, slice], ...] = (
 )
 _BY_TIME, _BY_CONTENT = b"\x01", b"\x02"
 
+_untold: dict[str, ObjectError] = {}  # objects that were asked after ahead of their turn, in vain
+
 Look = tuple[int, int]
 """Size in bytes and time of modification in nanoseconds."""
 
@@ -136,6 +138,8 @@ def _fingerprint(path: str, role: str, by_content: bool) -> tuple[bytes, tuple[s
     name = location(path)
     if is_uri(name):
         try:
+            if (untold := _untold.get(name)) is not None:
+                raise untold
             version = object_version(name)
         except ObjectError as error:
             raise error.for_row(name, role) from error
@@ -175,6 +179,26 @@ def object_version(uri: str) -> str:
     Raises ObjectError where the store does not tell; the next time it is asked again.
     """
     return describe(uri)
+
+
+def ask_version(uri: str) -> None:
+    """Ask after an object ahead of the turn of its row. `identify` then knows also what the store did not tell, after
+    all attempts: it would wait for as many again, for one row after the other.
+    """
+    try:
+        object_version(uri)
+        _untold.pop(uri, None)
+    except ObjectError as error:
+        if len(_untold) >= VERSIONS_KEPT:
+            _untold.clear()
+        _untold[uri] = error
+
+
+def forget_looks() -> None:
+    """Forget what was seen of files and objects, as a run does that begins."""
+    object_version.cache_clear()
+    content_digest.cache_clear()
+    _untold.clear()
 
 
 @lru_cache(maxsize=256)

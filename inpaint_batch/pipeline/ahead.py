@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 from inpaint_batch.config import Shard
-from inpaint_batch.execution.identity import content_digest, look, object_version
+from inpaint_batch.execution.identity import ask_version, content_digest, look
 from inpaint_batch.manifest.schema import RowProblem
+from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.storage.paths import location
 from inpaint_batch.storage.uris import is_uri
 from inpaint_batch.types import Row
@@ -21,15 +22,18 @@ NUM_ROWS = 256
 """So many rows ahead at most."""
 NUM_REQUESTS = 32
 """So many requests at a time."""
+POLL_S = 0.5
+"""Seconds after which somebody who waits for an answer looks whether the run shall stop."""
 
 
 def ahead(
-    rows: Iterable[Row | RowProblem], *, by_content: bool = False, part: Shard | None = None
+    rows: Iterable[Row | RowProblem], *, by_content: bool = False, part: Shard | None = None, stop: Stop | None = None
 ) -> Iterator[Row | RowProblem]:
     """The same rows in the same order. Those with nothing to ask go straight through; no thread is started for them.
 
-    Of rows of another part than `part` only the names count: nothing is asked about their files. What a question comes
-    to is seen when `object_version` or `content_digest` is asked again.
+    Of rows of another part than `part` only the names count: nothing is asked about their files. What a question came
+    to is seen by `identify`. Where the run shall stop while an answer is waited for, no more rows come, and the threads
+    that wait are left to themselves: a store or a share that hangs may keep them for minutes.
     """
     waiting: deque[tuple[Row | RowProblem, list[Future[None]]]] = deque()
     pool: ThreadPoolExecutor | None = None
@@ -48,20 +52,28 @@ def ahead(
                 life.callback(pool.shutdown, wait=False, cancel_futures=True)
             waiting.append((row, [pool.submit(_ask, path) for path in paths]))
             if len(waiting) >= NUM_ROWS:
-                yield _settled(*waiting.popleft())
-        while waiting:
-            yield _settled(*waiting.popleft())
+                first, answers = waiting.popleft()
+                if not _answered(answers, stop):
+                    return
+                yield first
+        for first, answers in waiting:
+            if not _answered(answers, stop):
+                return
+            yield first
 
 
 def _ask(path: str) -> None:
     name = location(path)
     if is_uri(name):
-        object_version(name)
+        ask_version(name)
     elif (seen := look(name)) is not None:
         content_digest(name, seen)
 
 
-def _settled(row: Row | RowProblem, answers: list[Future[None]]) -> Row | RowProblem:
-    for answer in answers:
-        answer.exception()
-    return row
+def _answered(answers: list[Future[None]], stop: Stop | None) -> bool:
+    """Wait for the answers; False where the run shall stop before they are there."""
+    while answers and wait(answers, POLL_S).not_done:
+        if stop is not None and stop():
+            stop.left_threads = True
+            return False
+    return True

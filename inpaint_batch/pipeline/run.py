@@ -17,7 +17,7 @@ from inpaint_batch.errors import (
     exit_code_of,
     why_it_ends,
 )
-from inpaint_batch.execution.identity import content_digest, object_version
+from inpaint_batch.execution.identity import forget_looks
 from inpaint_batch.execution.ledger_lines import LEDGER_FOLDER
 from inpaint_batch.execution.lock import hold_folder
 from inpaint_batch.logids import HumanFormatter, in_run
@@ -49,8 +49,7 @@ def run_manifest(
     started_s = time.time()
     with in_run(config.shard) as run_id:
         rows = ManifestRows(manifest, masks, config)
-        object_version.cache_clear()
-        content_digest.cache_clear()
+        forget_looks()
         check_executor(config)
         with open_place(config) as (config, remote):
             check_output_root(config.output, [manifest, masks])

@@ -228,7 +228,7 @@ class Work:
     def _tasks(self, rows: ManifestRows, planner: RowPlanner, ledger: Ledger) -> Iterator[RowTask]:
         """The tasks that are left; rows that come to their end at once are counted on the way."""
         part, tally = self._config.part, self._tally
-        for row in ahead(rows.read(), by_content=self._config.content_hash, part=part):
+        for row in ahead(rows.read(), by_content=self._config.content_hash, part=part, stop=self._stop):
             if self._shall_end():
                 return
             if part is not None and not part.has(row.id):

@@ -34,6 +34,9 @@ PART_BYTES = 16 << 20
 """Files of twice this size and more go to a store in parts. The clients' own parts of 50 MiB, ten at a time, would hold
 half a gigabyte in memory."""
 PARTS_AT_A_TIME = 2
+CONNECTIONS = 256
+"""At most, of one process with S3: more than there are threads that ask. With the client's own 10 a few large objects on
+their way would keep the lock of a run from being renewed, and a look at the next rows would wait for them, too."""
 MAX_PARTS = 10_000
 """What S3 takes of one object."""
 
@@ -229,7 +232,8 @@ def _settings(scheme: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"use_listings_cache": False} if scheme != "memory" else {}
     if scheme == "s3":
         retries = {"total_max_attempts": 1, "mode": "standard"}
-        settings |= {"config_kwargs": {"retries": retries, "connect_timeout": 10, "read_timeout": 60}}
+        config = {"retries": retries, "connect_timeout": 10, "read_timeout": 60, "max_pool_connections": CONNECTIONS}
+        settings |= {"config_kwargs": config}
         # Objects come in one answer. Several at a time would hold half a gigabyte of a large one, and may be of two
         # versions where it is written just then; small ones would be asked for their size first.
         settings["max_concurrency"] = 1

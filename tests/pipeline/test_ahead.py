@@ -6,19 +6,22 @@ import threading
 
 import pytest
 
-from inpaint_batch.config import Shard
+from inpaint_batch.config import RowConfig, Shard, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution import identity
 from inpaint_batch.manifest.schema import RowProblem
 from inpaint_batch.pipeline import ahead as module
 from inpaint_batch.pipeline import store_copy
 from inpaint_batch.pipeline.ahead import ahead
+from inpaint_batch.pipeline.stop import Stop
+from inpaint_batch.storage.object_errors import ObjectError
 from inpaint_batch.types import Row
 
 
 @pytest.mark.parametrize(("folder", "by_content"), [("s3://bucket", False), ("/photos", True)])
 def test_a_shard_asks_after_the_files_of_its_own_rows_only(folder, by_content, monkeypatch):
     asked: list[str] = []
-    monkeypatch.setattr(module, "object_version", asked.append)
+    monkeypatch.setattr(module, "ask_version", asked.append)
     monkeypatch.setattr(module, "look", lambda name: (1, 1))
     monkeypatch.setattr(module, "content_digest", lambda name, seen: asked.append(name))
     rows: list[Row | RowProblem] = [
@@ -33,6 +36,48 @@ def test_a_shard_asks_after_the_files_of_its_own_rows_only(folder, by_content, m
     asked.clear()
     assert list(ahead(iter(rows), by_content=by_content)) == rows
     assert len(asked) == 2 * 599
+
+
+def test_a_store_that_hangs_does_not_keep_a_run_that_shall_stop(monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    answered, asked = threading.Event(), threading.Event()
+
+    def hang(uri: str) -> None:
+        if uri.endswith("/2.png"):
+            asked.set()
+            answered.wait(60)
+
+    monkeypatch.setattr(module, "ask_version", hang)
+    stop = Stop()
+    rows = ahead((Row(f"{n}", n, f"s3://bucket/{n}.png", "m.png", f"{n}.png") for n in range(5)), stop=stop)
+    assert [next(rows).id, next(rows).id] == ["0", "1"]
+    assert asked.wait(60)
+    stop.request("SIGTERM")
+    assert list(rows) == []
+    assert not answered.is_set()
+    assert stop.left_threads  # the process shall not wait for them either
+    answered.set()
+
+
+def test_what_a_store_did_not_tell_ahead_is_not_waited_for_again(monkeypatch):
+    asked: list[str] = []
+
+    def busy(uri: str) -> str:
+        asked.append(uri)
+        raise ObjectError("busy", f"{uri}, after 5 attempts in 9 s: slow down")
+
+    monkeypatch.setattr(identity, "describe", busy)
+    identity.forget_looks()
+    row = Row("a", 1, "s3://bucket/a.png", "/m.png", "a.png")
+    for number in (1, 2):  # in a later run, or of a later row, it is asked anew
+        for _ in ahead([row]):
+            with pytest.raises(RowError, match="slow down"):
+                identity.identify(row, RowConfig(), TilingConfig(), "")
+        assert len(asked) == number
+    monkeypatch.setattr(identity, "describe", lambda uri: "version")
+    for _ in ahead([row]):
+        identity.identify(row, RowConfig(), TilingConfig(), "")
+    identity.forget_looks()
 
 
 def test_parts_of_a_ledger_wait_for_the_one_before_them_in_bounded_number(monkeypatch):

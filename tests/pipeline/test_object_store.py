@@ -21,6 +21,7 @@ from gallery import Gallery, run
 from s3 import SECRET, Server, s3_server
 from store_calls import PATIENCE_S, call, command, restore, started, using
 
+from inpaint_batch.pipeline import ahead
 from inpaint_batch.storage import objects
 from inpaint_batch.storage.object_errors import ObjectError
 
@@ -310,6 +311,11 @@ def test_a_large_result_goes_in_parts(server, prefix, tmp_path, monkeypatch):
         objects.send(path, uri)
     server.fault(every=1, times=0)
     assert objects.describe(uri) == version  # nothing of the new one is visible
+
+
+def test_there_are_connections_for_all_who_ask_at_a_time(server):
+    """With the client's own ten, a few large objects on their way would keep the lock from being renewed."""
+    assert objects._client("s3").s3.meta.config.max_pool_connections >= 4 * ahead.NUM_REQUESTS
 
 
 def test_an_object_comes_in_one_answer(server, prefix, tmp_path, monkeypatch):
