@@ -6,6 +6,7 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from inpaint_batch.config import MASK_ENTRY, MASK_IN_IMAGE
@@ -135,6 +136,10 @@ class RowReader:
                 )
 
     def _resolved(self, cell: str) -> str:
+        path = self._joined(cell)
+        return _straight(path) if ".." in cell and not is_uri(path) and "\0" not in path else path
+
+    def _joined(self, cell: str) -> str:
         if cell.startswith("/") or is_uri(cell) or (_WINDOWS and os.path.isabs(cell)):  # noqa: PTH117
             return cell
         return self._base + cell if not self._in_store else _key_below(self._base, cell)
@@ -142,7 +147,7 @@ class RowReader:
     def _mirrored(self, image: str, options: Mapping[str, str]) -> str:  # noqa: ARG002  (they count in ImageReader)
         """The output of an image whose row names none."""
         if image.startswith("/") or "./" in image or "//" in image:  # anything but a plain relative path
-            image = self._resolved(image)
+            image = self._joined(image)
             image = image if is_uri(image) else os.path.normpath(image)
             if not image.startswith(self._base):
                 return os.path.basename(image)  # noqa: PTH119
@@ -190,6 +195,17 @@ def _is_drawn(column: str, cell: str) -> bool:
 def _shown(where: str, cell: str) -> str:
     """`where`, which a cell names, without secrets; what is relative holds none."""
     return redacted(where) if is_uri(cell) else where
+
+
+def _straight(path: str) -> str:
+    """A path without `..`, as the ledger has it (see `storage.paths.location`) and people want to read it."""
+    folder, name = os.path.split(path)
+    return os.path.join(_real_folder(folder), name) if "/../" in path else path  # noqa: PTH118
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _key_below(base: str, cell: str) -> str:

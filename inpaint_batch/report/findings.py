@@ -83,9 +83,11 @@ class FindingsPrinter:
                 message=finding.message,
             )
             return
-        where = f"{manifest}:{finding.line}: {finding.level}: {finding.id}"
+        where = f"{manifest}:{finding.line}: {finding.level}"
         if not self._has_lines:
             where = f"{finding.id}: {finding.level}"
+        elif finding.id != f"line {finding.line}":  # as a row is called that cannot be
+            where += f": {finding.id}"
         code = f"{finding.code}: " if finding.code else ""
         self._say(f"{where}: {code}{finding.message}")
 

@@ -109,7 +109,8 @@ class _Words:
         self._num_told = 0
 
     def of_row(self, report: RowReport) -> list[str]:
-        row = f"{report.id} (line {report.line})" if self._has_lines else report.id
+        line = f"line {report.line}"  # a row that cannot be may have no other name
+        row = f"{report.id} ({line})" if self._has_lines and report.id != line else report.id
         told = [f"warning: {row}: {warning}" for warning in report.warnings]
         if report.status == "failed" and not report.earlier:
             told.append(f"failed: {row}: {report.code}: {report.message}")

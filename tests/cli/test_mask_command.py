@@ -241,9 +241,9 @@ def test_what_a_fresh_call_did_not_come_to_is_found_anew_by_the_next(monkeypatch
     seen = interrupt_at_the_second(monkeypatch)
     again = ("mask", photos, "--output", masks, "--dilate", 5, "--workers", 1)
     assert call(monkeypatch, *again, "--fresh") == 130
-    seen[2:] = []  # the third may have begun by the time that the second ended it
+    seen[2:] = []  # the third may have begun, or come to its end, by the time that the second ended it
     assert call(monkeypatch, *again) == 0
-    assert sorted(seen[2:]) == ["a.jpg", "clean.tif"]
+    assert sorted({*seen[2:], "a.jpg"}) == ["a.jpg", "clean.tif"]
     for name in ("b.png.png", "box/a.jpg.png"):
         assert (samples(masks / name) == samples(other / name)).all()
 

@@ -32,13 +32,23 @@ def test_the_smallest_manifest(tmp_path: Path) -> None:
     ]
 
 
+def test_paths_that_lead_up_are_told_as_they_lead(tmp_path: Path) -> None:
+    (tmp_path / "real" / "masks").mkdir(parents=True)
+    (tmp_path / "masks").symlink_to(tmp_path / "real" / "masks")
+    rows = read(tmp_path / "masks", "image,mask\n../a.jpg,./../a/../a..b/m.png\n../masks/b.jpg,..m.png\n")
+    assert [(row.image, row.mask, row.output) for row in rows] == [
+        (f"{tmp_path}/real/a.jpg", f"{tmp_path}/real/a..b/m.png", "a.jpg"),
+        (f"{tmp_path}/real/masks/b.jpg", f"{tmp_path}/masks/..m.png", "b.jpg"),
+    ]
+
+
 def test_every_column(tmp_path: Path) -> None:
     header = "message,jpeg,feather,dilate,mask_threshold,mask_polarity,truth,output,id,mask,image,code"
     [row] = read(tmp_path, header + "\r\noops,lossless,2, 3 ,200,black,t.png,o/x.jpg,one,/abs/m.png,../i.jpg,read\r\n")
     assert row == Row(
         id="one",
         line=2,
-        image=f"{tmp_path}/../i.jpg",
+        image=f"{tmp_path.parent}/i.jpg",
         mask="/abs/m.png",
         output="o/x.jpg",
         truth=f"{tmp_path}/t.png",

@@ -59,10 +59,12 @@ def test_lines_tell_failures_up_to_a_limit():
     assert lines[-1].endswith("exit code 8")
 
 
-@pytest.mark.parametrize(("has_lines", "row"), [(True, "c (line 4)"), (False, "c")])
-def test_images_of_a_folder_have_no_lines(has_lines, row):
+@pytest.mark.parametrize(
+    ("name", "has_lines", "row"), [("c", True, "c (line 4)"), ("c", False, "c"), ("line 4", True, "line 4")]
+)
+def test_a_row_is_told_by_its_name_and_line_once(name, has_lines, row):
     stream = io.StringIO()
-    LineProgress(stream, has_lines=has_lines).row(RowReport("c", "failed", 4, code="read", message="gone"), Tally())
+    LineProgress(stream, has_lines=has_lines).row(RowReport(name, "failed", 4, code="read", message="gone"), Tally())
     assert stream.getvalue().splitlines()[0].startswith(f"inpaint-batch: failed: {row}: read: ")
 
 
