@@ -52,15 +52,19 @@ def _fill(prepared: PreparedRow, number: int, window: Window, tiling: TilingConf
 
 def _counted(steps: FillSteps, prepared: PreparedRow) -> FillSteps:
     """The same steps, and what was filled is told."""
+    seen: list[tuple[float, int, Box]] = []
     try:
         requests = next(steps)
         while True:
             filled = yield requests
             prepared.num_filled += len(filled)
-            for request in requests:
-                prepared.add_spread(request.spread, request.scale_log2)
+            seen += ((each.spread, each.scale_log2, each.tile.core) for each in requests if each.spread is not None)
             requests = steps.send(filled)
     except StopIteration as end:
+        if seen:
+            total = sum(4.0**scale_log2 * spread for spread, scale_log2, _ in seen)
+            _, place = max((spread, core) for spread, scale_log2, core in seen if not scale_log2)
+            prepared.add_spread(total, place)
         pieces: WindowFill = end.value
         return pieces
 

@@ -50,6 +50,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Part of the image that is hole, 0..1."""
     doubt: float | None = None
     """How far the fills of its passes are apart, in steps of 255 (`PreparedRow.doubt`); absent with one pass."""
+    doubtful: tuple[int, int, int, int] | None = None
+    """Where it is the largest: top, left, height and width in pixels as the file stores them."""
     num_pixels: int = 0
     warnings: tuple[str, ...] = ()
     why: str = ""

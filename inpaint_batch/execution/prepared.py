@@ -46,7 +46,11 @@ class PreparedRow:
     num_filled: int = 0
     """Tiles that the engine has filled."""
     spread: float | None = None
-    """Of its tiles, in pixels of the image; None where each is filled once."""
+    """Of its windows; None where each tile is filled once."""
+    doubtful: Box | None = None
+    """Where it is the largest, of the window that has most of it."""
+    largest_spread: float = -1.0
+    """Of one window."""
     num_previews: int = 0
     """Previews within the metadata that were filled along with the image."""
 
@@ -55,10 +59,13 @@ class PreparedRow:
         num_tiles = sum(len(level.tiles) for window in self.windows for level in window.levels)
         return RowTiles(Subject(self.task.row.id, self.task.attempt, worker_id()), self.num_filled, num_tiles)
 
-    def add_spread(self, spread: float | None, scale_log2: int) -> None:
-        """Note what a tile says of its passes (`TileRequest.spread`)."""
-        if spread is not None:
-            self.spread = (self.spread or 0.0) + 4.0**scale_log2 * spread
+    def add_spread(self, spread: float, place: Box) -> None:
+        """Note what the tiles of a window say of their passes (`TileRequest.spread`): the sum over all levels, in
+        pixels of the image, and where at full resolution it is the largest.
+        """
+        self.spread = (self.spread or 0.0) + spread
+        if spread > self.largest_spread:
+            self.largest_spread, self.doubtful = spread, place
 
     @property
     def doubt(self) -> float | None:

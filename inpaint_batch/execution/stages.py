@@ -255,6 +255,7 @@ class Stages:
             seconds=prepared.watch.seconds,
             coverage=prepared.holes.coverage,
             doubt=prepared.doubt,
+            doubtful=prepared.doubtful,
             num_pixels=prepared.source.header.num_pixels,
             warnings=tuple(prepared.warnings),
             worker=worker_id(),

@@ -13,7 +13,7 @@ from inpaint_batch.errors import FailureCode, RowError
 from inpaint_batch.execution.sidecar import RunFacts
 from inpaint_batch.report.row_tiles import RowTiles
 from inpaint_batch.runtime.engine import Engine
-from inpaint_batch.types import Row
+from inpaint_batch.types import Box, Row
 
 
 class RowTask(msgspec.Struct, frozen=True):
@@ -80,6 +80,8 @@ class RowOutcome(msgspec.Struct, frozen=True):
     """Part of the image that is hole, 0..1; None where it never became known."""
     doubt: float | None = None
     """See `PreparedRow.doubt`."""
+    doubtful: Box | None = None
+    """Where its doubt is the largest."""
     num_pixels: int = 0
     """Pixels of the image, 0 where it never became known."""
     warnings: tuple[str, ...] = ()

@@ -82,6 +82,7 @@ def ended(outcome: RowOutcome, run: str) -> LedgerEntry:
         seconds={stage: int(1e4 * seconds + 0.5) / 1e4 for stage, seconds in outcome.seconds.items() if seconds},
         coverage=None if outcome.coverage is None else round(outcome.coverage, 6),
         doubt=None if outcome.doubt is None else round(outcome.doubt, 2),
+        doubtful=outcome.doubtful,
         num_pixels=outcome.num_pixels,
         warnings=outcome.warnings,
         run=run,

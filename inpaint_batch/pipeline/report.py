@@ -30,6 +30,7 @@ from inpaint_batch.storage.atomic import atomic_write
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import STATE_FOLDER
 from inpaint_batch.storage.uris import joined
+from inpaint_batch.types import Box
 from inpaint_batch.words import counted, writable
 
 PAGE = "report.html"
@@ -239,7 +240,7 @@ def _compared(result: LedgerEntry, image: str, place: str, max_image_bytes: int)
         try:
             after = open_image(written, max_bytes=max_image_bytes, page=page_number)
             try:
-                return compare(before, after)
+                return compare(before, after, Box(*result.doubtful) if result.doubtful is not None else None)
             finally:
                 after.close()
         finally:

@@ -47,11 +47,12 @@ class Comparison:
     marks: bytes
     """What has changed, as a PNG file of the same size that is transparent elsewhere."""
     close_ups: tuple[CloseUp, ...]
-    """Of the largest changes, the largest first."""
+    """Of what is most in doubt, where that is known, and of the largest changes, the largest first."""
 
 
-def compare(before: ImageSource, after: ImageSource) -> Comparison:
-    """Compare samples part by part, in memory of a few megabytes beside what the sources keep.
+def compare(before: ImageSource, after: ImageSource, doubtful: Box | None = None) -> Comparison:
+    """Compare samples part by part, in memory of a few megabytes beside what the sources keep; changes in `doubtful`
+    are shown first.
 
     Raises RowError (read) where a file is damaged or the two have no common shape.
     """
@@ -78,13 +79,15 @@ def compare(before: ImageSource, after: ImageSource) -> Comparison:
             CloseUp(
                 *(upright_jpeg(samples_to_rgb(one.read(box), header), header.orientation) for one in (before, after))
             )
-            for box in close_up_boxes(overview.marked, overview.factor, header.box)
+            for box in close_up_boxes(overview.marked, overview.factor, header.box, doubtful)
         ),
     )
 
 
-def close_up_boxes(changed: BoolArray, factor: int, image: Box) -> list[Box]:
-    """Boxes, in pixels of `image`, around the largest changes; a cell of `changed` is `factor` × `factor` pixels."""
+def close_up_boxes(changed: BoolArray, factor: int, image: Box, first: Box | None = None) -> list[Box]:
+    """Boxes, in pixels of `image`, around what has changed in `first`, then around the largest changes; a cell of
+    `changed` is `factor` × `factor` pixels.
+    """
     reach = 2 * round(JOIN_PX / factor / 2) + 1
     joined = cv2.dilate(changed.astype(np.uint8), np.ones((reach, reach), np.uint8))
     _, labels = cv2.connectedComponents(joined)
@@ -92,7 +95,18 @@ def close_up_boxes(changed: BoolArray, factor: int, image: Box) -> list[Box]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     largest = [label for label in np.argsort(-sizes, kind="stable")[:MAX_CLOSE_UPS] if sizes[label]]
-    return [_close_up(labels == label, factor, image) for label in largest]
+    boxes = [_close_up(labels == label, factor, image) for label in largest]
+    doubtful = changed & _cells_of(first or Box(0, 0, 0, 0), factor, changed.shape)
+    if doubtful.any():
+        box = _close_up(doubtful, factor, image)
+        boxes = [box, *(each for each in boxes if 2 * each.intersect(box).area_px < each.area_px)]
+    return boxes[:MAX_CLOSE_UPS]
+
+
+def _cells_of(box: Box, factor: int, shape: tuple[int, ...]) -> BoolArray:
+    cells = np.zeros(shape, np.bool_)
+    cells[box.top // factor : -(-box.bottom // factor), box.left // factor : -(-box.right // factor)] = True
+    return cells
 
 
 def _close_up(change: BoolArray, factor: int, image: Box) -> Box:

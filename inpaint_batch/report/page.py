@@ -94,9 +94,9 @@ def page(head: Head, shown: Iterable[Shown], failed: Sequence[Failed], num_faile
         return
     yield f"""<h2>Results</h2>
 <p>{escape(head.choice)} Source and result were compared sample by sample when this page was made. On the picture of the
-whole result what has changed is marked; marks vanish under the pointer. The smaller pictures show the largest changes
-pixel by pixel: the result, and under the pointer the source. In a JPEG the blocks around a hole change a little. Every
-hole is filled twice, mirrored; doubt is how far these fills are apart, in steps of 255.</p>
+whole result what has changed is marked; marks vanish under the pointer. The smaller pictures show what is most in doubt
+and the largest changes, pixel by pixel: the result, and under the pointer the source. In a JPEG blocks around a hole
+change a little. Every hole is filled twice, mirrored; doubt is how far these fills are apart, in steps of 255.</p>
 """
     for each in shown:
         yield _figure(each)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from gallery import Gallery, ledger_lines, run
 
+from inpaint_batch.execution.fill import _counted
 from inpaint_batch.execution.prepared import PreparedRow
+from inpaint_batch.tiling.fill import FillSteps, TileRequest
+from inpaint_batch.types import Box
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
@@ -49,12 +55,35 @@ class Holes:
 def test_levels_add_up_by_the_pixels_that_they_stand_for() -> None:
     """100 pixels of variance 0.01, and 25 of half the resolution with 0.02: (1 + 4 * 0.5) / 100 = 0.03."""
     row = PreparedRow.__new__(PreparedRow)
-    row.holes, row.spread = Holes(), None  # type: ignore[assignment]
-    row.add_spread(None, 0)
+    row.holes, row.spread, row.largest_spread, row.num_filled = Holes(), None, -1.0, 0  # type: ignore[assignment]
     assert row.doubt is None
-    row.add_spread(100 * 0.01, 0)
-    row.add_spread(25 * 0.02, 1)
+
+    def steps() -> FillSteps:
+        yield [request(25 * 0.02, 1, 0)]
+        yield [request(60 * 0.01, 0, 8), request(40 * 0.01, 0, 9)]
+        return None  # type: ignore[return-value]
+
+    drive(_counted(steps(), row))
     assert row.doubt == pytest.approx(255 * 0.03**0.5)
+    assert (row.doubtful, row.num_filled) == (Box(8, 8, 4, 4), 3)
+
+    row.add_spread(2.9, Box(1, 2, 3, 4))
+    assert row.doubtful == Box(8, 8, 4, 4)
+    row.add_spread(3.1, Box(1, 2, 3, 4))
+    assert row.doubtful == Box(1, 2, 3, 4)
+
+
+def request(spread: float, scale_log2: int, place: int) -> TileRequest:
+    return SimpleNamespace(  # type: ignore[return-value]
+        spread=spread, scale_log2=scale_log2, tile=SimpleNamespace(core=Box(place, place, 4, 4))
+    )
+
+
+def drive(steps: FillSteps) -> None:
+    with suppress(StopIteration):
+        requests = next(steps)
+        while True:
+            requests = steps.send([np.zeros(0, np.float32)] * len(requests))
 
 
 def test_the_benchmark_ranks() -> None:

@@ -143,3 +143,14 @@ def test_of_a_long_change_the_busiest_part_is_shown() -> None:
     (box,) = close_up_boxes(changed, 8, Box(0, 0, 3200, 3200))
     assert (box.height, box.width) == (CLOSE_UP_PX[1], CLOSE_UP_PX[1])
     assert box.contains(Box(800, 800, 80, 80))
+
+
+def test_what_is_in_doubt_is_shown_before_larger_changes() -> None:
+    changed = np.zeros((500, 500), np.bool_)
+    changed[100:103, 400:403] = True
+    changed[300:330, 300:330] = True
+    changed[450:460, 20:30] = True
+    boxes = close_up_boxes(changed, 2, Box(0, 0, 1000, 1000), Box(190, 780, 30, 40))
+    assert boxes == [Box(123, 723, 160, 160), Box(550, 550, 160, 160), Box(830, 0, 160, 160)]
+    assert len(close_up_boxes(changed, 2, Box(0, 0, 1000, 1000), Box(600, 600, 60, 60))) == 3  # none twice
+    assert close_up_boxes(changed, 2, Box(0, 0, 1000, 1000), Box(0, 0, 9, 9)) == [boxes[1], boxes[2], boxes[0]]
