@@ -35,8 +35,8 @@ PART_BYTES = 16 << 20
 half a gigabyte in memory."""
 PARTS_AT_A_TIME = 2
 CONNECTIONS = 256
-"""At most, of one process with S3: more than there are threads that ask. With the client's own 10 a few large objects on
-their way would keep the lock of a run from being renewed, and a look at the next rows would wait for them, too."""
+"""At most, of one process with S3: more than there are threads that ask. With the client's own 10 a few large objects
+on their way would keep the lock of a run from being renewed, and looks at the next rows would wait for them, too."""
 MAX_PARTS = 10_000
 """What S3 takes of one object."""
 
