@@ -1,8 +1,8 @@
 """The previews within the metadata of a finished file, by which file managers show an image without opening it.
 
 They are filled as their picture was, lest they go on showing the damage: those of EXIF (JPEG, PNG, WebP), of
-Photoshop (JPEG, TIFF), and the larger ones that cameras append (JPEG). Each keeps its place and its length, so nothing
-else in the file changes.
+Photoshop (JPEG, TIFF), of JFIF and the larger ones that cameras append (JPEG). Each keeps its place and its length, so
+nothing else in the file changes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, assert_never
 from inpaint_batch.imaging import exif, jpeg_pictures, jpeg_stream, photoshop, webp
 from inpaint_batch.imaging.file_errors import spoiled, writing
 from inpaint_batch.imaging.jpeg import read_stream
-from inpaint_batch.imaging.jpeg_segments import APP1, APP13, SEGMENT_HEAD_BYTES, is_segment, placed
+from inpaint_batch.imaging.jpeg_segments import APP0, APP1, APP13, SEGMENT_HEAD_BYTES, is_segment, placed
 from inpaint_batch.imaging.jpeg_stream import PHOTOSHOP_NAME
 from inpaint_batch.imaging.png_chunks import (
     CHECKSUM_BYTES,
@@ -29,6 +29,10 @@ from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
 from inpaint_batch.types import ImageFormat, Patch
 
+_JFIF, _JFIF_HEAD_BYTES = b"JFIF\x00", 14
+"""With which APP0 begins, and what stands in it in front of a preview; the last two bytes of that are its size."""
+_MORE_OF_JFIF, _MORE_HEAD_BYTES = b"JFXX\x00", 6
+"""With which another APP0 may begin that holds a preview, and what stands in front of it."""
 _FIRST_WEBP_CHUNK, _WEBP_CHUNK_HEAD_BYTES = 12, 8
 
 
@@ -104,7 +108,9 @@ def _places_in_jpeg(path: Path) -> Iterator[_Place]:
     metadata = read_stream(path).metadata
     resources: list[tuple[int, bytes]] = []
     for start, segment in placed(metadata):  # as the writer puts them
-        if is_segment(segment, APP1):
+        if is_segment(segment, APP0):
+            yield from _jfif_place(segment[SEGMENT_HEAD_BYTES:], start + SEGMENT_HEAD_BYTES)
+        elif is_segment(segment, APP1):
             yield from _exif_place(segment[SEGMENT_HEAD_BYTES:], start + SEGMENT_HEAD_BYTES)
         elif is_segment(segment, APP13, PHOTOSHOP_NAME):
             head_bytes = SEGMENT_HEAD_BYTES + len(PHOTOSHOP_NAME)
@@ -136,6 +142,17 @@ def _exif_place(block: bytes, start: int, checked: range = range(0)) -> Iterator
     preview = exif.find_preview(block)
     if preview:
         yield _Place(start + preview.start, len(preview), "EXIF", checked)
+
+
+def _jfif_place(body: bytes, start: int) -> Iterator[_Place]:
+    """A JPEG, or plain samples, which nobody takes for one."""
+    head_bytes = len(body)
+    if body.startswith(_MORE_OF_JFIF):
+        head_bytes = _MORE_HEAD_BYTES
+    elif body.startswith(_JFIF) and all(body[_JFIF_HEAD_BYTES - 2 : _JFIF_HEAD_BYTES]):
+        head_bytes = _JFIF_HEAD_BYTES
+    if head_bytes < len(body):
+        yield _Place(start + head_bytes, len(body) - head_bytes, "JFIF")
 
 
 def _photoshop_place(pieces: Sequence[tuple[int, bytes]]) -> Iterator[_Place]:

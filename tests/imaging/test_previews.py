@@ -75,6 +75,15 @@ def in_photoshop_jpeg(path: Path, samples: np.ndarray, preview: bytes) -> None:
     path.write_bytes(plain[:2] + b"\xff\xed" + struct.pack(">H", 2 + len(body)) + body + plain[2:])
 
 
+def in_jfif(path: Path, samples: np.ndarray, preview: bytes) -> None:
+    plain = jpeg(samples)
+    path.write_bytes(plain[:20] + app0(b"JFXX\x00\x10" + preview) + plain[20:])
+
+
+def app0(body: bytes) -> bytes:
+    return b"\xff\xe0" + struct.pack(">H", 2 + len(body)) + body
+
+
 def in_png(path: Path, samples: np.ndarray, preview: bytes) -> None:
     Image.fromarray(samples).save(path, exif=exif_with(preview, ">"))
 
@@ -91,6 +100,7 @@ def in_tiff(path: Path, samples: np.ndarray, preview: bytes) -> None:
 WRITERS = {
     "exif.jpg": in_jpeg,
     "photoshop.jpg": in_photoshop_jpeg,
+    "jfif.jpg": in_jfif,
     "a.png": in_png,
     "a.webp": in_webp,
     "a.tif": in_tiff,
@@ -278,11 +288,13 @@ def resource(number: int, kind: int, body: bytes) -> bytes:
     "segments",
     [
         plain_exif_preview(),
+        app0(b"JFIF\x00\x01\x02\x00\x00\x01\x00\x01\x0a\x0a" + b"\x80" * 300),
+        app0(b"JFXX\x00\x13\x0a\x0a" + b"\x80" * 300),
         app13(resource(1036, 0, b"\x80" * 300)),
         app13(resource(1033, 1, preview_of(flat()))),
         app13(resources_with(preview_of(flat()))[:200], resources_with(preview_of(flat()))[200:]),
     ],
-    ids=["plain EXIF", "plain Photoshop", "Photoshop 4", "cut in two"],
+    ids=["plain EXIF", "plain JFIF", "more of JFIF", "plain Photoshop", "Photoshop 4", "cut in two"],
 )
 def test_what_cannot_be_patched_is_told_of(tmp_path: Path, segments: bytes) -> None:
     path = tmp_path / "a.jpg"
