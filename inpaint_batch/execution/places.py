@@ -27,7 +27,7 @@ class Places:
         self._here = os.path.realpath(state.parent)
         path = state / PLACES
         told = path.read_text("utf-8", "surrogateescape").split("\n") if path.exists() else []
-        places = [place for place in told if place]
+        places = list(dict.fromkeys(place for place in told if place))  # shards that begin together may note it twice
         self._earlier = [place for place in places if place != self._here][-MAX_EARLIER:]
         if not read_only and self._here not in places and "\n" not in self._here:
             with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
