@@ -81,9 +81,9 @@ class OutputNames:
         """
         self._config = config
         self._owns = owns
-        self._outputs = outputs_at(config.store, config.output, read_only=read_only)
-        self._taken = Seen()
         self._beside_bytes = max(map(len, companions(config)), default=0)
+        self._outputs = outputs_at(config.store, config.output, read_only=read_only, beside_bytes=self._beside_bytes)
+        self._taken = Seen()
         self._free_chars = (MAX_NAME_BYTES - self._beside_bytes) // 4  # a path of fewer cannot be too long
 
     def keep(self, name: str) -> bool:

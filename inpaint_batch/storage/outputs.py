@@ -97,9 +97,10 @@ class StoreOutputs:
     `root` is a folder on this machine that stands for the store in paths; nothing is written there under these names.
     """
 
-    def __init__(self, store: str, root: Path) -> None:
-        """Raises StorageError where the store cannot be listed."""
+    def __init__(self, store: str, root: Path, *, beside_bytes: int = 0) -> None:
+        """`beside_bytes`: see `outputs_at`. Raises StorageError where the store cannot be listed."""
         self._store, self._root = store, root
+        self._max_key_bytes = MAX_KEY_BYTES - beside_bytes
         try:
             self._names = {hash(name) for name in each_name_below(store)}  # a number each: there may be millions
         except ObjectError as error:
@@ -128,11 +129,12 @@ class StoreOutputs:
                 f"output {name!r} has a '?' or '#', which no name in a store may have here; give it another one in the "
                 "output column of a manifest",
             )
-        if len(split_uri(uri).key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+        if len(split_uri(uri).key.encode("utf-8", "surrogateescape")) > self._max_key_bytes:
+            beside = " with --sidecar or --premis" if self._max_key_bytes < MAX_KEY_BYTES else ""
             raise RowError(
                 FailureCode.WRITE,
-                f"output {name[:40]!r}... makes a key of more than {MAX_KEY_BYTES} bytes, which no store takes; give "
-                "it a shorter name in the output column of a manifest",
+                f"output {name[:40]!r}...{beside} makes a key of more than {MAX_KEY_BYTES} bytes, which no store "
+                "takes; give it a shorter name in the output column of a manifest",
             )
         for role, location in row.inputs():
             if location == uri:
@@ -147,6 +149,11 @@ class StoreOutputs:
         return RowError(error.code, error.message.replace(str(self._root), self._store), retryable=error.retryable)
 
 
-def outputs_at(store: str, root: Path, *, read_only: bool = False) -> Outputs:
-    """The folder `root`, or the store that it stands for where one is named; `read_only`: see `FolderOutputs`."""
-    return StoreOutputs(store, root) if store else FolderOutputs(root, read_only=read_only)
+def outputs_at(store: str, root: Path, *, read_only: bool = False, beside_bytes: int = 0) -> Outputs:
+    """The folder `root`, or the store that it stands for where one is named; `read_only`: see `FolderOutputs`.
+
+    `beside_bytes` is what the longest name of a file that is wanted beside a result has more than that.
+    """
+    if store:
+        return StoreOutputs(store, root, beside_bytes=beside_bytes)
+    return FolderOutputs(root, read_only=read_only)

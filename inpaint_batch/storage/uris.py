@@ -40,8 +40,11 @@ def split_uri(uri: str) -> UriParts:
 def uri_problem(uri: str) -> str | None:
     """Why a URI cannot be used, as a clause to put after it; None if it can. Looks at the text only."""
     scheme, bucket, key = split_uri(uri)
+    if scheme == "file":
+        return "is a file of this machine; write its path alone, such as /scans/a.png"
     if scheme not in SCHEMES:
-        return f"is of no store that is known here ({', '.join(f'{name}://' for name in SCHEMES)})"
+        known = ", ".join(f"{name}://" for name in SCHEMES if name != "memory")
+        return f"is of no store that is known here ({known})"
     if "@" in bucket or ":" in bucket:
         return (
             "names a user; leave credentials out of URIs and give them to the client of the store, such as in the "

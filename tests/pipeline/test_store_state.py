@@ -331,6 +331,21 @@ def test_names_are_kept_inside_and_apart(store, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.parametrize("wanted", ["", "sidecar", "premis"])
+def test_a_key_leaves_room_for_what_is_wanted_beside_it(store, tmp_path, wanted):
+    beside = {"": "", "sidecar": ".inpaint-batch.json", "premis": ".premis.xml"}[wanted]
+    room = 1024 - len(f"{store}/".partition("://")[2].partition("/")[2]) - len(beside)
+    settings = config(store, output=tmp_path, **({wanted: True} if wanted else {}))
+    names = OutputNames(settings, lambda output, image: False)
+    fits = ("d" * 200 + "/") * 4
+    fits += "e" * (room - len(fits) - 4) + ".png"
+    row = Row("a", 2, "a.png", "m.png", fits, None, {})
+    assert names.claim(row, fits) is not None
+    with pytest.raises(RowError, match="a key of more than 1024 bytes") as caught:
+        names.claim(row, fits.replace("e", "ee", 1))
+    assert ("--sidecar" in caught.value.message) == bool(wanted)
+
+
 def test_shards_of_another_number_are_kept_out(store):
     with (
         open_place(config(store, shard="1/2")),

@@ -235,6 +235,7 @@ def test_a_missing_client_is_named_with_its_extra(monkeypatch):
         ("s3://bucket/prefix/", None),
         ("s3://bucket/img@2x.png", None),
         ("ftp://host/a", "of no store"),
+        ("file:///scans/a.png", "path alone"),
         ("s3:///a", "names no bucket"),
         ("s3://bucket/../a", "'..' part"),
         ("s3://bucket/a//b", "empty"),
