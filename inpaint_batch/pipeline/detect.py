@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -22,31 +21,25 @@ from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.colour import samples_to_rgb
 from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.mask_pictures import open_picture
-from inpaint_batch.imaging.png import encode
-from inpaint_batch.imaging.png_chunks import make_chunk, write_chunks
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.pipeline.detect_items import Item, items_of, strays, told_apart
 from inpaint_batch.pipeline.detect_lists import MANIFEST, write_lists
+from inpaint_batch.pipeline.detect_masks import digest_of, is_as_found, write_mask
 from inpaint_batch.pipeline.detect_state import (
     UNSEEN,
     Seen,
     StateFile,
-    as_written,
-    digest_of,
-    is_of_person,
     read_state,
     version_of,
 )
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
-from inpaint_batch.storage.atomic import atomic_write, remove_stale_temporaries
+from inpaint_batch.storage.atomic import remove_stale_temporaries
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.threads import in_turn
-from inpaint_batch.types import BoolArray, Box, FloatArray
-
-_WHITE = np.uint8(255)
+from inpaint_batch.types import Box, FloatArray
 
 
 class Report(Protocol):
@@ -122,16 +115,13 @@ def find_damage(
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(output)
     has_lists = (output / MANIFEST).exists()
-    known = read_state(output, None if relist or fresh else config, has_lists=has_lists)
-    if fresh:
-        known = as_written(known)
+    known = {} if fresh else read_state(output, None if relist else config, has_lists=has_lists)
     kept: list[tuple[Item, Seen]] = []
     clean: list[Item] = []
     num_failed = num_before = 0
     report.begins(len(items))
     with ExitStack() as stack:
-        anew = known if fresh or not known else None
-        state = None if relist else stack.enter_context(closing(StateFile(output, config, anew)))
+        state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
         items = told_apart(items, output)
         look = _Look(output, config, review, max_image_bytes, known, relist, state, stop)
         for item, seen, is_new in _in_order(items, look, num_workers):
@@ -211,8 +201,9 @@ class _Look:
         if self.relist:
             return self._listed(item, old), False
         version = version_of(item.image)
-        mask = digest_of(safe_join(self.output, item.mask))
-        is_theirs = bool(mask) and (mask != old.mask or is_of_person(old))
+        path = safe_join(self.output, item.mask)
+        mask = digest_of(path)
+        is_theirs = bool(mask) and not is_as_found(path, item.mask)
         if not is_theirs and (old is UNSEEN or old.version != version):
             with ExitStack() as stack:
                 seen = self._masked(item, self._opened(item, stack), version, mask)
@@ -267,7 +258,7 @@ class _Look:
 
         with reading(source.path):
             found = detect_in(read, header.height_px, header.width_px, self.config)
-        if self._is_given_up():  # no mask without a line in STATE: it would count as a person's
+        if self._is_given_up():
             raise RowError(FailureCode.READ, f"the search for damage in {item.image} was interrupted", retryable=True)
         if digest_of(mask) != before:
             return None
@@ -275,7 +266,7 @@ class _Look:
         if not found.hole.any():
             mask.unlink(missing_ok=True)
             return Seen(version, found.coverage, {}, "")
-        _write_mask(mask, found.hole, header.orientation)
+        write_mask(mask, item.mask, found.hole, header.orientation)
         if self.review:
             write_preview(source, found.hole, self.output, item.output)
         shares = {kind: count / found.hole.size for kind, count in found.num_px.items() if count}
@@ -302,12 +293,3 @@ def _marks_anything(mask: Path, max_image_bytes: int) -> bool:
         return True
     reach = [(int(alpha.min()), int(alpha.max())) for _, alpha in (picture.alpha() if picture.alpha else ())]
     return any(low <= threshold for low, _ in reach) and any(high > threshold for _, high in reach)
-
-
-def _write_mask(path: Path, hole: BoolArray, orientation: int) -> None:
-    chunks = encode((hole.view(np.uint8) * _WHITE)[..., None])
-    if orientation != 1:  # a mask without a tag counts as drawn on the upright view
-        exif = b"II*\x00" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-        chunks.insert(1, make_chunk(b"eXIf", exif))
-    with atomic_write(path) as temporary:
-        write_chunks(temporary, chunks)

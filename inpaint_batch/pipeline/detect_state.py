@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
-from inpaint_batch.errors import FailureCode, RowError, StorageError
+from inpaint_batch.errors import StorageError
 from inpaint_batch.holes.detect import DetectConfig
-from inpaint_batch.storage.atomic import atomic_write, storage_error
+from inpaint_batch.storage.atomic import storage_error
 from inpaint_batch.storage.object_errors import ObjectError
 from inpaint_batch.storage.objects import describe
 from inpaint_batch.storage.uris import is_uri
@@ -32,37 +31,28 @@ class Seen:
     shares: Mapping[str, float]
     """The same for each kind."""
     mask: str
-    """Digest of the mask file, by which one that a person edited is told; empty where there is none."""
+    """Digest of the mask file; empty where there is none."""
 
 
 UNSEEN = Seen("", 0.0, {}, "")
 
 
-def is_of_person(seen: Seen) -> bool:
-    """Whether an earlier call found the mask edited or added by a person; what is found covers more than nothing."""
-    return bool(seen.mask and seen.version) and not seen.coverage
-
-
 class StateFile:
     """The file as it is written; `add` may be called from several threads."""
 
-    def __init__(self, output: Path, config: DetectConfig, anew: Mapping[str, Seen] | None = None) -> None:
-        """Go on with that of an earlier call with the same settings, or begin it with what `anew` says, all at once."""
+    def __init__(self, output: Path, config: DetectConfig, *, anew: bool) -> None:
+        """Begin it, or go on with that of an earlier call with the same settings."""
         self._path = output / STATE
-        self._lock = Lock()
         with self._told():
-            if anew is not None:
-                with atomic_write(self._path) as temporary, temporary.open("w", encoding="utf-8") as file:
-                    file.write(json.dumps(_settings(config)) + "\n")
-                    file.writelines(_line(name, seen) for name, seen in anew.items())
-            self._file = self._path.open("a", encoding="utf-8")
-        if anew is None:
-            self._file.write("\n")  # a line that was cut short must not swallow the next one
+            self._file = self._path.open("w" if anew else "a", encoding="utf-8")
+        self._lock = Lock()
+        # A line that was cut short must not swallow the next one.
+        self._file.write(json.dumps(_settings(config)) + "\n" if anew else "\n")
 
     def add(self, output_name: str, seen: Seen) -> None:
         """Remember one image. Raises StorageError."""
         with self._lock, self._told():
-            self._file.write(_line(output_name, seen))
+            self._file.write(json.dumps({"output": output_name, **asdict(seen)}) + "\n")
             self._file.flush()
 
     def close(self) -> None:
@@ -74,8 +64,6 @@ class StateFile:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except RowError as error:  # this one file cannot be written
-            raise StorageError(error.message) from error
         except OSError as error:
             known = storage_error(error, self._path)
             raise known or StorageError(f"cannot write {self._path}: {error.strerror}") from error
@@ -92,7 +80,7 @@ def read_state(output: Path, config: DetectConfig | None, *, has_lists: bool) ->
         if config is not None and has_lists:
             raise StorageError(
                 f"{output} holds a manifest but no {STATE}; --relist makes a manifest of the masks that are there, "
-                "--fresh finds those that are missing"
+                "--fresh finds all anew but what was edited"
             ) from None
         return {}
     known: dict[str, Seen] = {}
@@ -127,28 +115,6 @@ def version_of(file: str) -> str:
     except OSError:
         return ""
     return f"{about.st_size} {about.st_mtime_ns}"
-
-
-def digest_of(mask: Path) -> str:
-    """Of the bytes of a mask file; empty where there is none. Raises RowError(READ)."""
-    try:
-        with mask.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except OSError as error:
-        raise RowError(FailureCode.READ, f"the mask {mask} cannot be read: {error.strerror}") from error
-
-
-def as_written(known: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Of what is known only the masks that are ours as long as they stay as they are: nothing of the images."""
-    return {
-        name: replace(UNSEEN, mask=seen.mask) for name, seen in known.items() if seen.mask and not is_of_person(seen)
-    }
-
-
-def _line(output_name: str, seen: Seen) -> str:
-    return json.dumps({"output": output_name, **asdict(seen)}) + "\n"
 
 
 def _settings(config: DetectConfig) -> dict[str, object]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from inpaint_batch.cli.main import main
 from inpaint_batch.holes.orientation import turn
@@ -355,6 +356,26 @@ def test_paths_count_from_the_manifest_where_both_lie_in_one_project(monkeypatch
     ):
         assert call(monkeypatch, "mask", around / "photos", "--output", around / "masks", "--relist") == 0
         assert rows(project / "masks" / "manifest.csv")[0]["image"] == str(image)
+
+
+def test_found_masks_are_known_without_notes(monkeypatch, photos, tmp_path):
+    masks = tmp_path / "masks"
+    assert call(monkeypatch, "mask", photos, "--output", masks) == 0
+    (masks / "clean.tif.png").write_bytes((masks / "b.png.png").read_bytes())  # a person's, under another name
+    with Image.open(masks / "box" / "a.jpg.png") as mask:
+        seal = PngInfo()
+        seal.add_text(*next(iter(mask.text.items())))
+        edited = np.asarray(mask).copy()
+    edited[:5, :5] = 255
+    Image.fromarray(edited).save(masks / "box" / "a.jpg.png", pnginfo=seal)  # by a program that keeps what it finds
+    drawn = (masks / "clean.tif.png").read_bytes()
+    (masks / "found.jsonl").unlink()
+    again = ("mask", photos, "--output", masks, "--max-area", "0.01")
+    assert call(monkeypatch, *again) == 7
+    assert call(monkeypatch, *again, "--fresh") == 0
+    assert not (masks / "b.png.png").exists()
+    assert (masks / "clean.tif.png").read_bytes() == drawn
+    assert (samples(masks / "box" / "a.jpg.png") == edited).all()
 
 
 def test_copied_masks_are_still_those_that_were_found(monkeypatch, photos, tmp_path):
