@@ -94,6 +94,11 @@ def fax4_file(samples: SampleArray) -> bytes:
     return bytes(image.tiffsave_buffer(**options))
 
 
+def webp_file(samples: SampleArray, effort: int) -> bytes:
+    """A lossless WebP of (h, w, 3 or 4) uint8 samples, exact also where alpha is 0. Raises `Error`."""
+    return bytes(from_samples(samples, "srgb").webpsave_buffer(lossless=True, exact=True, effort=effort))
+
+
 def from_samples(samples: SampleArray, interpretation: str) -> Image:
     """An image of samples (h, w, bands) uint8 or uint16 in memory, meaning what libvips calls `interpretation`."""
     height, width, bands = samples.shape

@@ -129,13 +129,23 @@ def write_webp(source: WebpSource, patches: Sequence[Patch], destination: Path) 
 _METHOD = 2
 """Effort 0..6. Over 20 photographs of 256 × 256 px, one thread: 2 took 30 ms and 94.4 kB each, libwebp's own choice, 4,
 107 ms and 91.4 kB."""
+_MAX_SIDE_PX = 16382
+"""Of imagecodecs; the format has one more."""
 
 
 def _encode(samples: SampleArray) -> bytes:
     """Body of a VP8L chunk, exact also where alpha is 0."""
-    container = imagecodecs.webp_encode(np.ascontiguousarray(samples), lossless=True, method=_METHOD)
-    (length,) = struct.unpack_from("<I", container, 16)
-    pixels = bytearray(container[20 : 20 + length])
+    if max(samples.shape) > _MAX_SIDE_PX:
+        from inpaint_batch.imaging import vips
+
+        container = vips.webp_file(samples, _METHOD)
+    else:
+        container = bytes(imagecodecs.webp_encode(np.ascontiguousarray(samples), lossless=True, method=_METHOD))
+    start, (kind, length) = 12, struct.unpack_from("<4sI", container, 12)
+    while kind != b"VP8L":  # of libvips, which puts a profile of its own in front
+        start += 8 + length + (length & 1)
+        kind, length = struct.unpack_from("<4sI", container, start)
+    pixels = bytearray(container[start + 8 : start + 8 + length])
     if samples.shape[2] == 4:
         # The encoder drops the alpha hint where every pixel is opaque; the file shall still say that it has alpha.
         pixels[_VP8L_ALPHA_BYTE] |= _VP8L_ALPHA_BIT

@@ -196,6 +196,18 @@ def test_webp_keeps_an_alpha_that_only_its_pixels_tell_of(tmp_path: Path, lossle
     np.testing.assert_array_equal(cases.decode_elsewhere(out), cases.filled(before, source, patches))
 
 
+@pytest.mark.parametrize("kind", ["rgb", "rgba"])
+@pytest.mark.parametrize("shape", [(9, 16383), (16383, 9)])
+def test_webp_of_the_largest_side_that_there_is(tmp_path: Path, kind: str, shape: tuple[int, int]) -> None:
+    path, out = tmp_path / "a.webp", tmp_path / "b.webp"
+    samples = cases.picture(kind, *shape)
+    if kind == "rgba":
+        samples[:4, :, 3] = 0
+    Image.fromarray(samples).save(path, lossless=True, exact=True)
+    source, patches = cases.restore(path, out)
+    np.testing.assert_array_equal(cases.decode_elsewhere(out), cases.filled(samples, source, patches))
+
+
 def test_webp_keeps_what_stands_behind_its_end(tmp_path: Path) -> None:
     path, out = tmp_path / "a.webp", tmp_path / "b.webp"
     Image.fromarray(cases.picture("rgb")).save(path)
