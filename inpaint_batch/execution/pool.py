@@ -305,7 +305,10 @@ def _not_the_same(one: EngineFacts, other: EngineFacts) -> str:
             f"workers chose different engines, since their machines differ: {chosen[0]} here, {chosen[1]} there; say "
             "which with --engine and --precision"
         )
-    return (
-        f"workers do not run the same engine: {one.identity} here, {other.identity} there; install the same package "
-        "and model on all nodes"
-    )
+    if one.name == "tensorrt":  # a build of its own may compute with other kernels
+        advice = (
+            "they have plans of their own: give all nodes one cache of plans (INPAINT_BATCH_ENGINES), and equal GPUs"
+        )
+    else:
+        advice = "install the same package and model on all nodes"
+    return f"workers do not run the same engine: {one.identity} here, {other.identity} there; {advice}"

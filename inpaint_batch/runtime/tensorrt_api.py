@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 from types import ModuleType
+from typing import Any
 
 from inpaint_batch.errors import MissingDependencyError
 from inpaint_batch.machine import number_gpus_as_nvidia_smi, visible_gpus
@@ -66,6 +67,13 @@ def query_gpu() -> tuple[str, str]:
         return PORTABLE, PORTABLE
     _, is_slice, size = first.kind.partition(" MIG ") if first is not None else ("", "", "")
     return f"{name}{is_slice}{size} {capability}", driver  # a slice has fewer processors, and less memory
+
+
+def why_no_cuda(torch: Any) -> str:
+    """Why torch sees no GPU where there is one, as far as can be told, and what to do."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA; install one that was built with it"
+    return f"torch {torch.__version__} does not see it; the driver may be too old for CUDA {torch.version.cuda}"
 
 
 def key_here(trt: ModuleType, model_hash: str, precision: str) -> PlanKey:

@@ -22,8 +22,8 @@ from inpaint_batch.runtime.convention import INPUT_CHANNELS, OUTPUT
 from inpaint_batch.runtime.engine import TileBatch
 from inpaint_batch.runtime.lost_gpu import raise_failure
 from inpaint_batch.runtime.onnx_engine import checked
-from inpaint_batch.runtime.plans import PlanKey, StoredPlan, list_plans, plan_folder, read_plan, usable_plans
-from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger
+from inpaint_batch.runtime.plans import PORTABLE, PlanKey, StoredPlan, list_plans, plan_folder, read_plan, usable_plans
+from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, import_tensorrt, key_here, logger, query_gpu, why_no_cuda
 from inpaint_batch.runtime.tuning import KernelCache, runtime_file
 from inpaint_batch.types import FloatArray
 from inpaint_batch.words import first_line
@@ -263,6 +263,9 @@ def import_torch_with_cuda() -> Any:
             "the TensorRT engine keeps its buffers in torch: pip install 'inpaint-batch[gpu]'"
         ) from error
     if not torch.cuda.is_available():
+        if (gpu := query_gpu()[0]) != PORTABLE:
+            why = f"{why_no_cuda(torch)}, or use --engine onnxruntime"
+            raise EngineError(f"the TensorRT engine cannot use the {gpu}: {why}")
         raise EngineError("the TensorRT engine needs an NVIDIA GPU and found none; use --engine onnxruntime")
     try:
         torch.cuda.synchronize()

@@ -26,9 +26,11 @@ from inpaint_batch.runtime.convention import INPUT_CHANNELS
 from inpaint_batch.runtime.engine import TileBatch, filled_up
 from inpaint_batch.runtime.lost_gpu import raise_failure
 from inpaint_batch.runtime.onnx_engine import TILES_PER_THREAD, checked
+from inpaint_batch.runtime.plans import PORTABLE
 from inpaint_batch.runtime.store import hash_file
-from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES
+from inpaint_batch.runtime.tensorrt_api import BATCH_SIZES, query_gpu, why_no_cuda
 from inpaint_batch.types import FloatArray
+from inpaint_batch.words import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,7 @@ class TorchEngine:
 
     buckets_px = BUCKETS_PX
     notes: tuple[str, ...] = ()
+    """That a GPU is not used."""
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class TorchEngine:
         self.model, self.precision = model, precision
         self.model_hash = hash_file(weights)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._device == "cpu" and (gpu := query_gpu()[0]) != PORTABLE:
+            self.notes = (f"tiles are filled on the CPU although there is a GPU, {gpu}: {why_no_cuda(torch)}",)
         if precision == "fp16" and self._device == "cpu":
             raise EngineError("FP16 in torch wants an NVIDIA GPU, and torch sees none: use --precision fp32")
         self._torch: Any = torch
@@ -144,11 +149,22 @@ class TorchEngine:
                 inputs = [self._on_device(getattr(batch, name)) for name in INPUT_CHANNELS]
                 filled: FloatArray = self._network(*inputs).cpu().numpy().copy()  # CUDA graphs reuse their output
         except RuntimeError as error:  # torch's own, those of the compiler and of the GPU among them
+            self._check_compiler(error)
             message = f"torch failed on tiles of {batch.side_px} px: {error}"
             if self._device == "cuda":
                 raise_failure(self._torch.cuda.synchronize, error, message)
             raise RowError(FailureCode.INFER, message, retryable=True) from error
         return filled
+
+    def _check_compiler(self, error: RuntimeError) -> None:
+        """Raise EngineError where it is the compiler that failed: every row would, one after the other."""
+        if self.name != "torch-compile" or "out of memory" in str(error).lower():
+            return
+        if isinstance(error, self._torch._dynamo.exc.BackendCompilerFailed):
+            raise EngineError(
+                f"torch cannot compile the network here ({one_line(error, 120)}); it needs a C++ compiler, "
+                "such as g++, and a home folder; or use --engine torch"
+            ) from error
 
     def _on_device(self, values: FloatArray) -> torch.Tensor:
         tensor: torch.Tensor = self._torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self._device)

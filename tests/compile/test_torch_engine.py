@@ -16,6 +16,7 @@ from inpaint_batch.errors import EngineError, FailureCode, RowError, UsageError
 from inpaint_batch.models.checkpoint import save_generator
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.models.half import HalfInside
+from inpaint_batch.runtime import tensorrt_engine, torch_engine
 from inpaint_batch.runtime.engine import TileBatch, filled_up
 from inpaint_batch.runtime.onnx_engine import OnnxEngine
 from inpaint_batch.runtime.select import select_engine
@@ -136,6 +137,38 @@ def test_a_failure_in_torch_fails_the_row(on_cpu: None, weights: Path) -> None:
         engine.fill(tile_batch(48, 1))  # not a multiple of 32
     assert caught.value.code is FailureCode.INFER
     assert caught.value.retryable
+
+
+def test_a_compiler_that_fails_ends_the_run(on_cpu: None, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no C++ compiler: every row would fail, each after a while."""
+    engine = TorchEngine(weights, model="x", compiled=True)
+
+    def fails(message: str) -> None:
+        def run(*_: torch.Tensor) -> torch.Tensor:
+            raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError(message), None)
+
+        monkeypatch.setattr(engine, "_network", run)
+
+    fails("No working C++ compiler found")
+    with pytest.raises(EngineError, match=r"cannot compile the network here .*No working C\+\+ .*--engine torch"):
+        engine.fill(tile_batch(64, 1))
+    fails("CUDA out of memory")  # a smaller tile may do
+    with pytest.raises(RowError, match="out of memory"):
+        engine.fill(tile_batch(64, 1))
+    engine.close()
+
+
+def test_a_gpu_that_torch_does_not_see_is_told_of(on_cpu: None, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TorchEngine(weights, model="x").notes == ()
+    monkeypatch.setattr(torch_engine, "query_gpu", lambda: ("NVIDIA H100 9.0", "580.1"))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    (note,) = TorchEngine(weights, model="x").notes
+    assert "although there is a GPU, NVIDIA H100 9.0: torch" in note
+    assert "built without CUDA" in note
+    monkeypatch.setattr(tensorrt_engine, "query_gpu", lambda: ("NVIDIA H100 9.0", "580.1"))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(EngineError, match=r"cannot use the NVIDIA H100 9.0: .* driver may be too old for CUDA 13.0"):
+        tensorrt_engine.import_torch_with_cuda()
 
 
 def test_what_torch_cannot_do_is_refused(on_cpu: None, weights: Path, tmp_path: Path) -> None:

@@ -488,3 +488,13 @@ def test_a_run_that_is_asked_to_stop_waits_for_no_verdict():
     executor = PoolExecutor(transport)
     assert list(executor.run(iter(tasks(1)), lambda: bool(dead))) == []
     assert not executor.abandoned
+
+
+def test_plans_of_their_own_are_told_as_that():
+    first, second = Worker("a", works), Worker("b", works)
+    for worker, plan in ((first, "1"), (second, "2")):
+        worker.starts = itertools.repeat(
+            EngineFacts("tensorrt", "default", "fp16", f"tensorrt:fp16:m:{plan}", (64,), ())
+        )
+    with pytest.raises(EngineError, match="give all nodes one cache of plans"):
+        ends(PoolExecutor(Transport(first, second)), 9)
