@@ -180,6 +180,12 @@ def hole_warnings(holes: HoleMap, polarity: MaskPolarity) -> list[str]:
             f"{part:.1%} of what the mask marks is transparent there, and filled by its colour nevertheless; paint "
             f"{other_polarity(polarity)} what shall stay, since an eraser may keep the colour or leave white"
         )
+    if (tone := holes.stray_tone) is not None:
+        warnings.append(
+            f"a part of the mask is painted in a grey or colour of {tone} to {tone + 7} of 255 in brightness, which is "
+            "too dark to mark anything (pure red has 76, blue 29); paint it white, or, where it is meant, say "
+            f"--mask-threshold {tone - 1}"
+        )
     if holes.orientation_by_rule:
         warnings.append(
             "the mask fits the image stored and upright; it was taken as drawn on the upright view. If it was not, "

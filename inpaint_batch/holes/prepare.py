@@ -24,6 +24,13 @@ TONE_BITS = 5
 """Tones are told apart by so many bits of a grey value."""
 PHOTOGRAPH_TONES = 0.5
 """Where the two commonest tones make up less than this share of a mask, it is a photograph (docs/decisions.md)."""
+STRAY_STEP_PX = 2
+"""Of a mask every so manieth row and column is looked at for paint that marks nothing."""
+STRAY_DARKEST, STRAY_SHARE, STRAY_OF_MARKED = 24, 0.5, 0.02
+"""Such paint is brighter than that; one tone has that share of all between that and the threshold, where soft rims have
+every tone; and it is that much of what is marked."""
+STRAY_MIN_PX = 16
+"""So much of it is seen at least."""
 MIN_TONES_PX = 64
 """Of the shorter side of a mask whose tones are looked at; larger ones are sampled at this many places or more."""
 
@@ -50,6 +57,9 @@ class HoleMap:
     num_unseen_px: int = 0
     """Pixels that the colours of the mask mark although they are fully transparent there: rubbed out, perhaps, by a
     program that keeps their colour or makes it white. Worth a warning."""
+    stray_tone: int | None = None
+    """Brightness of paint in the mask that is too dark to mark anything, such as strokes in red beside white ones; None
+    where there is none. Worth a warning."""
 
     @property
     def num_pixels(self) -> int:
@@ -141,8 +151,8 @@ def hole_map(
     is_white, threshold = config.mask_polarity == "white", config.mask_threshold
     pieces = iter([(Box(0, 0, *mask.shape), mask)]) if isinstance(mask, np.ndarray) else mask.pieces()
     marked = empty_map((header.height_px, header.width_px), dense_px)
-    tones = np.zeros(1 << TONE_BITS, np.int64)
-    darkest, brightest = _mark(marked, _counted(pieces, tones, min(mask.shape)), laying, is_white, threshold)
+    tones, strays = np.zeros((2, 1 << TONE_BITS), np.int64)
+    darkest, brightest = _mark(marked, _counted(pieces, tones, strays, min(mask.shape)), laying, is_white, threshold)
     num_marked_px = num_true(marked)
     none_or_all = num_marked_px in (0, header.num_pixels)
     by_alpha = False
@@ -176,6 +186,7 @@ def hole_map(
         orientation_by_rule=laying.by_rule,
         by_alpha=by_alpha,
         num_unseen_px=0 if none_or_all else _num_unseen(mask, laying, marked),
+        stray_tone=_stray_tone(strays, threshold) if is_usual and is_white and not none_or_all else None,
     )
 
 
@@ -194,13 +205,26 @@ def _mark(
     return darkest, brightest
 
 
-def _counted(pieces: Pieces, tones: NDArray[np.int64], side_px: int) -> Pieces:
-    """The same pieces; on the way some of their pixels are counted into `tones`, evenly spread."""
-    step = side_px // MIN_TONES_PX
+def _counted(pieces: Pieces, tones: NDArray[np.int64], strays: NDArray[np.int64], side_px: int) -> Pieces:
+    """The same pieces; on the way some of their pixels, evenly spread, are counted into `tones`, more into `strays`."""
     for box, grey in pieces:
-        if step:
-            tones += np.bincount((grey[::step, ::step] >> (8 - TONE_BITS)).ravel(), minlength=len(tones))
+        for counts, step in ((tones, side_px // MIN_TONES_PX), (strays, STRAY_STEP_PX)):
+            if step:
+                counts += np.bincount((grey[::step, ::step] >> (8 - TONE_BITS)).ravel(), minlength=len(counts))
         yield box, grey
+
+
+def _stray_tone(counts: NDArray[np.int64], threshold: int) -> int | None:
+    """The brightness of paint that is too dark to mark anything, by how often each tone was counted."""
+    first, end = STRAY_DARKEST >> (8 - TONE_BITS), threshold >> (8 - TONE_BITS)
+    between, num_marked = counts[first:end], int(counts[end + 1 :].sum())
+    most = int(between.max(initial=0))
+    if most < max(STRAY_MIN_PX, STRAY_SHARE * between.sum(), STRAY_OF_MARKED * num_marked):
+        return None
+    tone = first + int(between.argmax())
+    if tone == counts.argmax() or most < 2 * counts[tone - 1]:  # what the mask is painted on; the noise of a JPEG
+        return None
+    return tone << (8 - TONE_BITS)
 
 
 def _opaque(

@@ -179,6 +179,27 @@ def test_soft_and_grey_masks_are_masks(mask: np.ndarray) -> None:
     assert prepare(mask).num_hole_px == np.count_nonzero(mask > 127)
 
 
+@pytest.mark.parametrize(("tone", "told"), [(76, 72), (29, 24), (110, 104), (150, None), (12, None)])
+def test_paint_that_is_too_dark_to_mark_is_told(tone: int, told: int | None) -> None:
+    mask = soft(3)
+    mask[20:25, 10:120] = tone
+    assert prepare(mask).stray_tone == told
+    assert prepare(np.where(mask > 0, mask, 40).astype(np.uint8), mask_threshold=126).stray_tone is None  # greys meant
+    assert prepare(mask, mask_polarity="black").stray_tone is None
+
+
+def test_rims_grounds_and_the_noise_of_a_jpeg_are_no_paint() -> None:
+    strokes = np.zeros((200, 300), np.uint8)
+    for column in range(20, 280, 20):
+        strokes[20:180, column : column + 3] = 255
+    small = Image.fromarray(strokes)
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG", quality=50)
+    thin = small.rotate(7, Image.Resampling.BICUBIC).resize((150, 100), Image.Resampling.BICUBIC)
+    for mask in (soft(60), np.asarray(Image.open(jpeg)), np.asarray(thin), np.where(strokes, 255, 90).astype(np.uint8)):
+        assert prepare(mask).stray_tone is None
+
+
 @pytest.mark.parametrize(("share", "is_photograph"), [(0.3, False), (0.24, True)])
 def test_two_tones_must_make_up_half_of_a_mask(share: float, is_photograph: bool) -> None:
     """Three tones of the same share, and 26 others that share the rest."""

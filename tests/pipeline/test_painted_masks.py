@@ -84,6 +84,19 @@ def test_what_an_eraser_left_in_the_colours_is_filled_with_a_warning(
     assert "paint black what shall stay" in told
 
 
+def test_strokes_in_red_beside_white_ones_are_told(gallery: Gallery, tmp_path: Path) -> None:
+    rgb = np.zeros((72, 72, 3), np.uint8)
+    rgb[PAINTED] = 255
+    rgb[50:58, 10:60] = 255, 0, 0
+    save(gallery.folder / "m.png", rgb)
+    changed = restored(gallery, tmp_path / "out", "m.png")
+    assert isinstance(changed, np.ndarray)
+    assert not changed[50:58].any()
+    (told,) = ledger_lines(tmp_path / "out")[-1]["warnings"]
+    assert "of 72 to 79 of 255 in brightness, which is too dark to mark anything" in told
+    assert told.endswith("say --mask-threshold 71")
+
+
 @pytest.mark.parametrize("elsewhere", [None, (0, 0, 0)])
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 0, 0)])
 def test_other_paint_counts_once_the_polarity_is_turned(
