@@ -15,7 +15,8 @@ from small_networks import random_generator, small
 from inpaint_batch.compile.export import PARITY_TOLERANCE, example_inputs, export_onnx
 from inpaint_batch.compile.half import cast_to_half
 from inpaint_batch.compile.lean import fold_unshuffle, lean, shuffle_by_rows
-from inpaint_batch.compile.quantise import quantisable_convolutions, quantisable_nodes, quantise
+from inpaint_batch.compile.quantise import Form, quantisable_convolutions, quantisable_nodes, quantise
+from inpaint_batch.compile.ranges import activation_ranges
 from inpaint_batch.errors import EngineError
 from inpaint_batch.models.dcf import DcfGenerator
 from inpaint_batch.runtime.convention import INPUT_CHANNELS
@@ -173,6 +174,39 @@ def test_the_form_for_tensorrt_has_what_its_parser_takes(
     engine = OnnxEngine(path, precision="int8", threads=1)
     assert psnr(engine.fill(batch_of(128, 3)[1]), expected[128, 3]) > INT8_FLOOR_DB
     engine.close()
+
+
+@pytest.mark.parametrize("form", ["cpu", "tensorrt"])
+def test_eight_bits_are_spread_over_what_was_measured(
+    fp32: Path, feeds: list[dict[str, FloatArray]], tmp_path: Path, form: Form
+) -> None:
+    """Weights over the largest of each output channel, activations over their range in all batches. What stays in float
+    stays as it was."""
+    path = tmp_path / "x.int8.onnx"
+    num_convolutions = quantise(fp32, path, feeds, form)
+    given, found = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(each).graph.initializer}
+        for each in (fp32, path)
+    )
+    in_float = {name for name, values in found.items() if values.ndim == 4 and values.dtype == np.float32}
+    assert in_float == {"stem.weight", "match.query.weight", "match.key.weight", "head.weight"}
+    assert all(np.array_equal(found[name], given[name]) for name in in_float)
+    layers = [name.removesuffix("_quantized") for name in found if name.endswith(".weight_quantized")]
+    assert len(layers) == num_convolutions == sum(values.ndim == 4 for values in given.values()) - len(in_float)
+    for layer in layers:
+        scale = found[f"{layer}_scale"]
+        np.testing.assert_allclose(scale, np.abs(given[layer]).max(axis=(1, 2, 3)) / 127, rtol=1e-6)
+        steps = given[layer] / scale[:, None, None, None]
+        np.testing.assert_allclose(found[f"{layer}_quantized"], steps, atol=0.5 + 1e-4, rtol=0)
+    names = [name.removesuffix("_scale") for name in found if name.endswith("_scale") and found[name].ndim == 0]
+    model = onnx.load(fp32)
+    read = {node.input[0] for node in model.graph.node if node.name in quantisable_convolutions(model)}
+    assert read <= set(names)
+    for name, (low, high) in activation_ranges(fp32, names, feeds).items():
+        scale, zero_point = found[f"{name}_scale"], found[f"{name}_zero_point"]
+        step = (high - low) / 255 if form == "cpu" else max(-low, high) / 127
+        assert scale == pytest.approx(step, rel=1e-5), name
+        assert zero_point == (round(-low / step) if form == "cpu" else 0), name
 
 
 @pytest.mark.parametrize("quantised", [False, True])
