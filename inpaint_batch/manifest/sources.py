@@ -39,6 +39,13 @@ _FORMATS: dict[str, Format] = {
 _FOREIGN = (".json", ".xlsx", ".xls", ".ods", ".bz2", ".xz", ".zip")
 _PACKINGS: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd"}
 _MAGICS: dict[Packing, bytes] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+_OTHERS = {
+    _MAGICS["gzip"]: "packed by gzip; let its name end in .gz",
+    _MAGICS["zstd"]: "packed by zstd; let its name end in .zst",
+    b"PAR1": "a Parquet file; let its name end in .parquet",
+    b"PK\x03\x04": "a spreadsheet or a ZIP archive; save it as CSV (in a table program: 'CSV UTF-8')",
+}
+"""What no text begins with, and what a file is that does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +134,11 @@ class Source:
 
     def _explain_encoding(self) -> str:
         with self.open_bytes() as file:
-            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            first = file.read(4)
+            if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 return f"{self.path} is UTF-16; save it as UTF-8 (in a table program: 'CSV UTF-8')"
+            if (kind := next((kind for sign, kind in _OTHERS.items() if first.startswith(sign)), None)) is not None:
+                return f"{self.path} is {kind}"
             file.seek(0)
             for number, line in enumerate(file, start=1):
                 try:

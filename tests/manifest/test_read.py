@@ -168,6 +168,8 @@ def test_cells_may_be_parted_as_table_programs_do(tmp_path: Path, sign: str) -> 
         ("a.jpg,m.png\n", "has no header"),
         ("image|mask\na|b\n", "separates its columns by '|'"),
         (b"\xff\xfei\0m\0", "UTF-16"),
+        (b"\x1f\x8b\x08\x00", r"packed by gzip; let its name end in \.gz"),
+        (b"PK\x03\x04\x14\x00\xe9", "a spreadsheet or a ZIP archive; save it as CSV"),
         (b"image,mask\na.jpg,m.png\nb\xe9.jpg,m.png\n", r"line 3 of .* is not UTF-8 \(byte 0xe9\)"),
         ('image,mask\na.jpg,m.png\n"b.jpg,m.png\nc.jpg,m.png\n', "quote that opens in line 3"),
         ('image,mask\n"a.jpg,m.png\n"b.jpg",m.png\n', "quote that opens in line 2"),
