@@ -38,7 +38,7 @@ from inpaint_batch.imaging.patch_store import PatchStore
 from inpaint_batch.imaging.read import open_image
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
-from inpaint_batch.imaging.write import written_format
+from inpaint_batch.imaging.write import check_format, written_format
 from inpaint_batch.imaging.xmp_files import check_xmp
 from inpaint_batch.storage.early_copy import EarlyCopy
 from inpaint_batch.tiling.plan import plan_windows
@@ -92,6 +92,7 @@ def open_source(files: RowFiles, max_image_bytes: int, limit_bytes: int) -> Imag
     task = files.task
     source = open_image(files.image, max_bytes=max_image_bytes, page=task.config.page or None)
     try:
+        check_format(files.image, source.header, task.config.jpeg)
         check_output_name(task.row.image, task.output, source.header, task.config.jpeg)
         check_source(task.row.image, source, limit_bytes)
         if task.config.xmp:

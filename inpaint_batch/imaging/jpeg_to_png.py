@@ -14,21 +14,26 @@ from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_stream import JpegStream
 from inpaint_batch.imaging.png_chunks import Chunk, make_chunk, split_chunks, write_chunks
 from inpaint_batch.imaging.source import filled_samples, verify_samples
-from inpaint_batch.types import Patch
+from inpaint_batch.types import Header, Patch
 
 _PER_METRE = {1: 1 / 0.0254, 2: 100.0}
 """From the JFIF density units: per inch, per centimetre."""
 _DIGITS_IN_LINE = 72
 
 
+def check_jpeg_as_png(path: Path, header: Header) -> None:
+    """Raise `RowError` (write) where a PNG cannot hold the samples of a JPEG, as its header tells."""
+    if header.model == "ink":
+        message = f"{path} is a CMYK JPEG, and a PNG cannot hold CMYK; run this row with jpeg=patch"
+        raise RowError(FailureCode.WRITE, message)
+
+
 def write_jpeg_as_png(source: JpegSource, patches: Sequence[Patch], destination: Path) -> None:
     """Write the decoded and patched samples as PNG, with ICC profile, EXIF (orientation included), XMP, IPTC, density,
     comments.
     """
+    check_jpeg_as_png(source.path, source.header)
     _, stream = source.checked()
-    if source.header.model == "ink":
-        message = f"{source.path} is a CMYK JPEG, and a PNG cannot hold CMYK; run this row with jpeg=patch."
-        raise RowError(FailureCode.WRITE, message)
     samples = filled_samples(source, source.header.box, patches)
     header, *rest = png.encode(samples)
     pixels = [chunk for chunk in rest if chunk.kind in (b"IDAT", b"IEND")]

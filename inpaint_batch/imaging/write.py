@@ -11,7 +11,7 @@ from inpaint_batch.imaging.file_errors import opened, reading, spoiled, verifyin
 from inpaint_batch.imaging.jp2 import Jp2Source, verify_jp2, write_jp2
 from inpaint_batch.imaging.jpeg import JpegSource
 from inpaint_batch.imaging.jpeg_patch import verify_jpeg, write_jpeg
-from inpaint_batch.imaging.jpeg_to_png import verify_jpeg_as_png, write_jpeg_as_png
+from inpaint_batch.imaging.jpeg_to_png import check_jpeg_as_png, verify_jpeg_as_png, write_jpeg_as_png
 from inpaint_batch.imaging.png import PngSource, verify_png, write_png
 from inpaint_batch.imaging.source import ImageSource
 from inpaint_batch.imaging.tiff import TiffSource
@@ -86,6 +86,12 @@ def verify_written(source: ImageSource, patches: Sequence[Patch], destination: P
 def written_format(source: ImageFormat, jpeg: JpegMode) -> ImageFormat:
     """The format of the result of a source of this format."""
     return "png" if source == "jpeg" and jpeg == "lossless" else source
+
+
+def check_format(path: Path, header: Header, jpeg: JpegMode) -> None:
+    """Raise `RowError` (write) where the header of a source tells that its result cannot be written."""
+    if written_format(header.format, jpeg) != header.format:
+        check_jpeg_as_png(path, header)
 
 
 def _is_copied(source: ImageSource, patches: Sequence[Patch], jpeg: JpegMode) -> bool:

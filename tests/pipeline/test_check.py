@@ -136,6 +136,8 @@ def test_as_deep_as_asked(gallery, tmp_path):
     gallery.add_row("absent.png", "good.png.mask.png")
     gallery.add_row("good.png", "good.png.mask.png", id="again", output="good.png")
     gallery.add_row("good.png", "good.png.mask.png", id="odd", output="odd.jpg")
+    Image.new("CMYK", (100, 100)).save(gallery.folder / "ink.jpg")
+    gallery.add_row("ink.jpg", "good.png.mask.png", output="ink.png", jpeg="lossless")
     manifest = gallery.manifest()
 
     def bad(depth: Any) -> dict[str, str]:
@@ -148,6 +150,7 @@ def test_as_deep_as_asked(gallery, tmp_path):
 
     of_rows = {"again": "write"}
     of_headers = {"unmasked.png": "read", "inside.png": "read", "absent.png": "read", "odd": "write"} | of_rows
+    of_headers["ink.jpg"] = "write"
     assert bad("rows") == of_rows
     assert bad("headers") == of_headers
     assert bad("pixels") == {"damaged.png": "read"} | of_headers
