@@ -208,8 +208,11 @@ def _mark(
 def _counted(pieces: Pieces, tones: NDArray[np.int64], strays: NDArray[np.int64], side_px: int) -> Pieces:
     """The same pieces; on the way some of their pixels, evenly spread, are counted into `tones`, more into `strays`."""
     for box, grey in pieces:
+        is_black = not grey.any()  # as most pieces are
         for counts, step in ((tones, side_px // MIN_TONES_PX), (strays, STRAY_STEP_PX)):
-            if step:
+            if step and is_black:
+                counts[0] += -(-grey.shape[0] // step) * -(-grey.shape[1] // step)
+            elif step:
                 counts += np.bincount((grey[::step, ::step] >> (8 - TONE_BITS)).ravel(), minlength=len(counts))
         yield box, grey
 

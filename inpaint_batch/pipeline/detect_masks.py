@@ -76,7 +76,7 @@ def _has_seal(file: BinaryIO, name: str) -> bool:
 
 
 def _new_digest(name: str) -> hashlib.blake2b:
-    return hashlib.blake2b(name.encode() + b"\0", digest_size=16)
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass") + b"\0", digest_size=16)
 
 
 def _unreadable(path: Path, error: OSError) -> RowError:
