@@ -28,7 +28,8 @@ CMD ["--help"]
 HEALTHCHECK --interval=60s --timeout=10s CMD ["inpaint-batch", "--version"]
 
 FROM base AS gpu
-RUN pip install --no-cache-dir --require-hashes -r /locks/gpu.txt
+# The list has all that there is to install. What TensorRT's packages ask for beside is known only once they are fetched.
+RUN pip install --no-cache-dir --require-hashes --no-deps -r /locks/gpu.txt
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 import inpaint_batch
 from inpaint_batch.compile.built import BuiltPlan, inspect_plan
 from inpaint_batch.compile.gate import GateRow, judge, measure, table
@@ -200,7 +202,11 @@ def _judge_on_gpu(
     accept_loss: bool,
     report: str,
 ) -> tuple[StoredPlan, str]:
-    """Run the plan on the judging tiles, time one full batch of each side, and write both into the card."""
+    """Run the plan on the judging tiles, time one full batch of each side, and write both into the card.
+
+    Raises EngineError also where a tile comes out otherwise at another place of a batch: its bytes would depend on what
+    happens to be filled with it.
+    """
     from inpaint_batch.runtime.tensorrt_engine import TensorrtEngine
 
     engine = TensorrtEngine(
@@ -210,10 +216,12 @@ def _judge_on_gpu(
     if rows and not accept_loss:
         judge(rows)
     latency = {}
+    difference = 0.0
     for side, batch in BATCH_SIZES.items():
         tiles = [tile.input for tile in judged if tile.input.image.shape[-1] == side][:1] * batch
         if tiles:
-            engine.fill(stack_tiles(tiles))
+            filled = engine.fill(stack_tiles(tiles))  # the same tile at every place
+            difference = max(difference, float(np.abs(filled - filled[:1]).max()))
             times = []
             for _ in range(10):
                 started = time.perf_counter()
@@ -221,6 +229,14 @@ def _judge_on_gpu(
                 times.append((time.perf_counter() - started) * 1e3)
             latency[f"{side}x{batch}"] = round(sorted(times)[len(times) // 2], 3)
     engine.close()
+    if difference:
+        what = f"the plan fills a tile otherwise at other places of a batch, by up to {difference:.1g}"
+        if not accept_loss:
+            raise EngineError(
+                f"{what}, so the same input would not always give the same bytes; build it with another --precision, "
+                "or say --accept-loss"
+            )
+        report += f"\n{what}, which was accepted"
     values |= {"gate": [row.to_dict() for row in rows], "latency_ms": latency}
     report += f"\nthe plan, run by TensorRT ({latency} ms a batch):\n{table(rows)}" if rows else ""
     return write_plan(plan.path.parent, plan.key, content, values), report

@@ -302,6 +302,26 @@ def test_auto_says_why_it_fell_back(machine: FakeGpu, fp32: Path) -> None:
     assert note.endswith("--precision fp16 --calibrate MANIFEST")
 
 
+def test_a_plan_whose_bytes_depend_on_the_place_in_a_batch_is_refused(
+    machine: FakeGpu, fp32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = FakeContext.execute_async_v3
+
+    def other_at_the_second_place(context: FakeContext, stream: int) -> bool:
+        run(context, stream)
+        context._at(context.engine.output, (2, 3, 64, 64))[1] += 1e-6
+        return True
+
+    monkeypatch.setattr(FakeContext, "execute_async_v3", other_at_the_second_place)
+    with pytest.raises(EngineError, match="fills a tile otherwise at other places of a batch, by up to 1e-06"):
+        build(fp32, accept_loss=False)
+    with pytest.raises(EngineError, match="there is no fp32 TensorRT plan"):  # it was not kept
+        select_engine("tensorrt", model=str(fp32), precision="fp32")
+    plan, report = build(fp32)
+    assert plan.judged
+    assert "by up to 1e-06, which was accepted" in report
+
+
 def test_a_plan_that_could_not_be_judged_is_built_again_once_it_can(machine: FakeGpu, fp32: Path) -> None:
     assert not build(fp32, judged=())[0].judged
     assert "already built" in build(fp32, judged=())[1]

@@ -90,6 +90,8 @@ def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
 
 def test_what_commands_print_is_understood() -> None:
     assert of_build(BUILT) == (True, "{'64x32': 1.234, '256x8': 2.5} ms; 64 px: 90.12 dB, 256 px: 89.50 dB")
+    assert of_build(BUILT.replace("89.50", "34.99"))[0] is False
+    assert of_build(BUILT + "the plan fills a tile otherwise at other places, which was accepted\n")[0] is False
     assert of_build("no GPU here: the plan itself has been neither run nor judged\n")[0] is False
     begun = "inpaint-batch: 4 rows; engine tensorrt, model default, precision fp16, output x\n"
     done = "inpaint-batch: 4 done in 1.0 s; 3.96 images/s, 0.816 megapixels/s; exit code 0\n"
