@@ -48,7 +48,7 @@ try:
 except OSError as error:
     print("no nvidia-smi:", error)
 missing = []
-for name in ("torch", "tensorrt", "tensorrt_rtx", "torch_tensorrt", "onnxruntime", "onnx", "onnxscript", "safetensors",
+for name in ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnx", "onnxscript", "safetensors",
              "numpy", "cv2", "pyvips", "imagecodecs", "tifffile", "jpeglib", "msgspec", "typer", "rich"):
     try:
         module = importlib.import_module(name)
@@ -60,7 +60,10 @@ if "onnxruntime" not in missing:
     import onnxruntime
     print("ONNX Runtime's providers:", *onnxruntime.get_available_providers())
 there = "torch" not in missing and importlib.import_module("torch").cuda.is_available()
-print("not there:", ", ".join(missing) or "nothing", "; torch sees", "a GPU" if there else "no GPU")
+if there:
+    import torch
+    print("torch:", torch.cuda.get_device_name(), "of", torch.cuda.device_count(), "CUDA", torch.version.cuda)
+print("not there: " + (", ".join(missing) or "nothing") + "; torch sees", "a GPU" if there else "no GPU")
 raise SystemExit(0 if there else 1)
 """
 

@@ -352,3 +352,42 @@ def test_actors_for_large_machines_are_made_anew_for_smaller_ones(monkeypatch):
         assert transport.num_wanted() == len(resources)
         assert [options["num_cpus"] for options, _ in machines.placed] == placed
     assert machines.killed == [1]
+
+
+def test_a_lost_node_is_told_from_a_lost_process(monkeypatch):
+    """An actor is asked where it is along with its engine; it has rows from the first `do` on."""
+    alive, answers = {"one", "two"}, {}
+    machines: Any = Machines()
+    machines.nodes = lambda: [{"Alive": name in alive, "NodeID": name, "Resources": {}} for name in ("one", "two")]
+    machines.wait = lambda tokens, timeout: ([token for token in tokens if token in answers], [])
+    machines.get = answers.__getitem__
+    monkeypatch.setattr(ray_transport, "ray_cluster", lambda *_, **__: nullcontext(machines))
+    monkeypatch.setattr(ray_transport, "_LOOK_S", 0.0)
+    transport = RayTransport(worker_settings())
+    calls: list[str] = []
+
+    def call(_: object, method: str, *__: object) -> str:
+        calls.append(method)
+        return f"{method} {len(calls)}"
+
+    monkeypatch.setattr(transport, "_call", call)
+    hand = ray_transport._Hand(None, 1)
+    transport.call(hand, "start")
+    assert transport.was_its_machine(hand) is False  # it never had a row
+    answers[hand.asked] = "one"
+    transport.call(hand, "do")
+    assert transport.was_its_machine(hand) is None
+    transport.call(hand, "start")
+    assert transport.was_its_machine(hand) is None
+    answers[hand.asked] = "one"  # back, while its node is there
+    assert transport.was_its_machine(hand) is False
+    transport.call(hand, "do")
+    transport.call(hand, "do")
+    transport.call(hand, "start")
+    alive.remove("one")
+    assert transport.was_its_machine(hand) is True
+    answers[hand.asked] = "two"
+    assert transport.was_its_machine(hand) is True
+    transport.call(hand, "do")
+    assert transport.was_its_machine(hand) is None
+    transport.close()
