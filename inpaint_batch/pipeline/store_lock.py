@@ -83,7 +83,7 @@ class StoreLock:
             return  # another shard of the same n
         about = _read_json(self._uri(name))
         until_s = time.monotonic() + STALE_S
-        while about is not None and may_live(about) and time.monotonic() < until_s:
+        while about is not None and (may_live(about) or _is_late(about)) and time.monotonic() < until_s:
             again = about if _is_here(about) else _read_json(self._uri(name))
             if _is_here(about) or (again is not None and again != about):
                 raise StorageError(
@@ -104,7 +104,14 @@ def _read_json(uri: str) -> dict[str, Any] | None:
 
 
 def _is_here(about: dict[str, Any]) -> bool:
-    return lives(about["process"]) is not None
+    return lives(about["process"]) is not None and may_live(about)
+
+
+def _is_late(about: dict[str, Any]) -> bool:
+    """Whether a process of that number is on this machine, which does not renew its lock: it was suspended, and may go
+    on, or it is another one by now.
+    """
+    return about["process"] != process_name() and lives(about["process"]) is True
 
 
 def holder_in(content: bytes) -> dict[str, Any] | None:
@@ -121,5 +128,4 @@ def may_live(about: dict[str, Any]) -> bool:
     holder = about["process"]
     if holder == process_name():  # what we ourselves left behind
         return False
-    alive = lives(holder)
-    return time.time() - about["at"] < STALE_S if alive is None else alive
+    return lives(holder) is not False and time.time() - about["at"] < STALE_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,6 +99,30 @@ def test_the_first_process_of_another_container_is_kept_out_by_that_of_the_first
 def test_a_lock_of_an_earlier_version_or_another_machine_holds_until_it_goes_stale(name):
     assert store_lock.may_live({"process": name, "at": time.time()})
     assert not store_lock.may_live({"process": name, "at": time.time() - store_lock.STALE_S})
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_lock_whose_number_another_process_has_by_now_is_waited_for_but_not_for_ever(store, monkeypatch, goes_on):
+    name = process_name().replace(f"process {os.getpid()} ", f"process {os.getppid()} ")
+    uri, slept = f"{store}/.inpaint-batch/lock.json", []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if goes_on:
+            write_bytes(uri, json.dumps({"process": name, "at": time.time()}).encode())
+
+    monkeypatch.setattr(store_lock.time, "sleep", sleep)
+    monkeypatch.setattr(store_lock, "STALE_S", 0.2)
+    write_bytes(uri, json.dumps({"process": name, "at": time.time() - 3600}).encode())
+    with state_copy(store) as root:
+        assert not (root / ".inpaint-batch" / "lock").exists()  # merge need not wait for it
+    if goes_on:
+        with pytest.raises(StorageError, match="in use by another run"):
+            open_place(config(store)).__enter__()
+    else:
+        with open_place(config(store)):
+            assert json.loads(read_bytes(uri))["process"] == process_name()
+    assert slept
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"process": "process 1 on a"}', b'{"process": 1, "at": []}'])
