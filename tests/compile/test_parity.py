@@ -147,6 +147,7 @@ def test_activations_stay_at_eight_bits_through_sums(
     assert sum(kind == "Conv" for kind in chosen.values()) == len(quantisable_convolutions(model))
     path, optimised = tmp_path / "x.int8.onnx", tmp_path / "optimised.onnx"
     quantise(fp32, path, feeds)
+    assert [node.op_type for node in onnx.load(path).graph.node].count("MatMulInteger") == 3  # as `place` gathers
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(optimised)
     options.log_severity_level = 4

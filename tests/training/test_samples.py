@@ -118,6 +118,50 @@ def test_something_is_hidden_and_something_is_not(area: tuple[float, float], cov
     assert maker.draw(np.random.default_rng(0), 64).mean() == covered
 
 
+AREAS: dict[str, tuple[float, float]] = {
+    "stroke_area": (0.02, 0.03),
+    "box_area": (0.06, 0.07),
+    "damage_area": (0.10, 0.11),
+    "shape_area": (0.15, 0.16),
+}
+"""Of each kind another one, and so of each two."""
+
+
+@pytest.fixture
+def specks(tmp_path: Path) -> Path:
+    """One element of damage, a speck."""
+    cv2.imwrite(str(tmp_path / "speck.png"), np.full((6, 7), 255, np.uint8))
+    return tmp_path
+
+
+def covered(shares: tuple[float, ...], damage: Path | None, num: int = 60) -> np.ndarray:
+    """What holes of those shares cover."""
+    holes = HoleMaker(replace(CONFIG, hole_shares=shares, **AREAS), damage)  # type: ignore[arg-type]
+    return np.array([holes.draw(np.random.default_rng(seed), 128).mean() for seed in range(num)])
+
+
+def test_each_kind_of_hole_has_its_own_area(specks: Path) -> None:
+    for kind, name in enumerate(
+        ("stroke_area", "box_area", "damage_area", "", "shape_area", "shape_area", "shape_area")
+    ):
+        if name:
+            shares = covered((0.0,) * kind + (1.0,), specks, 20)
+            assert AREAS[name][0] - 1e-3 <= shares.min() <= shares.max() <= AREAS[name][1] + 2e-3
+    without = covered((0.0, 0.0, 1.0), None, 20)  # damage that is not there: strokes
+    assert without.max() <= AREAS["stroke_area"][1]
+
+
+def test_mixtures_are_of_all_kinds_that_there_are(specks: Path) -> None:
+    """Strokes, boxes, damage: 0.025, 0.065 and 0.105 in any two, less where they overlap."""
+    only = (0.0, 0.0, 0.0, 1.0)
+    mixed = covered(only, specks, 200)
+    for low, high in ((0.03, 0.055), (0.08, 0.1), (0.115, 0.14), (0.155, 0.18), (0.185, 0.22)):
+        assert ((low <= mixed) & (mixed <= high)).mean() > 0.05
+    assert covered(only, None, 100).max() <= 0.14  # of two boxes
+    with_polygons = covered((0.0, 0.0, 0.0, 0.5, 0.5), None, 100)
+    assert with_polygons.max() > 0.25  # of two polygons; one alone has 0.16
+
+
 @pytest.mark.parametrize("kind", range(7))
 def test_each_kind_of_hole_can_be_drawn_alone(kind: int) -> None:
     shares = tuple(float(index == kind) for index in range(kind + 1))
