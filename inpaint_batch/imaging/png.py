@@ -42,6 +42,8 @@ _RENEWED = (b"IHDR", b"IDAT", _PLACES_OF_PIXELS)
 _IN_ORDER = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _COLOUR_TYPE_PLACE = 9
 """In the body of IHDR."""
+_MAX_SIDE_PX = 1_000_000
+"""Of libpng."""
 _PLAIN_COMPRESSION_LEVEL = 6
 COMPRESSION_LEVEL = 4
 """Of 9. On a 15-megapixel photograph 1.9 s and 4 % larger than level 6, which takes 4.5 s."""
@@ -227,6 +229,8 @@ def open_png(path: Path, max_bytes: int) -> PngSource:
     check_file_size(path, path.stat().st_size, max_bytes)
     if info.is_animated:
         raise refuse(path, "an animated PNG", "save the frame you want as a still PNG")
+    if max(info.width_px, info.height_px) > _MAX_SIDE_PX:
+        raise refuse(path, f"a PNG of more than {_MAX_SIDE_PX:,} px on a side", "save it as a TIFF")
     num_bands = NUM_BANDS[info.colour_type]
     header = Header(
         format="png",

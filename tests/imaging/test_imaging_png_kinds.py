@@ -154,6 +154,13 @@ def test_interlaced(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_side_that_libpng_does_not_take_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(few_bit_png(np.zeros((1, 1_000_001), np.uint8), 1, GREY))
+    with pytest.raises(RowError, match="1,000,000 px on a side"):
+        open_image(path, max_bytes=cases.NO_LIMIT)
+
+
 def test_indices_beyond_the_palette_are_kept_and_seen_as_black(tmp_path: Path) -> None:
     path, out = tmp_path / "a.png", tmp_path / "b.png"
     samples = np.full((97, 131), 200, np.uint8)
