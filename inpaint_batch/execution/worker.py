@@ -27,6 +27,7 @@ from inpaint_batch.execution.tasks import EngineFacts, RowOutcome, RowTask
 from inpaint_batch.logids import Subject, current
 from inpaint_batch.report.row_tiles import RowTiles, worth_telling
 from inpaint_batch.runtime.engine import Engine
+from inpaint_batch.runtime.plans import PLANS_VARIABLE
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import signing_as
 
@@ -72,6 +73,9 @@ class WorkerSettings:
     """None where results go to a store."""
     num_processes: int = 1
     """Workers that share a machine, at most."""
+    plans: str = ""
+    """Absolute path of the folder of plans that the person has named, where a worker's own environment names none; its
+    machine knows nothing of the environment of the run."""
 
     def on(self, num_cores: int, num_processes: int) -> WorkerSettings:
         """What was left open settled for a worker that gets so many cores, and is one of so many on its machine."""
@@ -146,6 +150,8 @@ class RowWorker:
                 raise StorageError(f"a worker does not see the output folder {folder} of the run; mount it there")
             time.sleep(0.2)
         if self._engine is None:
+            if settings.plans:
+                os.environ.setdefault(PLANS_VARIABLE, settings.plans)
             self._engine = select_engine(
                 settings.engine,
                 model=settings.model,

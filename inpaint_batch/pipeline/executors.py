@@ -17,6 +17,7 @@ from inpaint_batch.execution.tasks import EngineFacts, Executor, never
 from inpaint_batch.execution.worker import OutputMark, WorkerSettings, automatic_workers
 from inpaint_batch.machine import gpus_alike, num_cores
 from inpaint_batch.pipeline.status import run_file
+from inpaint_batch.runtime.plans import PLANS_VARIABLE
 from inpaint_batch.runtime.select import check_choice, runs_on_cpus, select_engine
 from inpaint_batch.runtime.store import without_tilde
 from inpaint_batch.storage.atomic import give_up_temporaries, remove_stale_temporaries
@@ -111,6 +112,7 @@ def open_executor(
     from inpaint_batch.execution.pool_executor import PoolExecutor
 
     model = config.model if config.model == "default" else str(without_tilde(config.model).absolute())
+    plans = os.environ.get(PLANS_VARIABLE)
     settings = WorkerSettings(
         engine=config.engine,
         model=model,
@@ -122,6 +124,7 @@ def open_executor(
         max_image_bytes=config.max_image_bytes,
         max_memory_bytes=config.max_memory_bytes,
         signature=signature,
+        plans=str(without_tilde(plans).absolute()) if plans else "",
         output_mark=None if config.store else _mark_of(run_file(config.output / STATE_FOLDER, config.part)),
     )
     executor: PoolExecutor | None = None

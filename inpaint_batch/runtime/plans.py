@@ -21,6 +21,8 @@ from typing import Any
 
 from inpaint_batch.errors import EngineError, StorageError
 
+PLANS_VARIABLE = "INPAINT_BATCH_ENGINES"
+"""In the environment: the folder of plans."""
 PORTABLE = ""
 """GPU of a plan that was built without one; only TensorRT for RTX can do that."""
 
@@ -82,7 +84,7 @@ class StoredPlan:
 
 def plan_folder() -> Path:
     """Where plans are kept; it need not exist yet. Raises EngineError where nobody knows the home."""
-    named = os.environ.get("INPAINT_BATCH_ENGINES")
+    named = os.environ.get(PLANS_VARIABLE)
     cache = os.environ.get("XDG_CACHE_HOME")
     try:
         if named:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pickle
 import re
 import signal
@@ -32,13 +33,14 @@ from inpaint_batch.errors import (
     UsageError,
     WorkerLostError,
 )
-from inpaint_batch.execution import ray_cluster, ray_transport
+from inpaint_batch.execution import ray_cluster, ray_transport, worker
 from inpaint_batch.execution.ray_transport import RayTransport
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.worker import RowWorker, WorkerSettings
 from inpaint_batch.manifest.read import read_manifest
 from inpaint_batch.pipeline import executors
 from inpaint_batch.pipeline.executors import choose_executor, num_processes
+from inpaint_batch.runtime.testing import IdentityEngine
 from inpaint_batch.types import Row
 
 needs_ray = pytest.mark.skipif(
@@ -157,6 +159,23 @@ def test_a_worker_counts_and_leaves_and_hands_its_log_over(gallery, tmp_path):
     with pytest.raises(EngineError, match="there is no model"):
         RowWorker(worker_settings(engine="onnxruntime", model=str(tmp_path / "no.onnx"))).start()
     assert isinstance(pickle.loads(pickle.dumps(EngineError("gone"))), EngineError)
+
+
+def test_a_worker_looks_for_plans_where_the_run_does(monkeypatch, tmp_path):
+    """Its node knows nothing of the environment of the driver, but may have a folder of its own."""
+    named: list[str | None] = []
+
+    def select(*_: object, **__: object) -> IdentityEngine:
+        named.append(os.environ.get("INPAINT_BATCH_ENGINES"))
+        return IdentityEngine()
+
+    monkeypatch.setattr(worker, "select_engine", select)
+    for own, plans in ((None, ""), (None, "/shared/plans"), ("/own", "/shared/plans")):
+        monkeypatch.setenv("INPAINT_BATCH_ENGINES", own or "")  # so that it is put back
+        if own is None:
+            monkeypatch.delenv("INPAINT_BATCH_ENGINES")
+        RowWorker(worker_settings(plans=plans)).start()
+    assert named == [None, "/shared/plans", "/own"]
 
 
 def test_without_ray_it_says_what_to_install(gallery, tmp_path):
