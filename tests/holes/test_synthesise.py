@@ -124,7 +124,7 @@ def test_damage_is_turned_mirrored_and_scaled(tmp_path: Path) -> None:
 
 
 def test_an_element_lies_where_it_was_put_and_may_hang_over() -> None:
-    element = np.arange(24).reshape(4, 6) % 5 > 1
+    element = np.arange(24).reshape(4, 6) % 7 > 2
     placed = _placed(element, 1.0, 0, False, (20, 30), (0.5, 0.5))
     expected = np.zeros((20, 30), bool)
     expected[8:12, 12:18] = element
