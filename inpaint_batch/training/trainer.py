@@ -194,11 +194,16 @@ def _validate(state: TrainingState, validation: ValidationSet, run: Path, monito
 def _best_so_far(run: Path, state: TrainingState, validation: ValidationSet) -> float:
     """What the best weights are worth by this sitting's validation, which other settings or photographs make another.
 
-    The value in the checkpoint would let no later weights win after a change to harder holes.
+    The value in the checkpoint would let no later weights win after a change to harder holes. Their model is
+    written again where it has been moved away: this sitting may find no better one, and ends by naming it.
     """
     if not (run / BEST).exists():
         return -math.inf
-    return mean_hole_psnr(state.with_weights(load_checkpoint(run / BEST).average), validation)
+    best = load_checkpoint(run / BEST).average
+    if state.team.leads and not (run / EXPORT).exists():
+        with _survive_full_disk("the best weights so far"):
+            save_generator(run / EXPORT, state.generator, best)
+    return mean_hole_psnr(state.with_weights(best), validation)
 
 
 def _keep(state: TrainingState, run: Path, must: bool) -> None:

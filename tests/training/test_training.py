@@ -214,6 +214,15 @@ def test_a_run_with_no_steps_left_says_so(photographs: Path, tmp_path: Path, cap
     assert "the run has done 2 of 1 steps: nothing is left" in caplog.text
 
 
+def test_a_model_that_was_moved_away_is_there_again(photographs: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=2)
+    train(config, photographs, tmp_path / "run")
+    moved = (tmp_path / "run" / EXPORT).rename(tmp_path / "mine.safetensors")
+    train(config, photographs, tmp_path / "run", resume=True)
+    again = load_generator(tmp_path / "run" / EXPORT).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in load_generator(moved).state_dict().items())
+
+
 def test_the_best_that_found_no_room_at_the_end_is_written_by_the_next_call(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
