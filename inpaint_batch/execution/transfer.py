@@ -92,8 +92,8 @@ class RowFiles:
             yield
         except RowError as error:
             message = error.message
-            for path, name in self._names.items():
-                message = message.replace(path, name)
+            for path in sorted(self._names, key=len, reverse=True):  # one may begin as another does
+                message = message.replace(path, self._names[path])
             if message == error.message:
                 raise
             raise RowError(error.code, message, retryable=error.retryable) from error

@@ -34,6 +34,12 @@ PART_BYTES = 16 << 20
 """Files of twice this size and more go to a store in parts. The clients' own parts of 50 MiB, ten at a time, would hold
 half a gigabyte in memory."""
 PARTS_AT_A_TIME = 2
+READ_TIMEOUT_S = 60
+"""Seconds without a byte from S3 after which a request counts as lost."""
+SEND_TIMEOUT_S = 600
+"""The same where a large file is sent: S3 says nothing before it has all of it, and the line may be slow."""
+LARGE_BYTES = 1 << 20
+"""What is large in that sense."""
 CONNECTIONS = 256
 """At most, of one process with S3: more than there are threads that ask. With the client's own 10 a few large objects
 on their way would keep the lock of a run from being renewed, and looks at the next rows would wait for them, too."""
@@ -43,7 +49,7 @@ MAX_PARTS = 10_000
 ResultT = TypeVar("ResultT")
 
 _UNIT_BYTES = 256 << 10  # parts for Google's store are multiples of it
-_clients: dict[tuple[int, str], Any] = {}
+_clients: dict[tuple[int, str, bool], Any] = {}
 _making = threading.Lock()
 
 
@@ -100,7 +106,8 @@ def send(path: Path, uri: str) -> None:
     Raises ObjectError.
     """
     kind = mimetypes.guess_type(uri.rpartition("/")[2])[0]
-    part_bytes = max(PART_BYTES, math.ceil(path.stat().st_size / MAX_PARTS / _UNIT_BYTES) * _UNIT_BYTES)
+    num_bytes = path.stat().st_size
+    part_bytes = max(PART_BYTES, math.ceil(num_bytes / MAX_PARTS / _UNIT_BYTES) * _UNIT_BYTES)
     options: dict[str, dict[str, Any]] = {
         "s3": {"chunksize": part_bytes, "max_concurrency": PARTS_AT_A_TIME} | ({"ContentType": kind} if kind else {}),
         "gs": {"chunksize": part_bytes} | ({"content_type": kind} if kind else {}),
@@ -114,7 +121,7 @@ def send(path: Path, uri: str) -> None:
         else:
             client.put_file(str(path), key, **options[scheme])
 
-    _ask(uri, f"write {uri}", put)
+    _ask(uri, f"write {uri}", put, sends=num_bytes >= LARGE_BYTES)
 
 
 def names_below(prefix: str) -> list[str]:
@@ -178,12 +185,12 @@ def _check_key(uri: str) -> None:
         raise ObjectError("missing", f"{uri} is a bucket")
 
 
-def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT:
-    """The answer to a request, tried again after PAUSES_S while the store is only busy."""
+def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT], *, sends: bool = False) -> ResultT:
+    """The answer to a request, tried again after PAUSES_S while the store is only busy; `sends`: a large file."""
     if (problem := uri_problem(uri)) is not None:
         raise ObjectError("refused", f"{redacted(uri)} {problem}")
     scheme = split_uri(uri).scheme
-    client = _client(scheme)
+    client = _client(scheme, sends=sends and scheme == "s3")
     started_s = time.monotonic()
     for attempt, pause_s in enumerate((*(PAUSES_S if scheme not in _PATIENT else ()), None), start=1):
         try:
@@ -203,10 +210,10 @@ def _ask(uri: str, what: str, request: Callable[[Any, str], ResultT]) -> ResultT
     raise AssertionError
 
 
-def _client(scheme: str) -> Any:
-    """The one client of this process for a store."""
+def _client(scheme: str, *, sends: bool = False) -> Any:
+    """The one client of this process for a store; for S3 there is another one for large files that are sent."""
     with _making:
-        client = _clients.get((os.getpid(), scheme))
+        client = _clients.get((os.getpid(), scheme, sends))
         if client is None:
             extra = SCHEMES[scheme]
             try:
@@ -214,7 +221,7 @@ def _client(scheme: str) -> Any:
                     warnings.simplefilter("ignore")  # of the clients' own imports
                     import fsspec
 
-                    client = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme))
+                    client = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme, sends))
             except ImportError as error:
                 raise MissingDependencyError(
                     f"{scheme}:// needs a package that is not installed ({error}): pip install 'inpaint-batch[{extra}]'"
@@ -224,16 +231,16 @@ def _client(scheme: str) -> Any:
             if scheme == "s3":
                 client.retries = 1  # attempts are counted here
             logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints traces of what is told here
-            _clients[os.getpid(), scheme] = client
+            _clients[os.getpid(), scheme, sends] = client
         return client
 
 
-def _settings(scheme: str) -> dict[str, Any]:
+def _settings(scheme: str, sends: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {"use_listings_cache": False} if scheme != "memory" else {}
     if scheme == "s3":
         retries = {"total_max_attempts": 1, "mode": "standard"}
-        config = {"retries": retries, "connect_timeout": 10, "read_timeout": 60, "max_pool_connections": CONNECTIONS}
-        settings |= {"config_kwargs": config}
+        config = {"retries": retries, "connect_timeout": 10, "max_pool_connections": CONNECTIONS}
+        settings |= {"config_kwargs": config | {"read_timeout": SEND_TIMEOUT_S if sends else READ_TIMEOUT_S}}
         # Objects come in one answer. Several at a time would hold half a gigabyte of a large one, and may be of two
         # versions where it is written just then; small ones would be asked for their size first.
         settings["max_concurrency"] = 1

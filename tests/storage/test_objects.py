@@ -44,7 +44,7 @@ def moody(monkeypatch):
     def use(*errors: Exception) -> Moody:
         object_version.cache_clear()
         client = Moody(*errors)
-        monkeypatch.setattr(objects, "_client", lambda scheme: client)
+        monkeypatch.setattr(objects, "_client", lambda scheme, **_: client)
         return client
 
     return use
@@ -94,7 +94,7 @@ class Paged(Moody):
 def test_a_listing_goes_on_with_the_page_that_did_not_come(monkeypatch):
     monkeypatch.setattr(objects, "PAUSES_S", (0.0,))
     client = Paged(OSError("503"))
-    monkeypatch.setattr(objects, "_client", lambda scheme: client)
+    monkeypatch.setattr(objects, "_client", lambda scheme, **_: client)
     names = objects.each_name_below("s3://bucket/prefix")
     assert next(names) == "a.png"
     assert client.num_requests == 1  # no more is asked for, or kept, than is taken
@@ -176,12 +176,33 @@ def test_s3_is_asked_for_a_word_where_it_tells_but_a_number(number, code, troubl
         def cat_file(self, key: str, start: int, end: int) -> bytes:
             raise _of_s3(PermissionError("a sentence"), code)
 
-    monkeypatch.setattr(objects, "_client", lambda scheme: Wordless())
+    monkeypatch.setattr(objects, "_client", lambda scheme, **_: Wordless())
     with pytest.raises(ObjectError, match=f"a sentence \\({code}\\)") as caught:
         objects.describe("s3://bucket/key")
     assert caught.value.trouble == trouble
     told = str(caught.value.for_row("s3://bucket/key", "image"))
     assert told.count("s3://bucket/key") == 1
+
+
+def test_a_large_file_may_take_its_time_on_the_way(monkeypatch, tmp_path):
+    """S3 says nothing until it has all of it, so a slow line looked like a store that does not answer."""
+    patient: list[bool] = []
+
+    class Sender(Moody):
+        def put_file(self, path: str, key: str, **_: object) -> None:
+            pass
+
+    def client(scheme: str, *, sends: bool) -> Sender:
+        patient.append(sends)
+        return Sender()
+
+    monkeypatch.setattr(objects, "_client", client)
+    for num_bytes in (objects.LARGE_BYTES - 1, objects.LARGE_BYTES):
+        (tmp_path / "a.tif").write_bytes(bytes(num_bytes))
+        objects.send(tmp_path / "a.tif", "s3://bucket/a.tif")
+    assert patient == [False, True]
+    timeouts = [objects._settings("s3", sends)["config_kwargs"]["read_timeout"] for sends in patient]
+    assert timeouts == [objects.READ_TIMEOUT_S, objects.SEND_TIMEOUT_S]
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/"])
