@@ -142,7 +142,8 @@ class OutputNames:
                 why = ", since names that differ in case alone are one file in this folder" if folds else ""
                 raise RowError(
                     FailureCode.WRITE,
-                    f"output {name!r} is already that of an earlier row{why}; give each row its own output",
+                    f"output {name!r} is already that of an earlier row{why}; give each row its own output, or say "
+                    "--on-conflict suffix, which numbers them",
                 )
         elif is_ours:
             return name, destination

@@ -12,7 +12,7 @@ import pytest
 from gallery import run
 from PIL import Image
 
-from inpaint_batch.config import RunConfig
+from inpaint_batch.config import RowConfig, RunConfig
 from inpaint_batch.errors import ManifestError, RowsFailedError, StorageError, UsageError
 from inpaint_batch.execution import row_memory
 from inpaint_batch.pipeline.check import check_manifest
@@ -229,6 +229,17 @@ def test_output_collisions_are_found_and_our_own_results_are_none(gallery, tmp_p
     assert [(event.get("id"), event.get("code")) for event in events(text)[:-1]] == [("b.png", "write")]
     assert check(gallery.manifest(), output, on_conflict="suffix")[0] == 0
     assert check(gallery.manifest())[0] == 0
+
+
+def test_names_that_become_one_are_told_how_to_be_numbered(gallery, tmp_path):
+    for name in ("a.jpg", "a.png"):
+        gallery.add(name)
+        gallery.rows[-1]["output"] = ""
+    manifest, output = gallery.manifest(), tmp_path / "out"
+    code, text = check(manifest, output, row=RowConfig(jpeg="lossless"))
+    assert code == 8
+    assert "or say --on-conflict suffix" in text
+    assert check(manifest, output, row=RowConfig(jpeg="lossless"), on_conflict="suffix")[0] == 0
 
 
 def test_a_source_in_the_place_of_its_output_is_found(gallery):
