@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,6 +138,77 @@ def test_a_step_that_is_not_finite_is_left_out(photographs: Path) -> None:
     assert all(torch.equal(before[n], v) for n, v in state.generator.state_dict().items())
     assert state.step == 1
     assert state.num_bad_steps == 1
+
+
+@pytest.mark.parametrize(("ema_decay", "second"), [(0.998, 2 / 11), (0.15, 0.15)])
+def test_the_average_follows_fast_at_first(photographs: Path, ema_decay: float, second: float) -> None:
+    """A tenth of what it was after the first step, then 2/11, and never more than the settings say."""
+    state = TrainingState(replace(CONFIG, ema_decay=ema_decay))
+    crops = Crops(list_photographs(photographs), CONFIG, None)
+    name, weights = "head.weight", []
+    for step in range(3):
+        weights.append(state.generator.state_dict()[name].clone())
+        if step < 2:
+            state.learn(crops.batch(step))
+    first = 0.1 * weights[0] + 0.9 * weights[1]
+    assert not torch.equal(weights[1], weights[2])
+    torch.testing.assert_close(state.average[name], second * first + (1 - second) * weights[2])
+
+
+def test_a_large_gradient_is_cut(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    state = TrainingState(replace(CONFIG, gradient_clip=1e-3))
+
+    def finish(_: bool) -> None:
+        norms.append(
+            float(torch.nn.utils.get_total_norm([p.grad for p in state.generator.parameters() if p.grad is not None]))
+        )
+
+    monkeypatch.setattr(state, "_finish", finish)
+    state.learn(Crops(list_photographs(photographs), CONFIG, None).batch(0))
+    assert norms == [pytest.approx(1e-3, rel=1e-2)]
+
+
+def test_the_psnr_of_validation_by_hand() -> None:
+    """Sixteen crops wrong by 0.1 at their missing pixels, 20 dB, and one wrong by 0.01, 40 dB."""
+
+    class Shifted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image: torch.Tensor, hole: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            missing = hole.sum(dim=(1, 2, 3), keepdim=True)
+            return image + hole * (0.5 + torch.where(missing == 1, 0.01, 0.1))
+
+    holes = torch.zeros(17, 1, 8, 8)
+    holes[:, 0, 2:5, 3:7] = 1
+    holes[16] = 0
+    holes[16, 0, 1, 1] = 1
+    validation = SimpleNamespace(images=torch.full((17, 3, 8, 8), 0.5), holes=holes)
+    assert mean_hole_psnr(Shifted(), validation) == pytest.approx((16 * 20 + 40) / 17, abs=1e-3)  # type: ignore[arg-type]
+
+
+def test_a_coarse_pixel_is_known_where_half_of_it_is() -> None:
+    """Of each cell of 2×2 the mean of its known pixels: of 4, 2 and 1 of them, and none. One alone is not enough."""
+    given = []
+
+    def network(image: torch.Tensor, hole: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        given.append((image, hole))
+        return image + 0.25 * hole
+
+    state = TrainingState(CONFIG)
+    state.network = network
+    image = torch.tensor([[0.1, 0.3, 0.2, 0.6], [0.5, 0.7, 0.9, 0.9], [0.8, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.9]])
+    hole = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]).float()
+    prior, weight = state._prior(image.expand(1, 3, 4, 4), hole.expand(1, 1, 4, 4))
+    ((coarse, coarse_hole),) = given
+    torch.testing.assert_close(coarse[0, 0], torch.tensor([[0.4, 0.4], [0.0, 0.0]]))
+    assert coarse_hole[0, 0].tolist() == [[0, 0], [1, 1]]
+    assert prior.shape == (1, 3, 4, 4)
+    assert prior[0, :, 0, 0].tolist() == pytest.approx([0.4] * 3)
+    assert prior[0, :, 3, 3].tolist() == pytest.approx([0.25] * 3)
+    assert weight.tolist() == [[[[1.0]]]]
 
 
 def test_learning_rate_rises_and_falls() -> None:
