@@ -1,7 +1,7 @@
 """How well does `inpaint-batch mask` find damage? Real elements of it drawn over photographs, and clean ones.
 
 Usage: python benchmarks/detector.py --data FOLDER --damage FOLDER [--limit N] [--crop PX] [--elements N]
-       [--contrast C...] [--threshold T]
+       [--contrast C...] [--threshold T] [--max-doubt X]
 
 Every photograph, or every piece cut from one, gets elements of each kind, which move samples by up to the contrast
 (0..1 of the full range) towards white or black, all in one direction, with soft rims. They are a quarter of those in
@@ -18,16 +18,21 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from inpaint_batch.config import TilingConfig
 from inpaint_batch.evaluation.marks import MarkLibrary, count_marks, draw_marks, luma
 from inpaint_batch.evaluation.suites import as_image, find_photos, read_rgb
-from inpaint_batch.holes.detect import KINDS, DetectConfig, detect
+from inpaint_batch.execution.trial_fill import TrialFill
+from inpaint_batch.holes.detect import KINDS, DetectConfig, Detection, detect
 from inpaint_batch.holes.distance import grow
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.runtime.engine import Engine
+from inpaint_batch.runtime.select import select_engine
+from inpaint_batch.types import BoolArray, Box, FloatArray
 
 NICENESS = 10
 CONTRASTS = (0.1, 0.2, 0.4)
@@ -83,18 +88,21 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="drawn and looked for")
     parser.add_argument("--contrast", type=float, nargs="+", default=list(CONTRASTS), help="of 1, the full range")
     parser.add_argument("--threshold", type=float, default=DetectConfig().threshold, help="of the detector")
+    parser.add_argument("--max-doubt", type=float, default=DetectConfig().max_doubt, help="of a mark; 0: any")
     arguments = parser.parse_args()
     os.nice(NICENESS)
     cv2.setNumThreads(1)
     photos = find_photos(arguments.data, arguments.limit)
     library = MarkLibrary(arguments.damage, "test")
     pictures = list(pictures_of(photos, arguments.crop))
-    print(f"\n{arguments.data.name}: {len(pictures)} pictures, threshold {arguments.threshold:g}\n")
+    settings = {"threshold": arguments.threshold, "max_doubt": arguments.max_doubt}
+    told = f"threshold {arguments.threshold:g}, doubt up to {arguments.max_doubt or 255:g}"
+    print(f"\n{arguments.data.name}: {len(pictures)} pictures, {told}\n")
     print(
         "| kind | contrast | precision | recall | F1 | marks right | marks found |\n|---|---:|---:|---:|---:|---:|---:|"
     )
     for kind in arguments.kinds:
-        config = DetectConfig(kinds=(kind,), threshold=arguments.threshold)
+        config = DetectConfig(kinds=(kind,), **settings)
         for contrast in arguments.contrast:
             score = score_of(pictures, config, contrast, library, arguments.elements)
             print(f"| {kind} | {contrast:g} | {' | '.join(f'{each:.3f}' for each in score.figures)} |", flush=True)
@@ -102,7 +110,7 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for kind in arguments.kinds:
         print(
-            f"| {kind} | {clean_line(pictures, DetectConfig(kinds=(kind,), threshold=arguments.threshold))} |",
+            f"| {kind} | {clean_line(pictures, DetectConfig(kinds=(kind,), **settings))} |",
             flush=True,
         )
 
@@ -124,6 +132,24 @@ def pictures_of(photos: Sequence[Path], crop_px: int | None) -> Iterator[tuple[i
             yield number + at, rgb[top : top + crop_px, left : left + crop_px].copy()
 
 
+def found_in(rgb: FloatArray, config: DetectConfig) -> Detection:
+    """What `mask` finds in `rgb` (h, w, 3)."""
+    if not config.max_doubt:
+        return detect(luma(rgb), config)
+    trial = TrialFill(engine(), TilingConfig(), config.max_doubt)
+
+    def judge(tile: Box, marks: BoolArray) -> BoolArray:
+        return trial.credible(lambda box: rgb[box.shift(tile.top, tile.left).slices], marks)
+
+    return detect(luma(rgb), config, judge)
+
+
+@cache
+def engine() -> Engine:
+    """That which `mask` fills on trial with, on one thread as the filters."""
+    return select_engine("onnxruntime", passes=2, threads=1)
+
+
 def score_of(
     pictures: Sequence[tuple[int, FloatArray]],
     config: DetectConfig,
@@ -141,7 +167,7 @@ def score_of(
         for _ in range(num_elements):
             damaged = draw_marks(rgb, rng, library, kind, contrast, bright=bright)
             rgb, truth = damaged.rgb, truth | damaged.truth
-        score.add(detect(luma(rgb), config).hole, truth)
+        score.add(found_in(rgb, config).hole, truth)
     return score
 
 
@@ -152,7 +178,7 @@ def clean_line(pictures: Sequence[tuple[int, FloatArray]], config: DetectConfig)
     took_s = 0.0
     for _, rgb in pictures:
         start_s = time.process_time()
-        found = detect(luma(rgb), config)
+        found = found_in(rgb, config)
         took_s += time.process_time() - start_s
         percent.append(100 * found.coverage)
         num_marks += count_marks(found.hole, found.hole)[0]

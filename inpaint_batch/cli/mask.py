@@ -131,6 +131,15 @@ def mask(
         int | None,
         typer.Option("--dilate", metavar="PX", help="Grow what is found by so many pixels, 0-64. Default: 1."),
     ] = None,
+    max_doubt: Annotated[
+        float | None,
+        typer.Option(
+            "--max-doubt",
+            metavar="X",
+            help="Fill marks on trial, twice, and leave out those whose fills differ by more than X steps of 255 "
+            "(standard deviation); 0: leave out none. Default: 2.5.",
+        ),
+    ] = None,
     max_area: Annotated[
         float | None,
         typer.Option(
@@ -196,6 +205,7 @@ def mask(
         "min_length_px": min_length,
         "polarity": polarity,
         "dilate_px": dilate,
+        "max_doubt": max_doubt,
         "max_area": None if max_area is None else max_area / 100,
     }
     config = DetectConfig(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.engine import Engine, stack_tiles
-from inpaint_batch.runtime.mirrors import fill_each, mean, spread
+from inpaint_batch.runtime.mirrors import fill_each, mean, variance
 from inpaint_batch.tiling.fill import TileInput, TileRequest
 from inpaint_batch.types import FloatArray
 
@@ -50,5 +52,7 @@ class EngineRunner:
         if len(fills) > 1:
             for index, tile in enumerate(tiles):
                 own = tile.own_slices
-                tile.spread = spread([fill[index][:, *own] for fill in fills], batch.hole[index, 0][own] > 0)
+                tile.spread = float(
+                    np.vdot(variance([fill[index][:, *own] for fill in fills]), batch.hole[index, 0][own])
+                )
         return list(mean(fills))

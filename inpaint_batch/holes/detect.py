@@ -2,12 +2,15 @@
 
 What counts is how much a mark stands out against the texture around it, measured in the other polarity: a bright
 scratch against what is darker than its surroundings there. Photographs have both, damage is mostly of one kind.
+
+A judge may look at what was found (`execution.trial_fill`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -22,6 +25,8 @@ from inpaint_batch.types import BoolArray, Box, FloatArray
 
 KINDS = ("scratches", "dust", "stains")
 """Everything that can be found."""
+JUDGED = ("scratches", "dust")
+"""What a judge may look at: fills of holes as wide as stains are in doubt, whatever lies there."""
 POLARITIES = ("bright", "dark", "both")
 Polarity = Literal["bright", "dark", "both"]
 
@@ -58,6 +63,8 @@ OVERLAP_PX = 160
 
 Read = Callable[[Box], FloatArray]
 """Box of an image -> its grey (h, w), float32 0..1."""
+Judge = Callable[[Box, BoolArray], BoolArray]
+"""Box of an image, and what was found in it (h, w) -> what of that is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class DetectConfig:
     """Marks brighter than their surroundings, darker, or both."""
     dilate_px: int = 1
     """Grow what was found by so many pixels: marks have soft rims."""
+    max_doubt: float = 2.5
+    """Leave scratches and dust out whose fill is more in doubt than so many steps of 255; 0 leaves none out."""
     max_area: float = 0.2
     """More than this part of an image, 0..1, is rather what it shows: nothing is taken where more was found."""
 
@@ -90,6 +99,7 @@ class DetectConfig:
             ("max_size_px", 3, 60),
             ("min_length_px", 8, 10_000),
             ("dilate_px", 0, 64),
+            ("max_doubt", 0, 255),
             ("max_area", 0.0001, 1),
         ):
             value = getattr(self, name)
@@ -104,40 +114,55 @@ class Detection:
     hole: BoolArray
     """(h, w): everything found, grown by `dilate_px`; nothing where that is more than `max_area`."""
     coverage: float
-    """Part of the image that was found, grown, 0..1; of nothing in `hole` too."""
+    """Part of the image that was taken, grown, 0..1; where that is more than `max_area`, what was found."""
     num_px: dict[str, int]
     """Pixels of each kind that was looked for, before growing."""
 
 
-def detect(grey: FloatArray, config: DetectConfig) -> Detection:
+def detect(grey: FloatArray, config: DetectConfig, judge: Judge | None = None) -> Detection:
     """Find damage in `grey` (h, w), float32 0..1."""
-    return detect_in(lambda box: grey[box.slices], grey.shape[0], grey.shape[1], config)
+    return detect_in(lambda box: grey[box.slices], grey.shape[0], grey.shape[1], config, judge)
 
 
-def detect_in(read: Read, height: int, width: int, config: DetectConfig) -> Detection:
+def detect_in(read: Read, height: int, width: int, config: DetectConfig, judge: Judge | None = None) -> Detection:
     """Find damage in an image of which only a tile of at most 2048 px a side is read at a time.
 
     Besides the map of what is found, a byte a pixel and as much again while it grows, the peak is some 350 MB.
     """
     hole = np.zeros((height, width), np.bool_)
     num_px = dict.fromkeys(config.kinds, 0)
+    num_found_px = 0
     side_px = min(height, width)
     if side_px >= MIN_SIDE_PX:
         for tile, inner in _tiles(height, width):
             grey = read(tile)
             own = inner.shift(-tile.top, -tile.left).slices
-            for kind in config.kinds:
-                found = _FINDERS[kind](grey, side_px, config)[own]
-                num_px[kind] += int(np.count_nonzero(found))
-                hole[inner.slices] |= found
-    if config.dilate_px:
-        grown = grow(hole, config.dilate_px)
-        assert isinstance(grown, np.ndarray)
-        hole = grown
-    coverage = float(np.count_nonzero(hole)) / hole.size
-    if coverage > config.max_area:
-        hole[...] = False
-    return Detection(hole, coverage, num_px)
+            found = {kind: _FINDERS[kind](grey, side_px, config) for kind in config.kinds}
+            everything = _grown(np.logical_or.reduce(list(found.values())), config.dilate_px)
+            num_found_px += int(np.count_nonzero(everything[own]))
+            if judge is not None:
+                _have_judged(found, partial(judge, tile), config.dilate_px)
+            for kind, pixels in found.items():
+                num_px[kind] += int(np.count_nonzero(pixels[own]))
+                hole[inner.slices] |= pixels[own]
+    if num_found_px > config.max_area * hole.size:
+        return Detection(np.zeros_like(hole), num_found_px / hole.size, num_px)
+    hole = _grown(hole, config.dilate_px)
+    return Detection(hole, float(np.count_nonzero(hole)) / hole.size, num_px)
+
+
+def _have_judged(found: Mapping[str, BoolArray], judge: Callable[[BoolArray], BoolArray], dilate_px: int) -> None:
+    """Leave in `found` only what `judge` takes of the marks as they will be filled."""
+    judged = [found[kind] for kind in JUDGED if kind in found]
+    marks = _grown(np.logical_or.reduce(judged), dilate_px) if judged else np.zeros((0, 0), np.bool_)
+    if marks.any():
+        taken = judge(marks)
+        for pixels in judged:
+            pixels &= taken
+
+
+def _grown(found: BoolArray, by_px: int) -> BoolArray:
+    return np.asarray(grow(found, by_px)) if by_px else found
 
 
 def noise_sigma(grey: FloatArray) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -14,11 +15,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig
+from inpaint_batch.config import DEFAULT_MAX_IMAGE_BYTES, RowConfig, TilingConfig
 from inpaint_batch.errors import FailureCode, RowError
+from inpaint_batch.execution.trial_fill import TrialFill
 from inpaint_batch.holes.detect import DetectConfig, detect_in
 from inpaint_batch.holes.prepare import hole_map
-from inpaint_batch.imaging.colour import samples_to_rgb
+from inpaint_batch.imaging.colour import known_rgb, samples_to_rgb
 from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.mask_pictures import open_picture
 from inpaint_batch.imaging.read import open_image
@@ -35,11 +37,15 @@ from inpaint_batch.pipeline.detect_state import (
 )
 from inpaint_batch.pipeline.stop import Stop
 from inpaint_batch.report.review import Preview, preview_files, write_preview, write_review
+from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.storage.atomic import remove_stale_temporaries
 from inpaint_batch.storage.nearby import on_this_machine
 from inpaint_batch.storage.paths import check_output_root, safe_join
 from inpaint_batch.threads import in_turn
-from inpaint_batch.types import Box, FloatArray
+from inpaint_batch.types import BoolArray, Box, FloatArray
+
+_PASSES = 2
+"""Fills of each tile that are compared."""
 
 
 class Report(Protocol):
@@ -123,7 +129,8 @@ def find_damage(
     with ExitStack() as stack:
         state = None if relist else stack.enter_context(closing(StateFile(output, config, anew=not known)))
         items = told_apart(items, output)
-        look = _Look(output, config, review, max_image_bytes, known, relist, state, stop)
+        trial = None if relist else stack.enter_context(_trial_fill(config))
+        look = _Look(output, config, review, max_image_bytes, known, relist, state, trial, stop)
         for item, seen, is_new in _in_order(items, look, num_workers):
             if stop():
                 break
@@ -165,6 +172,16 @@ def grey_of(source: ImageSource, box: Box) -> FloatArray:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)
 
 
+@contextmanager
+def _trial_fill(config: DetectConfig) -> Iterator[TrialFill | None]:
+    """What judges the marks, with the model in the package; None where all are to be taken."""
+    if not config.max_doubt:
+        yield None
+        return
+    with closing(select_engine("onnxruntime", passes=_PASSES)) as engine:
+        yield TrialFill(engine, TilingConfig(), config.max_doubt)
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """How to look at an image; may be called from several threads."""
@@ -176,6 +193,7 @@ class _Look:
     known: Mapping[str, Seen]
     relist: bool
     state: StateFile | None
+    trial: TrialFill | None
     stop: Stop
     left: Event = field(default_factory=Event)
     """Set where nobody waits for the images any longer."""
@@ -256,8 +274,9 @@ class _Look:
                 raise InterruptedError
             return grey_of(source, box)
 
+        judge = None if self.trial is None else partial(self._taken, self.trial, source)
         with reading(source.path):
-            found = detect_in(read, header.height_px, header.width_px, self.config)
+            found = detect_in(read, header.height_px, header.width_px, self.config, judge)
         if self._is_given_up():
             raise RowError(FailureCode.READ, f"the search for damage in {item.image} was interrupted", retryable=True)
         if digest_of(mask) != before:
@@ -271,6 +290,16 @@ class _Look:
             write_preview(source, found.hole, self.output, item.output)
         shares = {kind: count / found.hole.size for kind, count in found.num_px.items() if count}
         return Seen(version, found.coverage, shares, digest_of(mask))
+
+    def _taken(self, trial: TrialFill, source: ImageSource, tile: Box, marks: BoolArray) -> BoolArray:
+        """What of the marks found in a tile is to be filled."""
+
+        def read_rgb(box: Box) -> FloatArray:
+            if self._is_given_up():
+                raise InterruptedError
+            return known_rgb(source.read(box.shift(tile.top, tile.left)), source.header)
+
+        return trial.credible(read_rgb, marks)
 
 
 def _in_order(items: Sequence[Item], look: _Look, num_workers: int) -> Iterator[tuple[Item, Seen | RowError, bool]]:

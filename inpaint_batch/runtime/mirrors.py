@@ -18,7 +18,7 @@ import numpy as np
 
 from inpaint_batch.errors import UsageError
 from inpaint_batch.runtime.engine import Engine, TileBatch
-from inpaint_batch.types import BoolArray, FloatArray
+from inpaint_batch.types import FloatArray
 
 MIRRORS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -92,13 +92,10 @@ def mean(fills: Sequence[FloatArray]) -> FloatArray:
     return average
 
 
-def spread(fills: Sequence[FloatArray], where: BoolArray) -> float:
-    """The variance of the fills (3, h, w) of one tile from pass to pass, mean of the bands, summed over the pixels of
-    `where` (h, w).
-    """
-    total = 0.0
+def variance(fills: Sequence[FloatArray]) -> FloatArray:
+    """(h, w): of the fills (3, h, w) of one tile from pass to pass, mean of the bands."""
+    total = np.zeros(fills[0].shape[1:], np.float32)
     for one, other in combinations(fills, 2):  # the variance of n values is the sum of their squared differences / n²
         apart = one - other
-        apart *= where
-        total += float(np.vdot(apart, apart))
-    return total / (len(fills) ** 2 * len(fills[0]))
+        total += np.einsum("chw,chw->hw", apart, apart)
+    return total / np.float32(len(fills) ** 2 * len(fills[0]))

@@ -7,7 +7,7 @@ import pytest
 
 from inpaint_batch.errors import UsageError
 from inpaint_batch.runtime.engine import Engine, TileBatch
-from inpaint_batch.runtime.mirrors import MirroredEngine, fill_each, mean, spread
+from inpaint_batch.runtime.mirrors import MirroredEngine, fill_each, mean, variance
 from inpaint_batch.runtime.select import select_engine
 from inpaint_batch.runtime.testing import IdentityEngine
 from inpaint_batch.types import FloatArray
@@ -99,15 +99,15 @@ def test_a_rehearsal_is_not_mirrored() -> None:
     assert select_engine("identity", passes=4).identity == IdentityEngine().identity
 
 
-def test_how_far_passes_are_apart_is_their_variance_under_the_hole() -> None:
-    """Fills of 1 and 5 in one band: mean 3, variance 4; none in the others. Two pixels count: 2 * 4 / 3."""
+def test_how_far_passes_are_apart_is_their_variance() -> None:
+    """Fills of 1 and 5 in one band: mean 3, variance 4; none in the others. 1, 5, 5, 5: mean 4, variance 3."""
     first, second = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
     first[1], second[1] = 1, 5
-    where = np.array([[True, False], [False, True]])
-    assert spread([first, second], where) == pytest.approx(8 / 3)
-    assert spread([first, second, second, second], where) == pytest.approx(2 * 3 / 3)  # 1, 5, 5, 5: variance 3
-    assert spread([first, second], np.zeros((2, 2), bool)) == 0
-    assert spread([second, second], where) == 0
+    first[:, 0, 0] = second[:, 0, 0] = 7
+    where = np.array([[0, 1], [1, 1]])
+    np.testing.assert_allclose(variance([first, second]), 4 / 3 * where, rtol=1e-6)
+    np.testing.assert_allclose(variance([first, second, second, second]), 3 / 3 * where, rtol=1e-6)
+    assert not variance([second]).any()
 
 
 @pytest.mark.parametrize("passes", [2, 4])
