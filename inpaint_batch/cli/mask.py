@@ -104,7 +104,7 @@ def mask(
             "--threshold",
             metavar="X",
             help="How many times the contrast of a mark exceeds texture and noise around it, 1-100; higher finds less. "
-            "Default: 9.",
+            "Default: 8.",
         ),
     ] = None,
     max_size: Annotated[

@@ -73,7 +73,7 @@ class DetectConfig:
 
     kinds: tuple[str, ...] = ("scratches", "dust")
     """Some of KINDS."""
-    threshold: float = 9.0
+    threshold: float = 8.0
     """How often the contrast of a mark exceeds the texture and noise around it; higher finds less."""
     max_size_px: int = 12
     """Longest side of a speck of dust; stains are from this to four times as long."""
