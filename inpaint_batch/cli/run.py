@@ -7,10 +7,9 @@ import os
 from inpaint_batch.cli import options
 from inpaint_batch.cli.apps import new_app
 from inpaint_batch.cli.exits import leave_at_once
-from inpaint_batch.cli.settings import gather, run_config
+from inpaint_batch.cli.settings import gather, run_config, take_shard
 from inpaint_batch.errors import StopRequestedError
 from inpaint_batch.logids import in_run
-from inpaint_batch.pipeline.shards import shard_from_environment
 
 app = new_app()
 
@@ -57,9 +56,8 @@ def run(
     DIR/.inpaint-batch/failures.csv, which is itself a manifest; DIR/.inpaint-batch/summary.json tells the rest.
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
-    given, shard_from = gather(flags, config, os.environ), ""
-    if "shard" not in given.values and (told := shard_from_environment(os.environ)) is not None:
-        given.values["shard"], shard_from = told
+    given = gather(flags, config, os.environ)
+    shard_from = take_shard(given, os.environ)
     settings = run_config(given)
 
     from inpaint_batch.pipeline.stop import stop_on_signals

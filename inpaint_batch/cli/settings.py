@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from inpaint_batch.config import RowConfig, RunConfig, SettingError, TilingConfig
 from inpaint_batch.errors import ConfigError, UsageError
+from inpaint_batch.pipeline.shards import shard_from_environment
 from inpaint_batch.storage.uris import is_uri, redacted, uri_problem
 
 ENVIRONMENT_PREFIX = "INPAINT_BATCH_"
@@ -132,6 +133,17 @@ def run_config(given: Given, *, output: Path | None = None) -> RunConfig:
         return RunConfig(row=RowConfig(**groups["row"]), tiling=TilingConfig(**groups["tiling"]), **groups["run"])
     except SettingError as error:
         raise ConfigError(f"{given.places.get(error.name, error.name)} {error.problem}") from error
+
+
+def take_shard(given: Given, environment: Mapping[str, str]) -> str:
+    """Have a scheduler say the shard where nobody else did; returns what told it, nothing where that was none.
+
+    Raises UsageError as `shard_from_environment` does.
+    """
+    if "shard" in given.values or (told := shard_from_environment(environment)) is None:
+        return ""
+    given.values["shard"], shard_from = told
+    return shard_from
 
 
 def wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:

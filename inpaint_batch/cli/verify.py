@@ -6,8 +6,7 @@ import os
 
 from inpaint_batch.cli import options
 from inpaint_batch.cli.apps import new_app
-from inpaint_batch.cli.settings import gather, run_config
-from inpaint_batch.pipeline.shards import shard_from_environment
+from inpaint_batch.cli.settings import gather, run_config, take_shard
 
 app = new_app()
 
@@ -41,8 +40,7 @@ def verify(
     """
     flags = {name: value for name, value in locals().items() if name not in ("manifest", "masks", "config")}
     given = gather(flags, config, os.environ)
-    if "shard" not in given.values and (told := shard_from_environment(os.environ)) is not None:
-        given.values["shard"], _ = told
+    take_shard(given, os.environ)
     settings = run_config(given)
 
     from inpaint_batch.pipeline.verify import verify_manifest

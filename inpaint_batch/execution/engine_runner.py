@@ -10,7 +10,7 @@ import numpy as np
 
 from inpaint_batch.machine import num_cores
 from inpaint_batch.runtime.engine import Engine, stack_tiles
-from inpaint_batch.runtime.mirrors import fill_each, mean, variance
+from inpaint_batch.runtime.mirrors import fill_each, mean, variance_of
 from inpaint_batch.tiling.fill import TileInput, TileRequest
 from inpaint_batch.types import FloatArray
 
@@ -52,7 +52,5 @@ class EngineRunner:
         if len(fills) > 1:
             for index, tile in enumerate(tiles):
                 own = tile.own_slices
-                tile.spread = float(
-                    np.vdot(variance([fill[index][:, *own] for fill in fills]), batch.hole[index, 0][own])
-                )
+                tile.spread = float(np.vdot(variance_of(fills, index, own), batch.hole[index, 0][own]))
         return list(mean(fills))

@@ -121,11 +121,7 @@ def _prepared(
             source.close()
             return None
         watch.lap("")  # waiting is no work
-        mask = mask_of(files, source, min(max_image_bytes, limit_bytes))
-        if isinstance(mask.grey, MaskPieces):
-            check_mask(task.row.mask, mask.grey.whole_bytes, needed, limit_bytes)
-        dense = dense_px(limit_bytes)
-        holes = hole_map(mask.grey, mask.orientation, source.header, task.config, dense_px=dense)
+        mask, holes = mask_and_holes(files, source, max_image_bytes, limit_bytes)
         watch.lap("read")
         if isinstance(source, TiffSource) and task.destination:  # a check has none
             copy = EarlyCopy.begin(source.path, Path(task.destination).parent)
@@ -155,6 +151,18 @@ def _prepared(
         checksums["mask"] = mask.checksum
     patches = PatchStore(patches_bytes(limit_bytes))
     return PreparedRow(task, files, source, holes, windows, warnings, boxes, watch, checksums, needed, patches, copy)
+
+
+def mask_and_holes(
+    files: RowFiles, source: ImageSource, max_image_bytes: int, limit_bytes: int
+) -> tuple[Mask, HoleMap]:
+    """The mask of the row whose image `source` is, and what it marks. Raises RowError (read, memory, size, mask)."""
+    row, config = files.task.row, files.task.config
+    mask = mask_of(files, source, min(max_image_bytes, limit_bytes))
+    if isinstance(mask.grey, MaskPieces):
+        check_mask(row.mask, mask.grey.whole_bytes, needed_bytes(source, limit_bytes), limit_bytes)
+    dense = dense_px(limit_bytes)
+    return mask, hole_map(mask.grey, mask.orientation, source.header, config, dense_px=dense)
 
 
 def mask_of(files: RowFiles, source: ImageSource, max_bytes: int) -> Mask:

@@ -18,7 +18,7 @@ from inpaint_batch.execution.batcher import Batcher
 from inpaint_batch.holes.components import find_holes
 from inpaint_batch.holes.distance import grow
 from inpaint_batch.runtime.engine import Engine, stack_tiles
-from inpaint_batch.runtime.mirrors import fill_each, mean, variance
+from inpaint_batch.runtime.mirrors import fill_each, mean, variance_of
 from inpaint_batch.tiling.fill import TileRequest, fill_window
 from inpaint_batch.tiling.plan import plan_windows
 from inpaint_batch.tiling.pyramid import ReadRGB
@@ -58,8 +58,7 @@ class TrialFill:
         def fill(requests: Sequence[TileRequest]) -> Sequence[FloatArray]:
             fills = fill_each(self._engine, stack_tiles([request.load() for request in requests]))
             for index, request in enumerate(requests):
-                own = variance([each[index][:, *request.own_slices] for each in fills])
-                _add(apart, own, request)
+                _add(apart, variance_of(fills, index, request.own_slices), request)
             return list(mean(fills))
 
         windows = plan_windows(hole, find_holes(hole), self._tiling)

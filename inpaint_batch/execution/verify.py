@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from inpaint_batch.errors import FailureCode, RowError
-from inpaint_batch.execution.prepare import mask_of, open_source
-from inpaint_batch.execution.row_memory import dense_px, needed_bytes
+from inpaint_batch.execution.prepare import mask_and_holes, open_source
+from inpaint_batch.execution.row_memory import needed_bytes
 from inpaint_batch.execution.sidecar import SUFFIX, checksum, told_checksums
 from inpaint_batch.execution.tasks import RowTask
 from inpaint_batch.execution.transfer import RowFiles
-from inpaint_batch.holes.prepare import hole_map
 from inpaint_batch.imaging.file_errors import reading
 from inpaint_batch.imaging.known import compare_known
 from inpaint_batch.imaging.read import open_image
@@ -61,9 +60,7 @@ def verify_result(
         source = open_source(files, max_image_bytes, limit_bytes)
         life.callback(source.close)
         reserve(needed_bytes(source, limit_bytes))
-        mask = mask_of(files, source, min(max_image_bytes, limit_bytes))
-        dense = dense_px(limit_bytes)
-        holes = hole_map(mask.grey, mask.orientation, source.header, task.config, dense_px=dense)
+        mask, holes = mask_and_holes(files, source, max_image_bytes, limit_bytes)
         with _about(place, place):
             result = life.enter_context(on_this_machine(place, "output"))
         if has_sidecar:

@@ -92,6 +92,11 @@ def mean(fills: Sequence[FloatArray]) -> FloatArray:
     return average
 
 
+def variance_of(fills: Sequence[FloatArray], index: int, part: tuple[slice, slice]) -> FloatArray:
+    """(h, w): `variance` in a part of one tile of a batch; `fills` as `fill_each` gives them."""
+    return variance([fill[index][:, *part] for fill in fills])
+
+
 def variance(fills: Sequence[FloatArray]) -> FloatArray:
     """(h, w): of the fills (3, h, w) of one tile from pass to pass, mean of the bands."""
     total = np.zeros(fills[0].shape[1:], np.float32)
